@@ -1,0 +1,319 @@
+"""From raw per-item numbers to one of five words, by pure functions of arrays and a criterion.
+
+A single test gives a percentile bootstrap interval (95 %, 10 000 resamples over items, `numpy.random.default_rng(0)`) and
+compares it with `within`: inside holds, disjoint fails, anything else is inconclusive. Values of several seeds of an item
+are averaged first; with two seeds or more, `holds` also asks that every seed's own estimate lies within. Rows whose metric
+is not a finite number are dropped and counted; when more than half are, or fewer than two items remain, the test is
+inconclusive.
+"""
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from motionlab.errors import MotionLabError, nearest
+from motionlab.ledger.claims import Combined, Criterion
+from motionlab.ledger.paths import shown
+
+VERDICTS = ("holds", "fails", "inconclusive", "not transferable", "not run")
+RESAMPLES, LEVEL = 10_000, 0.95
+CHUNK = 1_000_000                       # resampled values held at once: 16 MB
+Table = dict[str, np.ndarray]           # column -> array of text, all of one length
+
+
+# --------------------------------------------------------------------------------------------------------------- intervals
+
+def estimate(values: np.ndarray, statistic: str = "mean") -> float:
+    """The statistic of values (n,): "mean", "median", or "share_true" (the mean of 0/1 values)."""
+    return float(np.median(values) if statistic == "median" else np.mean(values))
+
+
+def bootstrap_interval(values: np.ndarray, statistic: str = "mean", resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float]:
+    """95 % percentile bootstrap interval (low, high) of a statistic over items.
+
+    Args:
+        values: (n,) one finite number per item.
+        statistic: "mean", "median" or "share_true".
+    """
+    rng, n = np.random.default_rng(seed), len(values)
+    rows = max(1, CHUNK // n)
+    draws = [resample(values, statistic, rng, min(rows, resamples - start)) for start in range(0, resamples, rows)]
+    low, high = np.quantile(np.concatenate(draws), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def resample(values: np.ndarray, statistic: str, rng: np.random.Generator, rows: int) -> np.ndarray:
+    """`rows` bootstrap replicates of the statistic, (rows,)."""
+    drawn = values[rng.integers(0, len(values), size=(rows, len(values)))]
+    return np.median(drawn, axis=1, overwrite_input=True) if statistic == "median" else drawn.mean(axis=1)
+
+
+def compare(interval: tuple[float, float], within: tuple[float | None, float | None]) -> str:
+    """"holds" when the interval lies inside the bounds (None: unbounded), "fails" when disjoint, else "inconclusive"."""
+    low, high = bounds(within)
+    if low <= interval[0] and interval[1] <= high:
+        return "holds"
+    return "fails" if interval[1] < low or high < interval[0] else "inconclusive"
+
+
+def bounds(within: tuple[float | None, float | None]) -> tuple[float, float]:
+    """`within` with infinities for None."""
+    return (-np.inf if within[0] is None else within[0], np.inf if within[1] is None else within[1])
+
+
+def combine(how: str, verdicts: list[str]) -> str:
+    """One verdict of several: "all" holds if all hold and fails if any fails; "any" the other way round; else inconclusive."""
+    wins, loses = ("holds", "fails") if how == "any" else ("fails", "holds")
+    if wins in verdicts:
+        return wins
+    return loses if all(verdict == loses for verdict in verdicts) else "inconclusive"
+
+
+# ----------------------------------------------------------------------------------------------------------------- raw data
+
+def read_raw(path: str | Path) -> Table:
+    """Read a raw CSV: {column: array of text}. Needs the columns item, arm and seed, and full rows.
+
+    Raises:
+        MotionLabError: missing file or column, ragged rows, no rows.
+    """
+    path = Path(path)
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            header, *rows = list(csv.reader(file)) or [[]]
+    except FileNotFoundError as error:
+        raise MotionLabError(f"The raw file {shown(path)} is missing.", fix="Run its notebook, or restore it with git.") from error
+    except (UnicodeDecodeError, csv.Error, OSError) as error:
+        raise MotionLabError(f"The raw file {shown(path)} is no readable CSV: {error}.") from error
+    missing = [column for column in ("item", "arm", "seed") if column not in header]
+    if missing:
+        raise MotionLabError(f"{shown(path)} lacks the column '{missing[0]}'.", fix="A raw CSV has the columns item, arm, seed and its metrics.")
+    ragged = [number for number, row in enumerate(rows, start=2) if len(row) != len(header)]
+    if ragged or not rows:
+        what = f"line {ragged[0]} has another number of cells than the header" if ragged else "there are no rows"
+        raise MotionLabError(f"{shown(path)}: {what}.", fix="Raw files are written by book.raw(); restore it with git or run again.")
+    return dict(zip(header, np.array(rows, dtype=str).T))
+
+
+def file_sha(path: str | Path) -> str:
+    """sha256 (hex) of a file; of text files (.csv) with Unix newlines, so that a checkout on Windows agrees."""
+    data = Path(path).read_bytes()
+    return hashlib.sha256(data.replace(b"\r\n", b"\n") if Path(path).suffix == ".csv" else data).hexdigest()
+
+
+def numbers(table: Table, column: str) -> np.ndarray:
+    """A column as floats (rows,): "" and nan are NaN, True/False are 1/0.
+
+    Raises:
+        MotionLabError: unknown column, or a cell that is no number.
+    """
+    cells = table[known(column, table, "metric")]
+    plain = np.where(cells == "", "nan", np.where(cells == "True", "1", np.where(cells == "False", "0", cells)))
+    try:
+        return plain.astype(float)
+    except ValueError as error:
+        raise MotionLabError(f"Column '{column}' holds a cell that is no number: {error}.") from error
+
+
+def known(name: str, options, kind: str) -> str:
+    """`name` when the raw data has it.
+
+    Raises:
+        MotionLabError: it has not; the nearest is named.
+    """
+    options = [str(option) for option in options]
+    if name in options:
+        return name
+    raise MotionLabError(f"The raw data has no {kind} '{name}'.{nearest(name, options)}", fix=f"It has: {', '.join(sorted(options))}.")
+
+
+def rows_of(table: Table, arm: str, where: dict) -> np.ndarray:
+    """Indices of the rows of one arm that pass the row filter {column: value or list of values}.
+
+    Raises:
+        MotionLabError: unknown arm or column, or no row left.
+    """
+    chosen = table["arm"] == known(arm, np.unique(table["arm"]), "arm")
+    for column, value in where.items():
+        wanted = value if isinstance(value, list) else [value]
+        cells = table[known(column, table, "column")]
+        chosen &= np.array([any(same(cell, one) for one in wanted) for cell in cells])
+    if not chosen.any():
+        raise MotionLabError(f"No row of arm '{arm}' passes the filter {where}.", fix="Mend `where` in the criterion, or the raw data.")
+    return np.flatnonzero(chosen)
+
+
+def same(cell: str, value) -> bool:
+    """Does a CSV cell mean this YAML value? Numbers compare as numbers."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        try:
+            return float(cell) == float(value)
+        except ValueError:
+            return False
+    return cell == str(value)
+
+
+# ------------------------------------------------------------------------------------------------------------------ verdicts
+
+def arm_values(table: Table, arm: str, criterion: Criterion) -> dict[tuple[str, str], float]:
+    """{(item, seed): value} of one arm: metric, minus the `against` column where asked; as 0/1 for share_true.
+
+    Raises:
+        MotionLabError: unknown arm or column, or two rows for one item and seed.
+    """
+    index = rows_of(table, arm, criterion.where)
+    values = table_values(table, criterion.metric, criterion.statistic)[index]
+    if criterion.against is not None:
+        values = values - table_values(table, criterion.against, criterion.statistic)[index]
+    keys = list(zip(table["item"][index].tolist(), table["seed"][index].tolist()))
+    found = dict(zip(keys, values.tolist()))
+    if len(found) < len(keys):
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise MotionLabError(f"Arm '{arm}' has more than one row for item '{twice[0]}', seed {twice[1]}.",
+                             fix="Add `where: {column: value}` to the criterion, so that one row per item and seed is left.")
+    return found
+
+
+def table_values(table: Table, column: str, statistic: str) -> np.ndarray:
+    """A metric column (rows,) with everything that is not finite as NaN; 0/1 for share_true."""
+    values = numbers(table, column)
+    values = np.where(np.isfinite(values), values, np.nan)
+    return np.where(np.isnan(values), np.nan, values != 0) if statistic == "share_true" else values
+
+
+def per_item(table: Table, criterion: Criterion) -> tuple[np.ndarray, list[str]]:
+    """Values (items, seeds), NaN where undefined, and the seeds' names; items sorted, so that row order plays no role.
+
+    With `minus`, a value is the difference to the other arm's row of the same item and seed (of its only seed, where it
+    has just one); a row without a partner is undefined.
+    """
+    values = arm_values(table, criterion.arm, criterion)
+    if criterion.minus is not None:
+        other = arm_values(table, criterion.minus, criterion)
+        only = {seed for _, seed in other}
+        single = only.pop() if len(only) == 1 else None
+        values = {(item, seed): value - other.get((item, seed if single is None else single), np.nan)
+                  for (item, seed), value in values.items()}
+    items, seeds = (sorted({key[axis] for key in values}) for axis in (0, 1))
+    grid = [[values.get((item, seed), np.inf) for seed in seeds] for item in items]   # inf: there is no such row
+    return np.array(grid), seeds
+
+
+def judge_values(grid: np.ndarray, criterion: Criterion) -> dict:
+    """Judge values (items, seeds): estimate, ci95, n, n_undefined, estimate of each seed, verdict and, if any, its reason.
+
+    NaN is an undefined value; +inf marks an (item, seed) that was never run.
+    """
+    n_undefined, n_rows = int(np.isnan(grid).sum()), int((~np.isinf(grid)).sum())
+    grid = np.where(np.isinf(grid), np.nan, grid)
+    defined = grid[~np.isnan(grid).all(axis=1)]
+    items = np.nanmean(defined, axis=1) if len(defined) else np.empty(0)
+    by_seed = [estimate(column[~np.isnan(column)], criterion.statistic) if (~np.isnan(column)).any() else None
+               for column in grid.T]
+    found = {"estimate": None, "ci95": [None, None], "n": len(items), "n_undefined": n_undefined}
+    if len(items):
+        found |= {"estimate": estimate(items, criterion.statistic),
+                  "ci95": list(bootstrap_interval(items, criterion.statistic))}
+    verdict, reason = decide(found, by_seed, n_rows, criterion)
+    return found | {"by_seed": by_seed, "verdict": verdict, "reason": reason}
+
+
+def decide(found: dict, by_seed: list[float | None], n_rows: int, criterion: Criterion) -> tuple[str, str | None]:
+    """The verdict of one test, and why it is inconclusive where the interval alone does not say so."""
+    if found["n"] < 2:
+        return "inconclusive", "fewer than two items have a value"
+    if found["n_undefined"] > n_rows / 2:
+        return "inconclusive", f"{found['n_undefined']} of {n_rows} values are undefined"
+    verdict = compare(found["ci95"], criterion.within)
+    low, high = bounds(criterion.within)
+    agree = all(value is not None and low <= value <= high for value in by_seed)
+    if verdict == "holds" and len(by_seed) > 1 and not agree:
+        return "inconclusive", "the seeds do not agree"
+    return verdict, None
+
+
+def judge_leaf(criterion: Criterion, table: Table) -> dict:
+    """One part of a record: what was tested, what came out, and its verdict."""
+    grid, seeds = per_item(table, criterion)
+    result = judge_values(grid, criterion)
+    result["by_seed"] = dict(zip(seeds, result["by_seed"]))
+    asked = {"raw": criterion.raw, "metric": criterion.metric, "arm": criterion.arm, "minus": criterion.minus,
+             "against": criterion.against, "statistic": criterion.statistic, "where": dict(criterion.where),
+             "within": list(criterion.within)}
+    return asked | result
+
+
+def judge(criterion: Criterion | Combined, load: Callable[[str], Table]) -> tuple[str, list[dict]]:
+    """The verdict of a criterion, and its parts in the order written.
+
+    Args:
+        load: gives the table of a raw file's name.
+
+    Raises:
+        MotionLabError: the raw data lacks a file, column, arm or row that the criterion names.
+    """
+    if isinstance(criterion, Criterion):
+        try:
+            part = judge_leaf(criterion, load(criterion.raw))
+        except MotionLabError as error:
+            raise MotionLabError(f"{criterion.raw}: {error.what}", fix=error.fix) from error
+        return part["verdict"], [part]
+    verdicts, parts = zip(*(judge(part, load) for part in criterion.parts))
+    return combine(criterion.how, list(verdicts)), [part for group in parts for part in group]
+
+
+# --------------------------------------------------------------------------------------------------------------------- words
+
+def number(value: float | None, signed: bool = False) -> str:
+    """A number for people: three significant digits, whole numbers above a thousand, a sign where it is a difference."""
+    if value is None:
+        return "undefined"
+    if value == 0:
+        return "0"
+    sign = "+" if signed else ""
+    return f"{value:{sign},.0f}" if abs(value) >= 1000 else f"{value:{sign}.3g}"
+
+
+def wanted(within: list | tuple) -> str:
+    """"≥ 0.05", "≤ 2" or "0.9 to 1.1"."""
+    low, high = within
+    if high is None:
+        return f"≥ {number(low)}"
+    return f"≤ {number(high)}" if low is None else f"{number(low)} to {number(high)}"
+
+
+def measured_text(part: dict) -> str:
+    """"+0.123 [0.10, 0.15]" of one part of a record."""
+    signed = bool(part["minus"] or part["against"])
+    if part["estimate"] is None:
+        return "undefined"
+    return f"{number(part['estimate'], signed)} [{number(part['ci95'][0])}, {number(part['ci95'][1])}]"
+
+
+def part_text(part: dict) -> str:
+    """"+0.123 [0.10, 0.15]  wanted ≥ 0.05  (n=200)", with the undefined ones and the reason where there are any."""
+    undefined = f", {part['n_undefined']} undefined" if part["n_undefined"] else ""
+    reason = f"  because {part['reason']}" if part.get("reason") else ""
+    return f"{measured_text(part)}  wanted {wanted(part['within'])}  (n={part['n']}{undefined}){reason}"
+
+
+def name_of(part: dict) -> str:
+    """"median of mf_paper: reversed - identity (kind=turn)": what one part tested."""
+    share = {"median": "median of ", "share_true": "share of "}.get(part["statistic"], "")
+    metric = f"{part['metric']} - {part['against']}" if part["against"] else part["metric"]
+    arm = f"{part['arm']} - {part['minus']}" if part["minus"] else part["arm"]
+    where = f" ({', '.join(f'{key}={value}' for key, value in part['where'].items())})" if part["where"] else ""
+    return f"{share}{metric}: {arm}{where}"
+
+
+def record_text(claim_id: str, record: dict) -> str:
+    """The one line of a judged claim; a combined criterion shows its parts below it."""
+    parts = record["parts"]
+    if len(parts) == 1:
+        return f"{claim_id}  {record['verdict']}  {part_text(parts[0])}"
+    lines = [f"{claim_id}  {record['verdict']}" + (f"  {record['reason']}" if record.get("reason") else "")]
+    return "\n".join(lines + [f"    {part['verdict']:<12}  {name_of(part)}  {part_text(part)}" for part in parts])

@@ -1,0 +1,146 @@
+"""Recompute every verdict and table from the committed raw data; say in sentences what does not agree.
+
+Runs in seconds and needs neither models nor torch. A changed digit in a raw CSV, in measured.yaml, in a claim's wording,
+criterion or paper value, or in the README's table is found here.
+"""
+from __future__ import annotations
+
+import functools
+import json
+import math
+from pathlib import Path
+
+from motionlab.errors import MotionLabError
+from motionlab.ledger import verdict as judging
+from motionlab.ledger.claims import Claim, PaperClaims, checksum, load_claims, load_measured, papers
+from motionlab.ledger.paths import repo_root
+
+TOLERANCE = 1e-6
+NUMBERS = ("estimate", "ci95", "n", "n_undefined", "by_seed")
+ASKED = ("raw", "metric", "arm", "minus", "against", "statistic", "where", "within")
+
+
+def verify(root: str | Path | None = None) -> list[str]:
+    """Check everything committed under reproductions/ and the README's table.
+
+    Returns:
+        One sentence per problem; an empty list when all is well.
+    """
+    root = Path(root) if root else repo_root()
+    problems = [problem for paper in papers(root) for problem in paper_problems(paper, root)]
+    return problems or readme_problems(root)
+
+
+def paper_problems(paper: str, root: Path) -> list[str]:
+    """Problems of one paper's claims, records, raw data and published runs."""
+    folder = root / "reproductions" / paper
+    try:
+        claims, measured = load_claims(paper, root), load_measured(paper, root)
+    except MotionLabError as error:
+        return [str(error)]
+    found = [f"reproductions/{paper}/measured.yaml: {problem}" for claim_id, records in measured.items()
+             for problem in history_problems(claim_id, records, claims, folder / "raw")]
+    return found + [problem for path in sorted((folder / "executed").glob("*.json")) for problem in run_problems(path, root)]
+
+
+def history_problems(claim_id: str, records: list[dict], claims: PaperClaims, raw: Path) -> list[str]:
+    """Problems of one claim's list of records: each record's checksum, the versions, and all of the newest record."""
+    if claim_id not in claims.claims:
+        return [f"{claim_id} is measured, but claims.yaml has no such claim."]
+    if not records:
+        return [f"{claim_id} has an empty list of records."]
+    broken = [index for index, record in enumerate(records) if record.get("checksum") != checksum(record)]
+    if broken:
+        return [f"record {index + 1} of {claim_id} was edited after it was written (its checksum differs); "
+                "restore it with git." for index in broken]
+    return [f"{claim_id}: {problem}" for problem in version_problems(records) + record_problems(claims[claim_id], records[-1], raw)]
+
+
+def version_problems(records: list[dict]) -> list[str]:
+    """A criterion that changed between two records must carry another version."""
+    asked: dict[int, list] = {}
+    for record in records:
+        now = [{key: part[key] for key in ASKED} for part in record["parts"]]
+        if asked.setdefault(record["criterion_version"], now) != now:
+            return [f"its criterion changed without a new version (both are version {record['criterion_version']}); "
+                    "raise `version` in claims.yaml, give the reason in `history`, and measure again."]
+    return []
+
+
+def record_problems(claim: Claim, record: dict, raw: Path) -> list[str]:
+    """Problems of a claim's newest record, judged again from the raw files in folder `raw`.
+
+    Used by `verify` on what is committed and by `publish` on what is about to be.
+    """
+    if record.get("checksum") != checksum(record):
+        return ["the record was edited after it was written (its checksum differs)."]
+    if record["tier"] == "smoke":
+        return ["its record is of tier smoke, which is never evidence."]
+    if record["claim_sha"] != claim.sha:
+        return [f"the claim changed after it was measured (on {record['date']}); raise `version` in claims.yaml with the "
+                f"reason, run {record['notebook']} again and publish it."]
+    if claim.status == "draft" or claim.criterion is None:
+        return ["it is measured, but the claim is a draft or has no criterion."]
+    files = [f"raw/{name} is not the file that was judged (its sha256 differs or it is missing); restore it with git, or run "
+             f"{record['notebook']} again." for name, sha in record["raw"].items() if sha != sha_of(raw / name)]
+    return files or recomputed_problems(claim, record, raw)
+
+
+def recomputed_problems(claim: Claim, record: dict, raw: Path) -> list[str]:
+    """Differences between a record and its verdict recomputed now."""
+    try:
+        word, parts = judging.judge(claim.criterion, functools.cache(lambda name: judging.read_raw(raw / name)))
+    except MotionLabError as error:
+        return [str(error)]
+    found = [] if word == record["verdict"] else [f"recorded as '{record['verdict']}', recomputed as '{word}'."]
+    if len(parts) != len(record["parts"]):
+        return found + [f"{len(record['parts'])} parts recorded, {len(parts)} recomputed."]
+    for now, then in zip(parts, record["parts"]):
+        found += [f"{judging.name_of(now)}: {key} recorded as {then.get(key)}, recomputed as {now[key]}."
+                  for key in (*ASKED, *NUMBERS, "verdict") if not close(now[key], then.get(key))]
+    return found
+
+
+def close(a, b) -> bool:
+    """Equal plain data, with floats compared to a relative 1e-6."""
+    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
+        return len(a) == len(b) and all(close(x, y) for x, y in zip(a, b))
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(close(a[key], b[key]) for key in a)
+    if isinstance(a, float) and isinstance(b, (int, float)):
+        return math.isclose(a, b, rel_tol=TOLERANCE, abs_tol=1e-12)
+    return a == b
+
+
+def run_problems(path: Path, root: Path) -> list[str]:
+    """Problems of one published run (executed/<notebook>.json): its checksum, and its raw files and figures."""
+    name, folder = path.relative_to(root).as_posix(), path.parent.parent
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError):
+        return [f"{name} cannot be read; restore it with git."]
+    if result.get("checksum") != checksum(result):
+        return [f"{name} was edited after it was written (its checksum differs); restore it with git."]
+    named = [("raw", one) for one in result.get("raw", [])] + [("figures", one) for key in ("figures", "videos") for one in result.get(key, [])]
+    return [f"{name}: {place}/{one['file']} is missing or was changed; restore it with git, or publish the run again."
+            for place, one in named if one["sha256"] != sha_of(folder / place / one["file"])]
+
+
+def sha_of(path: Path) -> str | None:
+    """A file's sha256, or None where it is missing."""
+    return judging.file_sha(path) if path.exists() else None
+
+
+def readme_problems(root: Path) -> list[str]:
+    """Is the README's table the one rendered from the data?"""
+    from motionlab.ledger.report import readme_with_table
+
+    path = root / "README.md"
+    try:
+        text = path.read_text(encoding="utf-8")
+        return [] if readme_with_table(text, root) == text else [
+            "README.md: the claims table is not the one rendered from claims.yaml and measured.yaml; run `motionlab report`."]
+    except OSError:
+        return ["README.md is missing."]
+    except MotionLabError as error:
+        return [str(error)]
