@@ -105,6 +105,7 @@ class Clip:
             mine, layer = owner == index, self.layers[index]
             local = apply(inverse(layer.transform[query_frame]), points[mine])
             out[:, mine] = apply(layer.transform[:, None], local[None])
+        out[query_frame] = points                                     # not merely up to rounding
         visible = np.stack([(self.owner(out[t], t) == owner) & self._inside(out[t]) for t in range(f)])
         return out, visible
 

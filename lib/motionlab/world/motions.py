@@ -25,14 +25,14 @@ class Motion:
 
 
 MOTIONS = {
-    "walk": Motion("walks", "basic", 1.15, 0.44), "run": Motion("runs", "basic", 0.85, 0.58),
+    "walk": Motion("walks", "basic", 1.15, 0.36), "run": Motion("runs", "basic", 0.85, 0.46),
     "swim": Motion("swims", "basic", 1.00, 0.34, place="air"), "fly": Motion("flies", "basic", 0.90, 0.34, place="air"),
     "crawl": Motion("crawls", "basic", 1.05, 0.32),
-    "flip": Motion("flips", "complex", 1.25, 0.20), "dance": Motion("dances", "complex", 1.10, 0.0, "facing"),
-    "roll": Motion("rolls", "rotation", 1.0, 0.46), "spin": Motion("spins", "rotation", 1.9, 0.0, "turning", "air"),
-    "bounce": Motion("bounces", "physics", 1.05, 0.20), "swing": Motion("swings", "physics", 1.90, 0.0, "", "air"),
-    "hop": Motion("hops", "physics", 0.95, 0.30), "slide": Motion("slides", "physics", 1.0, 0.50),
-    "pass_behind": Motion("goes behind a pillar", "physics", 1.0, 0.50),
+    "flip": Motion("flips", "complex", 1.90, 0.12), "dance": Motion("dances", "complex", 1.10, 0.0, "facing"),
+    "roll": Motion("rolls", "rotation", 1.0, 0.40), "spin": Motion("spins", "rotation", 2.3, 0.0, "turning", "air"),
+    "bounce": Motion("bounces", "physics", 1.15, 0.16), "swing": Motion("swings", "physics", 2.20, 0.0, "", "air"),
+    "hop": Motion("hops", "physics", 1.15, 0.24), "slide": Motion("slides", "physics", 1.0, 0.46),
+    "pass_behind": Motion("goes behind a pillar", "physics", 1.0, 0.44),
 }
 KINDS = ("basic", "complex", "rotation", "physics")
 
@@ -137,9 +137,9 @@ def _swim(actor, t, duration):
 
 def _crawl(actor, t, duration):
     p, a = _phase(actor, t), actor.amplitude
-    joints = {f"coil{k}": 0.52 * a * np.sin(p - 0.95 * k) for k in range(7)}
+    joints = {f"coil{k}": 0.46 * a * np.sin(p - 1.0 * k) for k in range(7)}
     joints["head"] = -0.18 * a * np.sin(p)
-    return Pose(_travel(actor, t, duration), np.full_like(t, GROUND - 0.16), joints=joints)
+    return Pose(_travel(actor, t, duration), np.full_like(t, GROUND - 0.24), joints=joints)
 
 
 # ---------------------------------------------------------------------------------------------- complex
@@ -161,7 +161,7 @@ def _flip(actor, t, duration):
         joints |= {f"{side}_leg_upper": 1.25 * tuck + d, f"{side}_leg_lower": -1.35 * tuck, f"{side}_leg_foot": 0.2 * tuck,
                    f"{side}_arm_upper": 0.35 + 1.2 * tuck + d, f"{side}_arm_lower": 0.35 + 0.4 * tuck}
     joints |= {"torso": -0.25 * tuck, "head": -0.15 * tuck}
-    y = GROUND - (0.345 * actor.size) * (1 - 0.35 * tuck) - 0.20 * 4 * u * (1 - u)
+    y = GROUND - (0.345 * actor.size) * (1 - 0.35 * tuck) - 0.12 * 4 * u * (1 - u)
     return Pose(_travel(actor, t, duration), y, angle=-2 * np.pi * u, joints=joints)
 
 
@@ -188,7 +188,7 @@ def _spin(actor, t, duration):
 def _bounce(actor, t, duration):
     turn = t / actor.period + actor.phase
     u, r = turn - np.floor(turn), _radius(actor)
-    y = GROUND - r - 0.32 * actor.amplitude * 4 * u * (1 - u)
+    y = GROUND - r - 0.28 * actor.amplitude * 4 * u * (1 - u)
     return Pose(_travel(actor, t, duration), y, angle=2 * np.pi * actor.phase - 0.7 * _travel(actor, t, duration) / r)
 
 
@@ -203,7 +203,7 @@ def _hop(actor, t, duration):
     air = np.clip((u - 0.30) / 0.70, 0.0, 1.0)                       # on the ground for the first 30 % of a cycle
     squash = np.where(u < 0.30, np.sin(np.pi * u / 0.30), 0.0)
     sy = 1 - 0.30 * actor.amplitude * squash + 0.20 * actor.amplitude * np.sin(np.pi * air) ** 2
-    y = GROUND - _radius(actor) * sy - 0.24 * actor.amplitude * 4 * air * (1 - air)
+    y = GROUND - _radius(actor) * sy - 0.16 * actor.amplitude * 4 * air * (1 - air)
     return Pose(_travel(actor, t, duration), y, sx=1 / sy, sy=sy)     # area is kept: sx * sy = 1
 
 

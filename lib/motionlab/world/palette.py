@@ -12,18 +12,19 @@ import numpy as np
 from motionlab.errors import one_of
 
 COLOURS = {
-    "red": (0.86, 0.22, 0.20), "orange": (0.95, 0.55, 0.12), "yellow": (0.93, 0.82, 0.22), "green": (0.30, 0.70, 0.32),
-    "blue": (0.24, 0.45, 0.90), "purple": (0.58, 0.34, 0.80), "pink": (0.94, 0.48, 0.70), "brown": (0.55, 0.36, 0.22),
+    "red": (0.96, 0.32, 0.30), "orange": (1.00, 0.45, 0.08), "yellow": (1.00, 0.92, 0.12), "green": (0.20, 0.80, 0.22),
+    "blue": (0.14, 0.35, 1.00), "purple": (0.68, 0.24, 0.90), "pink": (1.00, 0.38, 0.69), "brown": (0.65, 0.27, 0.12),
 }
 
-# limb shade: (mix towards black, mix towards white, tint, tint strength). Near limbs lean warm and light, far limbs
-# dark and cool, so that left and right of a pair never share a colour.
+# limb shade: (mix towards black, mix towards white, tint, tint strength). Found by a random search that maximises the
+# smallest RGB distance between limbs of one creature, and between limbs and every background, over all colours
+# (`tests/test_world.py` holds it above 35 of 255). Left and right of a pair never share a colour.
 WARM, COOL = (1.0, 0.86, 0.45), (0.16, 0.20, 0.52)
 SHADES = {
-    "body": (0.00, 0.00, WARM, 0.00), "head": (0.00, 0.34, WARM, 0.10), "near": (0.26, 0.00, WARM, 0.00),
-    "far": (0.50, 0.00, COOL, 0.30), "near2": (0.00, 0.12, WARM, 0.55), "far2": (0.30, 0.00, COOL, 0.62),
-    "tail": (0.42, 0.00, WARM, 0.26), "mark": (0.86, 0.00, COOL, 0.10), "eye": (0.94, 0.00, COOL, 0.00),
-    "rim": (0.45, 0.00, COOL, 0.00), "pale": (0.00, 0.66, WARM, 0.06),
+    "body": (0.00, 0.04, WARM, 0.05), "head": (0.00, 0.45, WARM, 0.00), "near": (0.19, 0.00, WARM, 0.00),
+    "far": (0.48, 0.00, COOL, 0.00), "near2": (0.22, 0.05, WARM, 0.53), "far2": (0.35, 0.22, COOL, 0.37),
+    "tail": (0.53, 0.22, WARM, 0.24), "mark": (0.93, 0.05, COOL, 0.35), "eye": (0.95, 0.16, COOL, 0.20),
+    "rim": (0.46, 0.22, COOL, 0.11), "pale": (0.00, 0.45, WARM, 0.00),
 }
 
 
@@ -47,10 +48,10 @@ class Place:
 
 
 PLACES = {
-    "meadow": Place(((0.62, 0.82, 0.97), (0.86, 0.94, 0.98)), (0.62, 0.80, 0.62), ((0.74, 0.86, 0.62), (0.68, 0.81, 0.56)), "over the meadow"),
-    "desert": Place(((0.99, 0.93, 0.80), (0.99, 0.97, 0.90)), (0.93, 0.83, 0.66), ((0.97, 0.89, 0.72), (0.92, 0.83, 0.65)), "through the desert"),
-    "snow": Place(((0.74, 0.84, 0.95), (0.90, 0.95, 0.99)), (0.84, 0.90, 0.96), ((0.98, 0.99, 1.00), (0.91, 0.94, 0.98)), "in the snow"),
-    "sea": Place(((0.60, 0.86, 0.88), (0.48, 0.76, 0.82)), (0.40, 0.68, 0.74), ((0.80, 0.87, 0.78), (0.74, 0.81, 0.72)), "under the sea"),
-    "night": Place(((0.13, 0.15, 0.34), (0.24, 0.26, 0.46)), (0.17, 0.18, 0.36), ((0.28, 0.29, 0.46), (0.23, 0.24, 0.40)), "in the night"),
-    "dusk": Place(((0.80, 0.72, 0.90), (0.97, 0.86, 0.86)), (0.70, 0.62, 0.76), ((0.78, 0.71, 0.80), (0.72, 0.65, 0.75)), "at dusk"),
+    "meadow": Place(((0.66, 0.87, 0.93), (0.78, 0.88, 0.96)), (0.70, 0.80, 0.70), ((0.82, 0.87, 0.66), (0.76, 0.89, 0.52)), "over the meadow"),
+    "desert": Place(((0.94, 0.90, 0.80), (0.93, 0.93, 0.93)), (0.86, 0.87, 0.74), ((0.92, 0.89, 0.79), (0.86, 0.89, 0.70)), "through the desert"),
+    "snow": Place(((0.69, 0.79, 0.89), (0.91, 0.94, 0.96)), (0.78, 0.90, 0.90), ((0.94, 0.95, 0.99), (0.86, 0.88, 0.93)), "in the snow"),
+    "sea": Place(((0.64, 0.89, 0.84), (0.45, 0.70, 0.79)), (0.38, 0.63, 0.78), ((0.72, 0.90, 0.80), (0.76, 0.78, 0.80)), "under the sea"),
+    "night": Place(((0.16, 0.19, 0.28), (0.19, 0.26, 0.38)), (0.13, 0.13, 0.27), ((0.20, 0.25, 0.38), (0.18, 0.21, 0.32)), "in the night"),
+    "dusk": Place(((0.74, 0.77, 0.93), (0.91, 0.87, 0.86)), (0.75, 0.70, 0.77), ((0.72, 0.77, 0.84), (0.77, 0.73, 0.76)), "at dusk"),
 }

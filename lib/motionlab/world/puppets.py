@@ -122,10 +122,10 @@ def _fish() -> Species:
 def _snake() -> Species:
     n, length = 7, 0.105
     slots = ("tail", "near", "body", "near", "body", "near", "body")
-    chain = tuple(Part(f"coil{k}", Capsule((-length, 0), 0.074 - 0.006 * k, 0.068 - 0.006 * k),
+    chain = tuple(Part(f"coil{k}", Capsule((-length, 0), 0.092 - 0.006 * k, 0.086 - 0.006 * k),
                        f"coil{k - 1}" if k else "head", (-length, 0) if k else (-0.05, 0), slots[n - 1 - k], f"coil{k}")
                   for k in reversed(range(n)))
-    head = (Part("head", Ellipse(0.105, 0.082), "", (0.30, 0), "head"),
+    head = (Part("head", Ellipse(0.120, 0.100), "", (0.28, 0), "head"),
             Part("eye", Ellipse(0.019, 0.021), "head", (0.045, -0.028), "eye", "head"))
     return Species("snake", chain + head, ("crawl",))
 

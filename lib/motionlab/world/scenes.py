@@ -178,7 +178,7 @@ def _plain(value):
 
 
 # ---------------------------------------------------------------------------------------------- random scenes
-SIZES = {"person": (0.94, 1.02), "dog": (1.00, 1.14), "bird": (1.00, 1.16), "fish": (1.00, 1.14), "snake": (0.95, 1.08),
+SIZES = {"person": (0.94, 1.02), "dog": (0.86, 0.98), "bird": (1.00, 1.16), "fish": (1.00, 1.14), "snake": (1.02, 1.14),
          "ball": (1.00, 1.15), "wheel": (0.95, 1.05), "spinner": (0.98, 1.08), "pendulum": (1.00, 1.10), "box": (1.05, 1.20),
          "jelly": (1.00, 1.15)}
 
@@ -220,14 +220,14 @@ def _random_actor(rng, index, count, kind, species_name, motion, aspect, paths) 
     y = float(0.46 + rng.uniform(-0.05, 0.05)) if base.place == "air" and subject != "pendulum" else None
     path = _random_path(rng, move) if paths and rng.random() < 0.5 else ()
     return Actor(species=subject, colour=str(rng.choice(list(COLOURS))), motion=move, heading=str(rng.choice(["left", "right"])), size=size,
-                 x=float(middle + rng.uniform(-0.06, 0.06)), y=y, period=float(base.period * rng.uniform(0.92, 1.12)),
+                 x=float(middle + rng.uniform(-0.04, 0.04)), y=y, period=float(base.period * rng.uniform(0.92, 1.12)),
                  speed=float(base.speed * rng.uniform(0.8, 1.1)), phase=float(rng.random()), amplitude=float(rng.uniform(0.9, 1.1)), path=path)
 
 
 def _random_path(rng, motion):
     """Four control points; ground motions wander along x only."""
-    dx = np.cumsum(rng.uniform(-0.10, 0.10, 4))
-    dy = np.cumsum(rng.uniform(-0.09, 0.09, 4)) if MOTIONS[motion].place == "air" and motion != "swing" else np.zeros(4)
+    dx = np.cumsum(rng.uniform(-0.06, 0.06, 4))
+    dy = np.cumsum(rng.uniform(-0.07, 0.07, 4)) if MOTIONS[motion].place == "air" and motion != "swing" else np.zeros(4)
     if motion == "swing":
         dx = np.zeros(4)
     return tuple((float(a), float(b)) for a, b in zip(dx - dx.mean(), dy - dy.mean()))
@@ -241,7 +241,7 @@ def _random_camera(rng, cast) -> Camera:
     if draw < 0.88:
         sign = 1.0 if cast[0].heading == "left" else -1.0              # pans against the heading: motion stays visible
         sign = sign if cast[0].speed > 0 else float(rng.choice([-1.0, 1.0]))
-        return Camera(pan=(float(sign * rng.uniform(0.08, 0.18)), 0.0))
+        return Camera(pan=(float(sign * rng.uniform(0.06, 0.13)), 0.0))
     return Camera(zoom=float(rng.choice([-1.0, 1.0]) * rng.uniform(0.10, 0.20)))
 
 

@@ -1,0 +1,43 @@
+# Two commands: `make reproduce` and `make test`. Both build .venv first; a second call is instant.
+PYTHON ?= python3
+TIER ?= laptop
+NOTEBOOK ?= all
+VENV := .venv
+BIN := $(VENV)/bin
+ifeq ($(OS),Windows_NT)
+BIN := $(VENV)/Scripts
+endif
+STAMP := $(VENV)/.ready
+
+.PHONY: reproduce test lab bench setup clean help
+
+help:           ## this list
+	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/ -/'
+
+reproduce: $(STAMP) ## run the numbered notebooks and build the report (TIER=, NOTEBOOK= narrow it)
+	$(BIN)/motionlab run $(NOTEBOOK) --tier $(TIER)
+	$(BIN)/motionlab report
+
+test: $(STAMP)      ## all tests, every notebook at tier smoke, the import contract, the committed verdicts
+	$(BIN)/python -m pytest
+	$(BIN)/lint-imports
+	$(BIN)/motionlab verify
+
+lab: $(STAMP)       ## open JupyterLab on the notebooks
+	$(BIN)/jupyter lab notebooks
+
+bench: $(STAMP)     ## benchmarks: ratios within one run
+	for f in tests/benchmarks/bench_*.py; do $(BIN)/python $$f; done
+
+setup: $(STAMP)     ## only the environment
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11"; exit 2; }
+	@echo "Setting up $(VENV): about 2 minutes and 7 GB the first time"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -c constraints.txt -e '.[test]'
+	$(BIN)/python -m ipykernel install --sys-prefix --name python3 --display-name "motionlab" > /dev/null
+	@touch $(STAMP)
+
+clean:          ## remove the environment and the runs
+	rm -rf $(VENV) runs

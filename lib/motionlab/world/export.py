@@ -1,0 +1,79 @@
+"""Write a scene's clip and its whole truth to a folder: what `motionlab world` does."""
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from motionlab.errors import MotionLabError
+from motionlab.world.render import render
+from motionlab.world.scenes import Scene, random_scene
+
+
+def write_world(seed: int = 0, size=256, out: str | Path = "out/world", scene: str | Path | None = None, frames: int = 17,
+                fps: float = 16.0, points: int = 64) -> dict[str, Path]:
+    """Render one scene and write video, pictures and truth.
+
+    Args:
+        seed: of `random_scene`, unless `scene` names a YAML file. size: pixels, a number or (h, w).
+        points: how many foreground points the track file follows.
+
+    Returns:
+        name -> path of what was written: clip.mp4, clip.gif, truth.mp4 (flow, limbs, tracks beside the clip), first.png,
+        truth.npz (frames, ids, flow, flow_backward, flow_visible, tracks, visible, masks, joints), scene.yaml, caption.json.
+    Raises:
+        MotionLabError: unreadable scene, size below the minimum, folder that cannot be written.
+    """
+    made = Scene.from_yaml(scene) if scene else random_scene(seed)
+    clip, out = render(made, size, frames, fps), _folder(out)
+    tracks, visible = clip.tracks(foreground_points(clip, points, seed))
+    try:
+        return _write_all(clip, tracks, visible, out, fps)
+    except OSError as error:
+        raise MotionLabError(f"Could not write the clip to {out}: {error.strerror or error}.", fix="Free some disk space or choose another --out.") from None
+
+
+def foreground_points(clip, n: int, seed: int = 0, frame: int = 0) -> np.ndarray:
+    """`n` query points (n, 2) on the subjects of one frame, drawn without repetition where there are enough pixels."""
+    rows, cols = np.nonzero(clip.object_mask(None)[frame])
+    if len(rows) == 0:
+        return np.zeros((0, 2))
+    pick = np.random.default_rng(seed).choice(len(rows), size=n, replace=len(rows) < n)
+    return np.stack([cols[pick], rows[pick]], axis=-1).astype(np.float64)
+
+
+def _folder(out):
+    out = Path(out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / ".writable").touch()
+        (out / ".writable").unlink()
+    except OSError as error:
+        raise MotionLabError(f"Cannot write to {out}: {error.strerror}.", fix="Choose another folder with --out.") from None
+    return out
+
+
+def _write_all(clip, tracks, visible, out, fps):
+    import yaml
+    from PIL import Image
+
+    from motionlab.figures import truth_frames
+    from motionlab.video import write_gif, write_mp4
+
+    paths = {name: out / name for name in ("clip.mp4", "clip.gif", "truth.mp4", "first.png", "truth.npz", "scene.yaml", "caption.json")}
+    write_mp4(paths["clip.mp4"], clip.frames, fps)
+    write_gif(paths["clip.gif"], clip.frames, fps)
+    write_mp4(paths["truth.mp4"], truth_frames(clip, tracks, visible), fps)
+    Image.fromarray(clip.frames[0]).save(paths["first.png"])
+    np.savez_compressed(paths["truth.npz"], **_truth(clip, tracks, visible))
+    paths["scene.yaml"].write_text(yaml.safe_dump(clip.scene.to_dict(), sort_keys=False), encoding="utf-8")
+    paths["caption.json"].write_text(json.dumps({"caption": clip.caption, **clip.attributes}, indent=1), encoding="utf-8")
+    return paths
+
+
+def _truth(clip, tracks, visible):
+    limbs = {f"mask_{i}_{name}": mask for i in range(len(clip.scene.actors)) for name, mask in clip.limb_masks(i).items()}
+    joints = {f"joint_{i}_{name}": p["joint"] for i in range(len(clip.scene.actors)) for name, p in clip.pose(i).items()}
+    motion = {"flow": clip.flow, "flow_backward": clip.flow_backward, "flow_visible": clip.flow_visible} if len(clip.frames) > 1 else {}
+    return {"frames": clip.frames, "ids": clip.ids, "tracks": tracks, "visible": visible, "depth_order": np.array(clip.depth_order)} | motion | limbs | joints
