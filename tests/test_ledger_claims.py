@@ -1,0 +1,99 @@
+"""claims.yaml and measured.yaml: what is accepted, and the sentence for each slip of the pen."""
+from __future__ import annotations
+
+import pytest
+
+from ledger_example import CLAIMS, make_root
+from motionlab.errors import MotionLabError
+from motionlab.ledger.claims import Combined, Criterion, canonical_sha, find_claim, load_all, load_claims, load_measured
+from motionlab.ledger.paths import repo_root
+
+
+def load(tmp_path, text=CLAIMS):
+    return load_claims("audit", make_root(tmp_path, text))
+
+
+def test_a_good_file_gets_types(tmp_path):
+    claims = load(tmp_path)
+    assert list(claims.claims) == [f"audit.A{i}" for i in range(1, 6)]
+    first = claims["audit.A1"].criterion
+    assert isinstance(first, Criterion) and first.within == (0.05, None) and first.minus == "reversed"
+    both = claims["audit.A2"].criterion
+    assert isinstance(both, Combined) and [leaf.statistic for leaf in both.leaves()] == ["mean", "share_true"]
+    assert claims["audit.A4"].not_transferable and claims["audit.A5"].not_run.cost == "200 EUR"
+
+
+def test_sha_follows_criterion_and_paper_value_but_not_layout(tmp_path):
+    old = load(tmp_path / "a")["audit.A1"].sha
+    assert load(tmp_path / "b", CLAIMS.replace("within: [0.05, null]", "within: [0.06, null]"))["audit.A1"].sha != old
+    assert load(tmp_path / "c", CLAIMS.replace("78.3", "78.4"))["audit.A1"].sha != old
+    assert load(tmp_path / "d", CLAIMS.replace("where: Table 3", "where:   'Table 3'"))["audit.A1"].sha == old
+    assert canonical_sha({"b": 1, "a": [None, "é"]}) == canonical_sha({"a": [None, "é"], "b": 1})
+
+
+@pytest.mark.parametrize("old, new, sentences", [
+    ("    status: draft", "    statuss: draft", ["audit/claims.yaml", "audit.A3", "unknown key 'statuss'", "Did you mean 'status'?"]),
+    ("status: draft", "status: darft", ["audit.A3", "'status' is 'darft'", "Did you mean 'draft'?"]),
+    ("source: reported", "source: rumour", ["audit.A3", "Choose one of: stated"]),
+    ("audit.A2:", "audit.A1:", ["'audit.A1' stands twice", "line"]),
+    ("audit.A2:", "det.A2:", ["claim 'det.A2'", "must start with 'audit.'"]),
+    ("minus: reversed", "minsu: reversed", ["audit.A1", "unknown key 'minsu'", "Did you mean 'minus'?"]),
+    ("within: [0.05, null]", "within: [null, null]", ["audit.A1", "unbounded on both sides"]),
+    ("within: [0.05, null]", "within: [2, 1]", ["audit.A1", "lower bound is above"]),
+    ("within: [0.05, null]", "within: [1e-3, null]", ["audit.A1", "'1e-3'", "1.0e-3"]),
+    ("within: [0.05, null]", "within: 0.05", ["audit.A1", "two bounds are needed"]),
+    ("raw: 09_world.csv, metric: mf_paper, arm: jitter", "raw: ../x.csv, metric: mf_paper, arm: jitter", ["audit.A3", "plain name of a .csv"]),
+    ("arm: jitter, ", "", ["audit.A3", "criterion lacks 'arm'"]),
+    ("statistic: share_true", "statistic: shares_true", ["audit.A2", "Did you mean 'share_true'?"]),
+    ('date: "2026-11-21"', "date: 2026-11-21", ["history[0].date", "not quoted"]),
+    ('paper_value: "128"', "paper_value: 128", ["audit.A4", "'paper_value'", "quotes"]),
+    ('paper_value: "128"', "paper_value: 2026-01-01", ["claims.audit.A4.paper_value", "not quoted"]),
+    ("    not_run: {reason: needs a paid rater study, command: motionlab run 99, cost: 200 EUR}", "", ["audit.A5", "neither criterion nor"]),
+    ("version: 1\nhistory", "version: 2\nhistory", ["one entry for each version from 1 to 2"]),
+    ("says: Jitter is seen.", "says:", ["audit.A3", "lacks 'says'"]),
+    ("says: Jitter is seen.", "says: Jitter: is seen", ["not valid YAML", "line", "quotes"]),
+    ("        - {raw: 09_world.csv, metric: low", "        - {metric: low", ["audit.A2", "criterion, all [1] lacks 'raw'"]),
+    ("differs: [other clips, n]", "differs: other clips", ["audit.A1", "list of texts"]),
+])
+def test_each_mistake_gets_a_sentence_with_its_place(tmp_path, old, new, sentences):
+    assert old in CLAIMS
+    with pytest.raises(MotionLabError) as error:
+        load(tmp_path, CLAIMS.replace(old, new, 1))
+    for sentence in ["claims.yaml", *sentences]:
+        assert sentence in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["", "- a\n- b\n", "claims: 3", "version: 1\nhistory: []\nclaims: [a]", "\x00"])
+def test_a_malformed_file_never_gives_a_traceback(tmp_path, text):
+    with pytest.raises(MotionLabError, match="claims.yaml"):
+        load(tmp_path, text)
+
+
+def test_unknown_claims_and_papers_name_the_nearest(tmp_path):
+    root = make_root(tmp_path)
+    with pytest.raises(MotionLabError, match="Did you mean 'audit.A1'"):
+        find_claim("audit.a1", root)
+    with pytest.raises(MotionLabError, match="Did you mean 'audit'"):
+        load_claims("audti", root)
+    with pytest.raises(MotionLabError, match="Unknown claim 'audit.A9'"):
+        load_all(root)["audit"]["audit.A9"]
+    assert find_claim("audit.A5", root).paper == "audit"
+
+
+def test_measured_is_empty_at_first_and_refuses_other_shapes(tmp_path):
+    root = make_root(tmp_path)
+    assert load_measured("audit", root) == {}
+    (root / "reproductions/audit/measured.yaml").write_text("audit.A1: holds\n")
+    with pytest.raises(MotionLabError, match="restore it with git"):
+        load_measured("audit", root)
+
+
+def test_root_is_found_from_below_and_by_variable(tmp_path, monkeypatch):
+    root = make_root(tmp_path / "kit").resolve()
+    monkeypatch.delenv("MOTIONLAB_ROOT", raising=False)
+    assert repo_root(root / "reproductions" / "audit") == root
+    monkeypatch.setenv("MOTIONLAB_ROOT", str(root))
+    assert repo_root() == root
+    monkeypatch.setenv("MOTIONLAB_ROOT", str(tmp_path))
+    with pytest.raises(MotionLabError, match="holds no reproductions/"):
+        repo_root()
