@@ -1,13 +1,15 @@
 """Optical flow as a picture and back (VideoJAM, arXiv 2502.02492, Eq. 5).
 
-    m = min(1, |flow| / (sigma * diagonal)),  alpha = arctan2(v, u),  colour = hue(alpha) fading to a background as m -> 0
+    m = min(1, |flow| / (sigma * diagonal)),  alpha = arctan2(v, u),
+    colour = hue(alpha), fading to a background as m -> 0
 
-Stated by the paper: sigma = 0.15, the normaliser is the frame's diagonal (so absolute speed survives). Not stated: the
-background and the wheel. Defaults here: white background with the Middlebury wheel, the colour code that RAFT's own
-pictures use inside the unit circle; `background='black'` takes HSV with S = 1, V = m instead.
+Stated by the paper: sigma = 0.15, the normaliser is the frame's diagonal (so absolute speed survives). Not stated:
+the background and the wheel. Defaults here: white background with the Middlebury wheel, the colour code that RAFT's
+own pictures use inside the unit circle; `background='black'` takes HSV with S = 1, V = m instead.
 
-The published tool tabulates 55 colours in 8 bits and leaves a seam of one entry where the angle wraps; here the same six
-segments are continuous and cyclic, so colours differ from the tool's by at most one entry, and the inverse is exact.
+The published tool tabulates 55 colours in 8 bits and leaves a seam of one entry where the angle wraps; here the same
+six segments are continuous and cyclic, so colours differ from the tool's by at most one entry, and the inverse is
+exact.
 """
 from __future__ import annotations
 
@@ -52,9 +54,10 @@ def rgb_to_flow(rgb, sigma: float = SIGMA, background: str = "white"):
     """Read the flow back from its picture: the least-squares nearest colour that Eq. 5 can draw.
 
     Between two neighbouring hues the drawable colours form a flat sector (non-negative sums of two vectors), so the
-    projection onto each of the six sectors is a two-variable non-negative least squares in closed form, and the nearest
-    of the six wins. Exact on clean pictures up to float rounding, and to quantisation on 8-bit ones. Speeds at or above
-    `saturation_speed` were clipped by Eq. 5 and come back as exactly that speed: use `m < 1` to know where to trust it.
+    projection onto each of the six sectors is a two-variable non-negative least squares in closed form, and the
+    nearest of the six wins. Exact on clean pictures up to float rounding, and to quantisation on 8-bit ones. Speeds
+    at or above `saturation_speed` were clipped by Eq. 5 and come back as exactly that speed: use `m < 1` to know
+    where to trust it.
 
     Args:
         rgb: (..., 3, h, w) in [0, 1]; values outside (a decoder's overshoot) are projected like any other.
@@ -118,7 +121,7 @@ def _nearest_on_cone(ink: torch.Tensor, background: str) -> tuple[torch.Tensor, 
 
 
 def _two_ray_fit(ink: torch.Tensor, ray0: torch.Tensor, ray1: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Non-negative a, b minimising |ink - a ray0 - b ray1|^2; a corner that it misses belongs to a neighbouring sector."""
+    """Non-negative a, b minimising |ink - a ray0 - b ray1|^2; what it misses is a neighbouring sector's."""
     p, q, r = float(ray0 @ ray0), float(ray0 @ ray1), float(ray1 @ ray1)
     along0 = torch.einsum("...chw,c->...hw", ink, ray0)
     along1 = torch.einsum("...chw,c->...hw", ink, ray1)
@@ -133,7 +136,8 @@ def _two_ray_fit(ink: torch.Tensor, ray0: torch.Tensor, ray1: torch.Tensor) -> t
 def _check_options(sigma: float, background: str) -> None:
     one_of(background, BACKGROUNDS, "background")
     if not sigma > 0:
-        raise MotionLabError(f"sigma is {sigma}.", fix="Give a positive share of the frame's diagonal; the paper's is 0.15.")
+        raise MotionLabError(f"sigma is {sigma}.",
+                             fix="Give a positive share of the frame's diagonal; the paper's is 0.15.")
 
 
 def _checked(array, channels: int, name: str, fix: str) -> torch.Tensor:
@@ -142,7 +146,8 @@ def _checked(array, channels: int, name: str, fix: str) -> torch.Tensor:
         raise MotionLabError(f"The {name} has shape {tuple(tensor.shape)}.", fix=fix)
     tensor = tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
     if not torch.isfinite(tensor).all():
-        raise MotionLabError(f"The {name} holds values that are not finite.", fix="Set them to 0 or mask them out first.")
+        raise MotionLabError(f"The {name} holds values that are not finite.",
+                             fix="Set them to 0 or mask them out first.")
     return tensor
 
 

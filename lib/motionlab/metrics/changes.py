@@ -1,7 +1,7 @@
-"""Known changes applied to tracks: what a motion metric has to answer in the right order before it may judge anything.
+"""Known changes applied to tracks: a motion metric has to order them rightly before it may judge anything.
 
-Every change is a pure function of tracks (f, n, 2) in pixels, keeps their shape, and draws all its chance from the given
-`numpy.random.Generator`, so a seed fixes it; changes without chance draw nothing. Times are resampled linearly.
+Every change is a pure function of tracks (f, n, 2) in pixels, keeps their shape, and draws all its chance from the
+given `numpy.random.Generator`, so a seed fixes it; changes without chance draw nothing. Times are resampled linearly.
 Changes in time (`time_reversal`, `frame_shuffle`) do not return a changed visibility: the share of frames in which a
 track is seen, the only thing the motion metrics use, is the same.
 """
@@ -42,7 +42,7 @@ def frame_shuffle(tracks, rng, size, visibility=None) -> np.ndarray:
 
 
 def spatial_shift(tracks, rng, size, visibility=None) -> np.ndarray:
-    """All tracks moved together by 20 % of the frame in x and in y, each with a random sign: the motion is untouched."""
+    """All tracks moved together by 20 % of the frame in x and in y, each with a random sign: motion is untouched."""
     h, w = _size(size)
     return _tracks(tracks) + SHIFT * np.array([w, h]) * rng.choice([-1.0, 1.0], size=2)
 
@@ -63,9 +63,10 @@ def speed_half(tracks, rng, size, visibility=None) -> np.ndarray:
 def speed_double(tracks, rng, size, visibility=None) -> np.ndarray:
     """The clip at double speed; same length.
 
-    The clip runs out half-way. Holding the last frame would make half the steps still and looping would make a jump, both
-    of which metrics punish for reasons other than speed. So motion goes on by point reflection about its last position,
-    p(end + s) = 2 p(end) - p(end - s): every step stays twice as fast and velocity has no jump. Points may leave the frame.
+    The clip runs out half-way. Holding the last frame would make half the steps still and looping would make a jump,
+    both of which metrics punish for reasons other than speed. So motion goes on by point reflection about its last
+    position, p(end + s) = 2 p(end) - p(end - s): every step stays twice as fast and velocity has no jump. Points may
+    leave the frame.
     """
     tracks = _tracks(tracks)
     going_on = 2 * tracks[-1] - tracks[-2::-1]
@@ -86,8 +87,9 @@ def dropped_limb(tracks, rng, size, visibility=None, parts=None) -> np.ndarray:
     """One limb stops moving of its own: its tracks keep their first place relative to the object's mean motion.
 
     Args:
-        parts: label of each track's part, (n,), any type. A random part other than the largest is dropped. Without labels,
-            a quarter of the tracks that lie together in the first frame is dropped (the nearest to a random track).
+        parts: label of each track's part, (n,), any type. A random part other than the largest is dropped. Without
+            labels, a quarter of the tracks that lie together in the first frame is dropped (the nearest to a random
+            track).
     """
     tracks = _tracks(tracks)
     limb = _limb(tracks, rng, parts)
@@ -120,7 +122,8 @@ def another_clip(tracks, rng, size, visibility=None, other=None) -> np.ndarray:
     """
     tracks = _tracks(tracks)
     if other is None:
-        raise MotionLabError("The change 'another_clip' got no other clip.", fix="Pass other=<tracks (f, n, 2) of another clip>.")
+        raise MotionLabError("The change 'another_clip' got no other clip.",
+                             fix="Pass other=<tracks (f, n, 2) of another clip>.")
     other = _tracks(other)
     chosen = rng.choice(other.shape[1], tracks.shape[1], replace=other.shape[1] < tracks.shape[1])
     return _at_times(other[:, chosen], np.linspace(0, len(other) - 1, len(tracks)))
@@ -155,7 +158,8 @@ def _limb(tracks: np.ndarray, rng, parts) -> np.ndarray:
         return np.argsort(((tracks[0] - start) ** 2).sum(-1), kind="stable")[: max(1, round(LIMB_SHARE * n))]
     parts = np.asarray(parts)
     if parts.shape != (n,):
-        raise MotionLabError(f"Part labels have shape {parts.shape}, but there are {n} tracks.", fix="Give one label per track.")
+        raise MotionLabError(f"Part labels have shape {parts.shape}, but there are {n} tracks.",
+                             fix="Give one label per track.")
     labels, counts = np.unique(parts, return_counts=True)
     if len(labels) < 2:
         raise MotionLabError("All tracks carry the same part label, so no limb can be dropped.",
@@ -177,10 +181,12 @@ def _seen(tracks: np.ndarray, visibility) -> np.ndarray:
 def _tracks(tracks) -> np.ndarray:
     tracks = np.asarray(tracks)
     if tracks.ndim != 3 or tracks.shape[-1] != 2 or 0 in tracks.shape:
-        raise MotionLabError(f"Tracks have shape {tracks.shape}.", fix="Tracks are (f, n, 2): frames, points, (x, y) in pixels.")
+        raise MotionLabError(f"Tracks have shape {tracks.shape}.",
+                             fix="Tracks are (f, n, 2): frames, points, (x, y) in pixels.")
     tracks = tracks.astype(np.float64)
     if not np.isfinite(tracks).all():
-        raise MotionLabError("Tracks hold NaN or infinite positions.", fix="Keep finite tracks only before changing them.")
+        raise MotionLabError("Tracks hold NaN or infinite positions.",
+                             fix="Keep finite tracks only before changing them.")
     return tracks
 
 

@@ -1,20 +1,22 @@
 """Motion metrics: hybrid motion fidelity in both forms, its base metric, VBench-style dynamics, VTG's smoothness.
 
-Sources: DeT (arXiv 2503.17350) for hybrid motion fidelity, DMT (arXiv 2311.17009) for the base metric, VBench for dynamic
-degree and motion smoothness, VTG and AID for the Gini form of smoothness. Where a paper and its released code differ,
-both are here under their own names; where either leaves something open, an option names it and says why its default.
+Sources: DeT (arXiv 2503.17350) for hybrid motion fidelity, DMT (arXiv 2311.17009) for the base metric, VBench for
+dynamic degree and motion smoothness, VTG and AID for the Gini form of smoothness. Where a paper and its released code
+differ, both are here under their own names; where either leaves something open, an option names it and says why its
+default.
 
-Tracks are (f, n, 2), (x, y) in pixels, numpy or torch; work happens on the tracks' device in their precision. `size` is
-(h, w) in pixels. Scores are Python floats. A score that is 0/0 is NaN, never an exception; each docstring says when.
+Tracks are (f, n, 2), (x, y) in pixels, numpy or torch; work happens on the tracks' device in their precision. `size`
+is (h, w) in pixels. Scores are Python floats. A score that is 0/0 is NaN, never an exception; each docstring says
+when.
 
-Tracks that stand still. A zero displacement has no direction, so its cosine is 0/0; `static` chooses what then counts:
+Tracks that stand still. A zero displacement has no direction, so its cosine is 0/0; `static` chooses what counts:
 
-    'nan'   the 0/0 of the released code: one still step makes the score NaN. Trackers hardly ever return an exact zero,
-            exact tracks often do.
-    'zero'  cosine 0: the usual epsilon, and the average of what a tracker's noise on a still point would give. Exact tracks
-            with still steps then score below 1 against themselves.
-    'skip'  steps at which both tracks stand still are left out of the mean (they agree, without direction), steps at which
-            one does count 0. A pair that never moves has no cosine.
+    'nan'   the 0/0 of the released code: one still step makes the score NaN. Trackers hardly ever return an exact
+            zero, exact tracks often do.
+    'zero'  cosine 0: the usual epsilon, and the average of what a tracker's noise on a still point would give. Exact
+            tracks with still steps then score below 1 against themselves.
+    'skip'  steps at which both tracks stand still are left out of the mean (they agree, without direction), steps at
+            which one does count 0. A pair that never moves has no cosine.
 """
 from __future__ import annotations
 
@@ -43,22 +45,23 @@ def mf_paper(gen, src, size, alpha: float = 0.5, *, match: str = "index", coords
              gen_visibility=None, src_visibility=None, parts: bool = False):
     """Hybrid motion fidelity in the paper's form: mean_n [alpha exp(-d_F(tau_n, tau'_n)) + (1 - alpha) cos_n].
 
-    d_F is the discrete Frechet distance, cos_n the mean cosine of the two tracks' displacements per frame. Self-score 1.
+    d_F is the discrete Frechet distance, cos_n the mean cosine of the two tracks' displacements per frame. A clip
+    against itself scores 1.
 
     Args:
         gen: (f, n, 2) tracks of the generated clip, pixels.
         src: (f, m, 2) tracks of the source clip, pixels.
         size: (h, w) of the frame.
         alpha: weight of the distance; 0.5 in the paper.
-        match: 'index' pairs tau_n with tau'_n, as printed; it needs the same queries in both clips. 'best' takes for each
-            generated track the one source track with the highest sum of both terms (the released code takes the maximum
-            of each term on its own; the paper's formula speaks of one track).
-        coords: units of d_F, which the paper leaves open: 'frame' divides x by w and y by h (default: the released code
-            does), 'diagonal' divides both by the frame's diagonal, 'pixels' divides by nothing.
-        static: see the module; 'skip' by default, so that any clip that moves scores 1 against itself. A pair that stands
-            still throughout is scored by its distance alone.
-        gen_visibility, src_visibility: (f, n), (f, m) bool. Tracks seen in less than half of the frames are left out; with
-            'index' the pair is. The paper does not say.
+        match: 'index' pairs tau_n with tau'_n, as printed; it needs the same queries in both clips. 'best' takes for
+            each generated track the one source track with the highest sum of both terms (the released code takes the
+            maximum of each term on its own; the paper's formula speaks of one track).
+        coords: units of d_F, which the paper leaves open: 'frame' divides x by w and y by h (default: the released
+            code does), 'diagonal' divides both by the frame's diagonal, 'pixels' divides by nothing.
+        static: see the module; 'skip' by default, so that any clip that moves scores 1 against itself. A pair that
+            stands still throughout is scored by its distance alone.
+        gen_visibility, src_visibility: (f, n), (f, m) bool. Tracks seen in less than half of the frames are left out;
+            with 'index' the pair is. The paper does not say.
         parts: also return the terms: {'score', 'distance', 'cosine'}, each the mean over generated tracks.
 
     Returns:
@@ -95,8 +98,9 @@ def mf_paper(gen, src, size, alpha: float = 0.5, *, match: str = "index", coords
 def discrete_frechet(a, b):
     """Discrete Frechet distance between every track of `a` and every track of `b`.
 
-    c(i, j) = max(d(i, j), min(c(i-1, j), c(i, j-1), c(i-1, j-1))), swept along antidiagonals for blocks of pairs at once;
-    memory stays at some megabytes beside the result. Equals shapely.frechet_distance on the tracks as line strings.
+    c(i, j) = max(d(i, j), min(c(i-1, j), c(i, j-1), c(i-1, j-1))), swept along antidiagonals for blocks of pairs at
+    once; memory stays at some megabytes beside the result. Equals shapely.frechet_distance for tracks of equal
+    length; for unequal lengths that function (GEOS 3.14) returns larger values than the recursion on some pairs.
 
     Args:
         a: (n, f, 2), any unit.
@@ -119,7 +123,8 @@ def _frechet_matrix(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     columns = min(len(b), cells)
     rows = max(1, cells // columns)
     out = a.new_empty(len(a), len(b))
-    first, second = a.permute(2, 1, 0).contiguous(), b.permute(2, 1, 0).contiguous()  # (2, f, n): pairs lie side by side
+    # (2, f, n): pairs lie side by side
+    first, second = a.permute(2, 1, 0).contiguous(), b.permute(2, 1, 0).contiguous()
     for n in range(0, len(a), rows):
         for m in range(0, len(b), columns):
             out[n:n + rows, m:m + columns] = _sweep(first[:, :, n:n + rows, None], second[:, :, None, m:m + columns])
@@ -162,33 +167,36 @@ def _sweep(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 # ---------------------------------------------------------------- hybrid motion fidelity, as released
 
 def mf_release(gen, src, size, n_ids: int | None = 50, generator=None, *, seed: int = 0, include_first: bool = True,
-               frechet: bool = True, static: str = "zero", gen_visibility=None, src_visibility=None, parts: bool = False):
+               frechet: bool = True, static: str = "zero", gen_visibility=None, src_visibility=None,
+               parts: bool = False):
     """Hybrid motion fidelity as DeT's `evaluation.py` computes it.
 
     Positions are divided by (w, h); s[n] = the first position and all displacements, each scaled to unit length;
-    Cos = mean_t <s_gen, s_src>; Dist = 1 / (1 + d) with d the mean over ALL pairs of times of the points' distance (what
-    the code calls Frechet is none, and it is not 0 for equal tracks); MF = (mean_n max_m Cos + mean_n max_m Dist) / 2.
-    A clip against itself scores 0.92-0.96, unrelated clips about 0.5.
+    Cos = mean_t <s_gen, s_src>; Dist = 1 / (1 + d) with d the mean over ALL pairs of times of the points' distance
+    (what the code calls Frechet is none, and it is not 0 for equal tracks); MF = (mean_n max_m Cos + mean_n max_m
+    Dist) / 2. A clip against itself scores 0.92-0.96, unrelated clips about 0.5.
 
     Args:
-        gen, src: (f, n, 2) and (f', m, 2), pixels. The longer clip is subsampled by linspace to the shorter, as released.
+        gen, src: (f, n, 2) and (f', m, 2), pixels. The longer clip is subsampled by linspace to the shorter, as
+            released.
         size: (h, w).
         n_ids: how many track ids, shared by both clips and drawn with replacement, Dist looks at; 50 as released.
-            None takes all tracks and draws nothing. Where the clips have different numbers of tracks, ids come from those
-            that both have.
-        generator: torch.Generator on the CPU for the ids. The release draws without a seed; here `seed` serves if None.
+            None takes all tracks and draws nothing. Where the clips have different numbers of tracks, ids come from
+            those that both have.
+        generator: torch.Generator on the CPU for the ids. The release draws without a seed; here `seed` serves if
+            None.
         include_first: keep the unit vector of the first position, as released; it rewards the same direction from the
             image's corner.
         frechet: add the Dist term (the release's `--add_frechet_score`); False gives the Cos part alone, its default.
-        static: see the module; 'zero' by default, because the tracks the release was run on have no exact zeros, so its
-            literal 0/0 ('nan') never showed there, while exact tracks would make it spread everywhere.
+        static: see the module; 'zero' by default, because the tracks the release was run on have no exact zeros, so
+            its literal 0/0 ('nan') never showed there, while exact tracks would make it spread everywhere.
         gen_visibility, src_visibility: tracks seen in less than half of the frames are left out. The release ignores
             visibility: None, the default.
         parts: also return the terms: {'score', 'distance', 'cosine'}.
 
     Returns:
-        the score, or the dict. NaN with static='nan' where a track has a still step, and with 'skip' where neither clip
-        moves anywhere.
+        the score, or the dict. NaN with static='nan' where a track has a still step, and with 'skip' where neither
+        clip moves anywhere.
 
     Raises:
         MotionLabError: wrong shapes, NaN tracks, no visible track, fewer than one id, unknown options.
@@ -233,21 +241,22 @@ def _to_shorter(gen: torch.Tensor, src: torch.Tensor) -> tuple[torch.Tensor, tor
 
 def mf_dmt(gen, src, two_sided: bool = False, minus_identity: bool = True, *, static: str = "zero",
            gen_visibility=None, src_visibility=None) -> float:
-    """Motion fidelity of DMT: mean over generated tracks of the best mean cosine of displacements with a source track.
+    """Motion fidelity of DMT: mean over generated tracks of the best mean cosine with a source track's displacements.
 
     Positions do not enter, in pixels as the script has them.
 
     Args:
         gen, src: (f, n, 2) and (f, m, 2), pixels.
-        two_sided: the mean of both directions, so that the score stays in [-1, 1] (the paper states both directions; the
-            script, and so the default, has generated -> source only).
-        minus_identity: subtract the identity from the cosine matrix before the maximum, as the script does: a track can
-            then hardly match the source track of its own index. False leaves it out.
+        two_sided: the mean of both directions, so that the score stays in [-1, 1] (the paper states both directions;
+            the script, and so the default, has generated -> source only).
+        minus_identity: subtract the identity from the cosine matrix before the maximum, as the script does: a track
+            can then hardly match the source track of its own index. False leaves it out.
         static: see the module; 'zero' by default, for the reason given in `mf_release`.
         gen_visibility, src_visibility: tracks seen in less than half of the frames are left out (the script: none).
 
     Returns:
-        the score. NaN with static='nan' where a track has a still step, with 'skip' where neither clip moves anywhere.
+        the score. NaN with static='nan' where a track has a still step, with 'skip' where neither clip moves
+        anywhere.
 
     Raises:
         MotionLabError: wrong shapes, tracks of different lengths, NaN tracks, no visible track, unknown options.
@@ -316,9 +325,9 @@ def _moving(tracks: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class DynamicDegree:
-    """`dynamic`: VBench's verdict on the clip. `top5`: mean over pairs of the mean of the fastest 5 % of pixels, in pixels
-    per sampled pair. `relative`: the same as a multiple of the threshold, comparable between sizes. `share`: share of
-    pairs above the threshold."""
+    """`dynamic`: VBench's verdict on the clip. `top5`: mean over pairs of the mean of the fastest 5 % of pixels, in
+    pixels per sampled pair. `relative`: the same as a multiple of the threshold, comparable between sizes. `share`:
+    share of pairs above the threshold."""
 
     dynamic: bool
     top5: float
@@ -326,13 +335,14 @@ class DynamicDegree:
     share: float
 
 
-def dynamic_degree(flow, fps: float, sample_fps: float = 8.0, threshold: float = 6.0, count: float = 4.0) -> DynamicDegree:
+def dynamic_degree(flow, fps: float, sample_fps: float = 8.0, threshold: float = 6.0,
+                   count: float = 4.0) -> DynamicDegree:
     """VBench-style dynamic degree of one clip, from any flow (VBench itself runs RAFT on the sampled frames).
 
-    A sampled pair moves if the mean of its top 5 % of speeds exceeds 6 min(h, w) / 256 pixels; the clip is dynamic if at
-    least round(4 n / 16) pairs move (never fewer than one), n the number of sampled frames. Frames are sampled every
-    k = round(fps / 8) frames; as no flow between sampled frames is at hand, that of a frame and its neighbour is taken k
-    times, which is exact for motion that is straight over k frames.
+    A sampled pair moves if the mean of its top 5 % of speeds exceeds 6 min(h, w) / 256 pixels; the clip is dynamic if
+    at least round(4 n / 16) pairs move (never fewer than one), n the number of sampled frames. Frames are sampled
+    every k = round(fps / 8) frames; as no flow between sampled frames is at hand, that of a frame and its neighbour
+    is taken k times, which is exact for motion that is straight over k frames.
 
     Args:
         flow: (f-1, 2, h, w), pixels per frame; numpy or torch.
@@ -359,10 +369,10 @@ def dynamic_degree(flow, fps: float, sample_fps: float = 8.0, threshold: float =
 def motion_smoothness(frames, flow, normalise: bool = False) -> float:
     """VBench-style motion smoothness: drop every other frame, rebuild it, 1 - mean |error| (in [0, 1] of full scale).
 
-    VBench rebuilds with the AMT-S interpolation network. Here both neighbours are warped half-way along the given flow
-    (the two-frame displacement, chained from the two flows, halved: motion is taken as straight over two frames) and
-    averaged; occlusion is not handled. So numbers compare between clips under this function, not with VBench's tables.
-    A frozen clip scores 1: smoothness rewards it.
+    VBench rebuilds with the AMT-S interpolation network. Here both neighbours are warped half-way along the given
+    flow (the two-frame displacement, chained from the two flows, halved: motion is taken as straight over two frames)
+    and averaged; occlusion is not handled. So numbers compare between clips under this function, not with VBench's
+    tables. A frozen clip scores 1: smoothness rewards it.
 
     Args:
         frames: (f, h, w, 3) uint8, or float in [0, 1].
@@ -370,13 +380,14 @@ def motion_smoothness(frames, flow, normalise: bool = False) -> float:
         normalise: VBench's min-max step to its published range 0.706-0.9975.
 
     Raises:
-        MotionLabError: wrong shapes, fewer than three frames, a flow of another clip or size, values that are not finite.
+        MotionLabError: wrong shapes, fewer than three frames, a flow of another clip or size, values that are not
+        finite.
     """
     video, field = _frames(frames), _flow(flow)
     if len(video) < 3:
         raise MotionLabError(f"The clip has {len(video)} frames.", fix="Smoothness needs at least three frames.")
     if (len(field) + 1, *field.shape[-2:]) != (len(video), *video.shape[-2:]):
-        raise MotionLabError(f"The flow {tuple(field.shape)} does not belong to frames of shape {tuple(np.shape(frames))}.",
+        raise MotionLabError(f"The flow {tuple(field.shape)} does not belong to frames {tuple(np.shape(frames))}.",
                              fix="Flow is (f-1, 2, h, w) for frames (f, h, w, 3), at the same size.")
     field = field.to(video)
     dropped = torch.arange(1, len(video) - 1, 2)
@@ -406,8 +417,8 @@ def adjacent_distances(items, distance: str | Callable = "rmse") -> np.ndarray:
 
     Args:
         items: (f, ...) frames or per-frame features. Bytes are read as [0, 1].
-        distance: 'rmse' (root mean square difference), 'cosine' (1 - cosine of the flattened items) or a function of two
-            items that returns a number.
+        distance: 'rmse' (root mean square difference), 'cosine' (1 - cosine of the flattened items) or a function of
+            two items that returns a number.
 
     Raises:
         MotionLabError: fewer than three items, values that are not finite, an unknown name.
@@ -440,12 +451,13 @@ def gini(distances) -> float:
 def vtg_smoothness(items, distance: str | Callable = "rmse", form: str = "1-G") -> float:
     """VTG's smoothness: the Gini coefficient G of adjacent distances, turned so that larger is smoother.
 
-    Blind to the amount of motion: a nearly frozen clip with even leftovers scores high, so show `consistency` beside it.
+    Blind to the amount of motion: a nearly frozen clip with even leftovers scores high, so show `consistency` beside
+    it.
 
     Args:
         items, distance: see `adjacent_distances`.
-        form: '1-G' (default: bounded, and what AID's code returns) or '1/G' (VTG's wording, "reciprocal"); the latter is
-            infinite for perfectly even change.
+        form: '1-G' (default: bounded, and what AID's code returns) or '1/G' (VTG's wording, "reciprocal"); the latter
+            is infinite for perfectly even change.
 
     Returns:
         the score; NaN for an exactly frozen clip (0/0).
@@ -458,7 +470,7 @@ def vtg_smoothness(items, distance: str | Callable = "rmse", form: str = "1-G") 
 
 
 def consistency(items, distance: str | Callable = "rmse") -> dict[str, float]:
-    """AID's companion of smoothness: {'mean', 'max'} of adjacent distances; smaller is more consistent, frozen is 0."""
+    """AID's companion of smoothness: {'mean', 'max'} of adjacent distances; smaller is steadier, frozen 0."""
     d = adjacent_distances(items, distance)
     return {"mean": float(d.mean()), "max": float(d.max())}
 
@@ -478,7 +490,8 @@ def points_in_mask_box(points, mask, size=None, exclude_last: bool = True):
         (n,) bool, numpy for numpy points, torch for torch.
 
     Raises:
-        MotionLabError: empty or wrong-sized mask, points of another shape or NaN, or no point inside the mask's frame.
+        MotionLabError: empty or wrong-sized mask, points of another shape or NaN, or no point inside the mask's
+        frame.
     """
     xy, inside = _points(points), _mask(mask, size)
     _same_frame(xy, inside)
@@ -489,7 +502,7 @@ def points_in_mask_box(points, mask, size=None, exclude_last: bool = True):
 
 
 def points_in_mask(points, mask, size=None):
-    """Which points (n, 2) lie on a mask (h, w), by their nearest pixel; False outside the frame. See `points_in_mask_box`."""
+    """Which points (n, 2) lie on a mask (h, w), by nearest pixel, as `points_in_mask_box`; False outside the frame."""
     xy, inside = _points(points), _mask(mask, size)
     _same_frame(xy, inside)
     h, w = inside.shape
@@ -509,12 +522,12 @@ def seen_tracks(visibility, min_visible: float = MIN_VISIBLE):
         raise MotionLabError(f"Visibility has shape {tuple(seen.shape)}.", fix="Visibility is (f, n), bool.")
     kept = seen.double().mean(dim=0) >= min_visible
     if not seen.any():
-        raise MotionLabError("All points are invisible in all frames.", fix="Query points on something that can be seen, "
-                             "or leave visibility out to use every track.")
+        raise MotionLabError("All points are invisible in all frames.",
+                             fix="Query points on something that can be seen, or leave visibility out to use all.")
     if not kept.any():
         raise MotionLabError(f"No track is seen in at least {min_visible:.0%} of the frames.",
-                             fix="Query other points, select tracks with a lower share (seen_tracks(visibility, 0.2)), or "
-                             "leave visibility out to use every track.")
+                             fix="Query other points, select tracks yourself with a lower share "
+                                 "(seen_tracks(visibility, 0.2)), or leave visibility out to use every track.")
     return kept if isinstance(visibility, torch.Tensor) else kept.numpy()
 
 
@@ -532,7 +545,7 @@ def _tensor(tracks, name: str, form: str, finite: bool = True) -> torch.Tensor:
     tensor = tracks if isinstance(tracks, torch.Tensor) else torch.from_numpy(np.array(tracks))
     if tensor.ndim != 3 or tensor.shape[-1] != 2 or 0 in tensor.shape:
         raise MotionLabError(f"Tracks `{name}` have shape {tuple(tensor.shape)}.",
-                             fix=f"Tracks are {form} here, (x, y) in pixels; one clip at a time, visibility kept apart.")
+                             fix=f"Tracks are {form} here, (x, y) in pixels; one clip at a time, visibility apart.")
     tensor = tensor.detach()
     tensor = tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
     if finite:
@@ -542,7 +555,8 @@ def _tensor(tracks, name: str, form: str, finite: bool = True) -> torch.Tensor:
 
 def _same_kind(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     if a.device != b.device:
-        raise MotionLabError(f"One clip's tracks are on {a.device}, the other's on {b.device}.", fix="Move both to one device.")
+        raise MotionLabError(f"One clip's tracks are on {a.device}, the other's on {b.device}.",
+                             fix="Move both to one device.")
     dtype = torch.promote_types(a.dtype, b.dtype)
     return a.to(dtype), b.to(dtype)
 
@@ -551,21 +565,24 @@ def _check_finite(tracks: torch.Tensor, name: str) -> None:
     bad = (~torch.isfinite(tracks)).any(-1)
     if bad.any():
         t, n = (int(index) for index in bad.nonzero()[0])
-        raise MotionLabError(f"Tracks `{name}` hold NaN or infinite positions at {int(bad.sum())} places, first in frame {t}, "
-                             f"track {n}.", fix="Keep finite tracks only: tracks[:, np.isfinite(tracks).all((0, 2))].")
+        raise MotionLabError(f"Tracks `{name}` hold NaN or infinite positions at {int(bad.sum())} places, "
+                             f"first in frame {t}, track {n}.",
+                             fix="Keep finite tracks only: tracks[:, np.isfinite(tracks).all((0, 2))].")
 
 
 def _same_length(gen: torch.Tensor, src: torch.Tensor) -> None:
     if len(gen) != len(src):
         raise MotionLabError(f"The generated clip's tracks have {len(gen)} frames, the source's {len(src)}.",
-                             fix="Subsample the longer to the shorter: tracks[np.linspace(0, f_long - 1, f_short).astype(int)].")
+                             fix="Subsample the longer to the shorter: "
+                                 "tracks[np.linspace(0, f_long - 1, f_short).astype(int)].")
 
 
 def _visible_pair(gen, src, gen_visibility, src_visibility, together: bool):
     """Drop the tracks that are hardly seen, then insist on finite positions."""
     if together and gen.shape[1] != src.shape[1]:
-        raise MotionLabError(f"The generated clip has {gen.shape[1]} tracks, the source {src.shape[1]}: they cannot be paired "
-                             "by index.", fix="Query the same points in both clips, or pass match='best'.")
+        raise MotionLabError(f"The generated clip has {gen.shape[1]} tracks, the source {src.shape[1]}: "
+                             "they cannot be paired by index.",
+                             fix="Query the same points in both clips, or pass match='best'.")
     kept = [_kept(tracks, visibility, name) for tracks, visibility, name in
             ((gen, gen_visibility, "gen"), (src, src_visibility, "src"))]
     if together:
@@ -583,7 +600,8 @@ def _kept(tracks: torch.Tensor, visibility, name: str) -> torch.Tensor:
     if visibility is None:
         return torch.ones(tracks.shape[1], dtype=torch.bool, device=tracks.device)
     if tuple(np.shape(visibility)) != tuple(tracks.shape[:2]):
-        raise MotionLabError(f"`{name}_visibility` has shape {tuple(np.shape(visibility))}, its tracks {tuple(tracks.shape)}.",
+        raise MotionLabError(f"`{name}_visibility` has shape {tuple(np.shape(visibility))}, "
+                             f"its tracks {tuple(tracks.shape)}.",
                              fix="Visibility is (f, n) for tracks (f, n, 2).")
     return torch.as_tensor(seen_tracks(visibility)).to(tracks.device)
 
@@ -619,7 +637,8 @@ def _report(score: torch.Tensor, distance: torch.Tensor, cosine: torch.Tensor, p
 def _flow(flow) -> torch.Tensor:
     tensor = flow if isinstance(flow, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(flow))
     if tensor.ndim != 4 or tensor.shape[1] != 2 or 0 in tensor.shape:
-        raise MotionLabError(f"The flow has shape {tuple(tensor.shape)}.", fix="Flow is (f-1, 2, h, w), pixels per frame.")
+        raise MotionLabError(f"The flow has shape {tuple(tensor.shape)}.",
+                             fix="Flow is (f-1, 2, h, w), pixels per frame.")
     tensor = tensor.detach() if tensor.dtype in (torch.float32, torch.float64) else tensor.detach().float()
     if not torch.isfinite(tensor).all():
         raise MotionLabError("The flow holds values that are not finite.", fix="Set them to 0 or mask them out first.")
@@ -643,7 +662,8 @@ def _frames(frames) -> torch.Tensor:
 def _points(points) -> np.ndarray:
     xy = points.detach().cpu().numpy() if isinstance(points, torch.Tensor) else np.asarray(points)
     if xy.ndim != 2 or xy.shape[-1] != 2 or not len(xy):
-        raise MotionLabError(f"Points have shape {xy.shape}.", fix="Points are (n, 2), (x, y) in pixels: tracks[0] for the first frame.")
+        raise MotionLabError(f"Points have shape {xy.shape}.",
+                             fix="Points are (n, 2), (x, y) in pixels: tracks[0] for the first frame.")
     if not np.isfinite(xy).all():
         raise MotionLabError("Points hold NaN or infinite positions.", fix="Keep finite points only.")
     return xy
@@ -654,7 +674,8 @@ def _mask(mask, size) -> np.ndarray:
     if inside.ndim != 2:
         raise MotionLabError(f"The mask has shape {inside.shape}.", fix="Pass one frame's mask (h, w): masks[0].")
     if size is not None and inside.shape != tuple(int(side) for side in _size(size)):
-        raise MotionLabError(f"The mask is {inside.shape[0]} x {inside.shape[1]}, the frames {size[0]} x {size[1]} (h x w).",
+        raise MotionLabError(f"The mask is {inside.shape[0]} x {inside.shape[1]}, "
+                             f"the frames {size[0]} x {size[1]} (h x w).",
                              fix="Resize the mask to the frames, nearest neighbour.")
     if not inside.any():
         raise MotionLabError("The mask is empty: no pixel of the first frame is foreground.",
@@ -666,7 +687,8 @@ def _same_frame(xy: np.ndarray, inside: np.ndarray) -> None:
     h, w = inside.shape
     if not ((xy > -1) & (xy < (w, h))).all(1).any():
         raise MotionLabError(f"No point lies within the mask's {h} x {w} pixels.",
-                             fix="Points are (x, y) in pixels of the mask's frame: check the mask's size and the points' scale.")
+                             fix="Points are (x, y) in pixels of the mask's frame: "
+                                 "check the mask's size and the points' scale.")
 
 
 def _as_given(kept: np.ndarray, given):
