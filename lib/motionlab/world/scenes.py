@@ -106,14 +106,15 @@ class Scene:
     def with_attributes(self, colour=None, place=None, species=None, actor: int = 0) -> Scene:
         """The same motion in other clothes: another colour, place or (where the motion allows it) species."""
         changes = {k: v for k, v in {"colour": colour, "species": species}.items() if v is not None}
-        return dataclasses.replace(self._with_actor(actor, **changes), place=place or self.place)
+        return dataclasses.replace(self.with_actor(actor, **changes), place=place or self.place)
 
     def with_motion(self, motion: str, actor: int = 0, **changes) -> Scene:
         """The same attributes, another motion; `changes` are further fields of `Actor` (heading, speed, path...)."""
         place = {"ground": None, "air": 0.46}[MOTIONS[one_of(motion, MOTIONS, "motion")].place]
-        return self._with_actor(actor, **({"motion": motion, "period": None, "speed": None, "y": place} | changes))
+        return self.with_actor(actor, **({"motion": motion, "period": None, "speed": None, "y": place} | changes))
 
-    def _with_actor(self, index: int, **changes) -> Scene:
+    def with_actor(self, index: int, **changes) -> Scene:
+        """A copy in which fields of one actor are replaced."""
         actors = list(self.actors)
         actors[index] = dataclasses.replace(actors[index], **changes)
         return dataclasses.replace(self, actors=tuple(actors))
