@@ -1,4 +1,5 @@
 """The console script: exit codes, sentences, and that cheap commands stay cheap."""
+
 from __future__ import annotations
 
 import json
@@ -18,9 +19,14 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "reproductions" / "audit" / "params").mkdir(parents=True)
     (tmp_path / "reproductions/audit/params/laptop.yaml").write_text("09_audit: {_cost: {minutes: 3, ram_gb: 1}}\n")
     for stem in ("00_tour", "09_audit"):
-        notebook = nbformat.v4.new_notebook(metadata={"motionlab": {"paper": "audit", "title": f"Title of {stem}", "claims": ["audit.A1"]}})
-        notebook.cells = [nbformat.v4.new_code_cell('tier: str = "laptop"\nout_dir: str = "out"\nn_clips: int = 4',
-                                                    metadata={"tags": ["parameters"]})]
+        notebook = nbformat.v4.new_notebook(
+            metadata={"motionlab": {"paper": "audit", "title": f"Title of {stem}", "claims": ["audit.A1"]}}
+        )
+        notebook.cells = [
+            nbformat.v4.new_code_cell(
+                'tier: str = "laptop"\nout_dir: str = "out"\nn_clips: int = 4', metadata={"tags": ["parameters"]}
+            )
+        ]
         nbformat.write(notebook, tmp_path / "notebooks" / f"{stem}.ipynb")
     monkeypatch.setenv("MOTIONLAB_ROOT", str(tmp_path))
     monkeypatch.delenv("MOTIONLAB_DEBUG", raising=False)
@@ -34,21 +40,26 @@ def finish_run(root: Path, stem: str) -> None:
     todo = runs.plan(stem, "laptop", {}, root)
     todo.run_dir.mkdir(parents=True)
     (todo.run_dir / "fingerprint.json").write_text(json.dumps(todo.fingerprint))
-    (todo.run_dir / "result.json").write_text(json.dumps({"notebook": stem, "claims": {"audit.A1": {"verdict": "fails"}}}))
+    (todo.run_dir / "result.json").write_text(
+        json.dumps({"notebook": stem, "claims": {"audit.A1": {"verdict": "fails"}}})
+    )
 
 
-@pytest.mark.parametrize("arguments, says", [
-    (["rnu"], "Unknown command 'rnu'. Did you mean 'run'?"),
-    (["run"], "required: NOTEBOOK"),
-    (["run", "09_aduit"], "Unknown notebook '09_aduit'. Did you mean '09_audit'?"),
-    (["run", "09", "--tier", "lptop"], "Unknown tier 'lptop'. Did you mean 'laptop'?"),
-    (["run", "09", "-p", "nclips=3"], "Did you mean 'n_clips'?"),
-    (["run", "all", "-p", "nclips=3"], "None of the notebooks has a parameter 'nclips'. Did you mean 'n_clips'?"),
-    (["run", "09", "-p", "n_clips"], "not of the form key=value"),
-    (["run", "all", "--paper", "audt"], "Did you mean 'audit'?"),
-    (["run", "09", "--tier", "full"], "09_audit has no tier 'full'."),
-    (["world", "--seed", "x", "--out", "y"], "invalid int value: 'x'"),
-])
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        (["rnu"], "Unknown command 'rnu'. Did you mean 'run'?"),
+        (["run"], "required: NOTEBOOK"),
+        (["run", "09_aduit"], "Unknown notebook '09_aduit'. Did you mean '09_audit'?"),
+        (["run", "09", "--tier", "lptop"], "Unknown tier 'lptop'. Did you mean 'laptop'?"),
+        (["run", "09", "-p", "nclips=3"], "Did you mean 'n_clips'?"),
+        (["run", "all", "-p", "nclips=3"], "None of the notebooks has a parameter 'nclips'. Did you mean 'n_clips'?"),
+        (["run", "09", "-p", "n_clips"], "not of the form key=value"),
+        (["run", "all", "--paper", "audt"], "Did you mean 'audit'?"),
+        (["run", "09", "--tier", "full"], "09_audit has no tier 'full'."),
+        (["world", "--seed", "x", "--out", "y"], "invalid int value: 'x'"),
+    ],
+)
 def test_a_mistake_is_one_sentence_and_exit_code_2(root, capsys, arguments, says):
     assert cli.main(arguments) == 2
     error = capsys.readouterr().err
@@ -74,8 +85,10 @@ def test_run_all_skips_what_is_finished_without_heavy_imports(root):
         finish_run(root, stem)
     (root / "reproductions/report").mkdir()
     (root / "reproductions/report/index.html").write_text("")
-    code = ("import sys; from motionlab import cli; code = cli.main(['run', 'all']);"
-            "print('HEAVY', sorted({'torch', 'papermill', 'numpy', 'nbformat', 'wandb'} & set(sys.modules))); sys.exit(code)")
+    code = (
+        "import sys; from motionlab import cli; code = cli.main(['run', 'all']);"
+        "print('HEAVY', sorted({'torch', 'papermill', 'numpy', 'wandb'} & set(sys.modules))); sys.exit(code)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "00_tour  tier laptop: up to date, 1 fails" in done.stdout and "HEAVY []" in done.stdout
@@ -122,4 +135,8 @@ def test_version_and_help(capsys):
 def test_a_relative_path_on_the_command_line_means_where_the_user_stands(tmp_path, monkeypatch):
     (tmp_path / "clip.mp4").touch()
     monkeypatch.chdir(tmp_path)
-    assert cli._given(["video=clip.mp4", "n=0.5", "text=a/b"]) == {"video": str(tmp_path / "clip.mp4"), "n": "0.5", "text": "a/b"}
+    assert cli._given(["video=clip.mp4", "n=0.5", "text=a/b"]) == {
+        "video": str(tmp_path / "clip.mp4"),
+        "n": "0.5",
+        "text": "a/b",
+    }

@@ -1,4 +1,5 @@
 """The doctor: what it finds, and that it says why something will not run."""
+
 from __future__ import annotations
 
 import json
@@ -13,7 +14,9 @@ def root(tmp_path):
     (tmp_path / "notebooks").mkdir()
     (tmp_path / "reproductions").mkdir()
     (tmp_path / "constraints.txt").write_text("# pins\ntorch==1.0\nPyYAML==6\n")
-    (tmp_path / "pyproject.toml").write_text('[project]\ndependencies = ["torch>=2.11", "numpy>=99", "wandb[media]>=0.1"]\n')
+    (tmp_path / "pyproject.toml").write_text(
+        '[project]\ndependencies = ["torch>=2.11", "numpy>=99", "wandb[media]>=0.1"]\n'
+    )
     return tmp_path
 
 
@@ -42,8 +45,12 @@ def test_weights_are_found_three_levels_deep(tmp_path):
 
 
 def test_it_says_why_something_will_not_run(root):
-    found = {"packages": {"torch": {"state": "unusable", "why": "not installed"}}, "devices": {}, "machine": {"ram_gb": 8.0},
-             "weights": dict.fromkeys(doctor.WEIGHTS)}
+    found = {
+        "packages": {"torch": {"state": "unusable", "why": "not installed"}},
+        "devices": {},
+        "machine": {"ram_gb": 8.0},
+        "weights": dict.fromkeys(doctor.WEIGHTS),
+    }
     text = "\n".join(doctor.will_not_run(root, found))
     assert "torch: not installed." in text and "no CUDA device" in text and "no pretrained backbone" in text
 

@@ -1,4 +1,5 @@
 """The runner: what it refuses, what it skips, what it keeps. Kernels start few times: about two seconds each."""
+
 from __future__ import annotations
 
 import json
@@ -31,12 +32,17 @@ time.sleep(sleep_s)"""
 
 
 def write_notebook(root: Path, stem: str, parameters: str, *cells: str) -> Path:
-    notebook = nbformat.v4.new_notebook(metadata={
-        "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
-        "motionlab": {"paper": "audit", "title": f"What does {stem} ask?", "claims": ["audit.A1"]}})
-    notebook.cells = [nbformat.v4.new_markdown_cell(f"# {stem}"),
-                      nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}),
-                      *map(nbformat.v4.new_code_cell, cells)]
+    notebook = nbformat.v4.new_notebook(
+        metadata={
+            "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
+            "motionlab": {"paper": "audit", "title": f"What does {stem} ask?", "claims": ["audit.A1"]},
+        }
+    )
+    notebook.cells = [
+        nbformat.v4.new_markdown_cell(f"# {stem}"),
+        nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}),
+        *map(nbformat.v4.new_code_cell, cells),
+    ]
     path = root / "notebooks" / f"{stem}.ipynb"
     nbformat.write(notebook, path)
     return path
@@ -48,15 +54,27 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "notebooks").mkdir()
     (tmp_path / "reproductions" / "audit" / "params").mkdir(parents=True)
     (tmp_path / "reproductions" / "audit" / "params" / "smoke.yaml").write_text(
-        "01_small:\n  n_clips: 2\n  _cost: {minutes: 0.1, ram_gb: 0.2}\n02_broken: {}\n")
+        "01_small:\n  n_clips: 2\n  _cost: {minutes: 0.1, ram_gb: 0.2}\n02_broken: {}\n"
+    )
     (tmp_path / "reproductions" / "audit" / "claims.yaml").write_text(
-        'version: 1\nhistory: [{version: 1, date: "2026-01-01", reason: first}]\nclaims: {}\n')
-    write_notebook(tmp_path, "01_small",
-                   'tier: str = "laptop"\nout_dir: str = "out"\nn_clips: int = 4\nsleep_s: float = 0.0\nvideo: str = ""\n'
-                   'flags: list = ["a"]\nstrict: bool = False\nseed: int | None = None', SLOW, FINISH)
-    write_notebook(tmp_path, "02_broken", 'tier: str = "laptop"\nout_dir: str = "out"\nhow: str = "raise"',
-                   'from motionlab.errors import MotionLabError\n'
-                   'if how == "raise":\n    raise MotionLabError("Mask is empty.", fix="Draw one.")', "x = 1")
+        'version: 1\nhistory: [{version: 1, date: "2026-01-01", reason: first}]\nclaims: {}\n'
+    )
+    write_notebook(
+        tmp_path,
+        "01_small",
+        'tier: str = "laptop"\nout_dir: str = "out"\nn_clips: int = 4\nsleep_s: float = 0.0\nvideo: str = ""\n'
+        'flags: list = ["a"]\nstrict: bool = False\nseed: int | None = None',
+        SLOW,
+        FINISH,
+    )
+    write_notebook(
+        tmp_path,
+        "02_broken",
+        'tier: str = "laptop"\nout_dir: str = "out"\nhow: str = "raise"',
+        "from motionlab.errors import MotionLabError\n"
+        'if how == "raise":\n    raise MotionLabError("Mask is empty.", fix="Draw one.")',
+        "x = 1",
+    )
     monkeypatch.setenv("MOTIONLAB_ROOT", str(tmp_path))
     for name in ("WANDB_MODE", "WANDB_API_KEY", "MOTIONLAB_DEBUG"):
         monkeypatch.delenv(name, raising=False)
@@ -64,8 +82,13 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def start_cli(*arguments: str) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, "-m", "motionlab.cli", *arguments], stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    return subprocess.Popen(
+        [sys.executable, "-m", "motionlab.cli", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
 
 
 def wait_for(path: Path, seconds: float = 60) -> None:
@@ -81,7 +104,11 @@ def children_gone(process: int, seconds: float = 10) -> bool:
 
     limit = time.monotonic() + seconds
     while time.monotonic() < limit:
-        found = [one for one in psutil.process_iter(["environ"]) if (one.info["environ"] or {}).get("JPY_PARENT_PID") == str(process)]
+        found = [
+            one
+            for one in psutil.process_iter(["environ"])
+            if (one.info["environ"] or {}).get("JPY_PARENT_PID") == str(process)
+        ]
         if not found:
             return True
         time.sleep(0.1)
@@ -92,21 +119,25 @@ def result_of(root: Path, stem: str = "01_small") -> dict:
     return json.loads((root / "runs" / "smoke" / stem / "result.json").read_text())
 
 
-# Checked before anything runs ------------------------------------------------------------------------------------------
+# Checked before anything runs ---------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("stem, tier, given, says", [
-    ("01_smal", "smoke", {}, "01_small"),
-    ("01_smoll", "smoke", {}, "Unknown notebook '01_smoll'. Did you mean '01_small'?"),
-    ("0", "smoke", {}, "start of several notebooks"),
-    ("01", "smok", {}, "Unknown tier 'smok'. Did you mean 'smoke'?"),
-    ("01", "full", {}, "no tier 'full'"),
-    ("01", "smoke", {"n_clip": "3"}, "Unknown parameter 'n_clip' for 01_small (from -p). Did you mean 'n_clips'?"),
-    ("01", "smoke", {"n_clips": "many"}, "'n_clips' of 01_small wants a whole number, got 'many'"),
-    ("01", "smoke", {"n_clips": True}, "wants a whole number, got 'True'"),
-    ("01", "smoke", {"strict": "maybe"}, "wants true or false"),
-    ("01", "smoke", {"flags": "3,4"}, "wants a list"),
-    ("01", "smoke", {"tier": "full"}, "set by the runner"),
-])
+
+@pytest.mark.parametrize(
+    "stem, tier, given, says",
+    [
+        ("01_smal", "smoke", {}, "01_small"),
+        ("01_smoll", "smoke", {}, "Unknown notebook '01_smoll'. Did you mean '01_small'?"),
+        ("0", "smoke", {}, "start of several notebooks"),
+        ("01", "smok", {}, "Unknown tier 'smok'. Did you mean 'smoke'?"),
+        ("01", "full", {}, "no tier 'full'"),
+        ("01", "smoke", {"n_clip": "3"}, "Unknown parameter 'n_clip' for 01_small (from -p). Did you mean 'n_clips'?"),
+        ("01", "smoke", {"n_clips": "many"}, "'n_clips' of 01_small wants a whole number, got 'many'"),
+        ("01", "smoke", {"n_clips": True}, "wants a whole number, got 'True'"),
+        ("01", "smoke", {"strict": "maybe"}, "wants true or false"),
+        ("01", "smoke", {"flags": "3,4"}, "wants a list"),
+        ("01", "smoke", {"tier": "full"}, "set by the runner"),
+    ],
+)
 def test_mistakes_are_named_before_anything_runs(root, stem, tier, given, says):
     if stem == "01_smal":  # the start of exactly one stem is a name
         assert runs.plan(stem, tier, given, root).stem == says
@@ -131,8 +162,10 @@ def test_misspelt_parameter_in_a_tier_file_is_named(root):
         runs.plan("01", "smoke", {}, root)
 
 
-@pytest.mark.parametrize("cell, says", [
-    ("half = steps // 2", "plain values"), ("steps = 4\nprint(steps)", "plain values"), ("steps = ", "plain values")])
+@pytest.mark.parametrize(
+    "cell, says",
+    [("half = steps // 2", "plain values"), ("steps = 4\nprint(steps)", "plain values"), ("steps = ", "plain values")],
+)
 def test_parameters_cell_holds_literals_only(cell, says):
     with pytest.raises(MotionLabError, match=says):
         params.read_parameters(cell)
@@ -165,7 +198,8 @@ def test_smoke_is_never_published(root):
         runs.run_notebook("01", "smoke", {}, root, publish=True)
 
 
-# Fingerprint -----------------------------------------------------------------------------------------------------------
+# Fingerprint --------------------------------------------------------------------------------------------------------
+
 
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
@@ -181,7 +215,9 @@ def package(tmp_path: Path) -> Path:
     (folder / "world" / "palette.yaml").write_text("red: 1\n")
     (folder / "errors.py").write_text("class E(Exception): ...\n")
     (folder / "ledger" / "__init__.py").write_text(
-        "import importlib\nHOMES = {'open_book': 'book'}\ndef __getattr__(name):\n    return importlib.import_module(HOMES[name])\n")
+        "import importlib\nHOMES = {'open_book': 'book'}\n"
+        "def __getattr__(name):\n    return importlib.import_module(HOMES[name])\n"
+    )
     (folder / "ledger" / "book.py").write_text("")
     (folder / "ledger" / "other.py").write_text("")
     return folder
@@ -189,11 +225,23 @@ def package(tmp_path: Path) -> Path:
 
 def test_imports_are_followed_without_importing(package):
     found = fingerprint.imported_modules(["%matplotlib inline\n!ls\nfrom kit import flow"], package)
-    assert set(found) == {"kit", "kit.flow", "kit.world", "kit.world/palette.yaml", "kit.world.draw", "kit.world.shapes", "kit.errors"}
+    assert set(found) == {
+        "kit",
+        "kit.flow",
+        "kit.world",
+        "kit.world/palette.yaml",
+        "kit.world.draw",
+        "kit.world.shapes",
+        "kit.errors",
+    }
 
 
 def test_lazy_package_is_followed_through_the_names_in_its_strings(package):
-    assert set(fingerprint.imported_modules(["from kit import ledger"], package)) == {"kit", "kit.ledger", "kit.ledger.book"}
+    assert set(fingerprint.imported_modules(["from kit import ledger"], package)) == {
+        "kit",
+        "kit.ledger",
+        "kit.ledger.book",
+    }
 
 
 def test_fingerprint_sees_code_parameters_claims_and_data(root, package, tmp_path):
@@ -213,10 +261,16 @@ def test_fingerprint_sees_code_parameters_claims_and_data(root, package, tmp_pat
     (package / "world" / "draw.py").write_text("x = 1\n")
     clip.write_bytes(b"22")
     (root / "reproductions/audit/claims.yaml").write_text("claims: {}\n")
-    assert set(fingerprint.changes(first, now())) == {"module kit.world.draw", "module kit.errors", f"data {clip}", "claims.yaml"}
+    assert set(fingerprint.changes(first, now())) == {
+        "module kit.world.draw",
+        "module kit.errors",
+        f"data {clip}",
+        "claims.yaml",
+    }
 
 
-# Lock and recovery, without a kernel -----------------------------------------------------------------------------------
+# Lock and recovery, without a kernel --------------------------------------------------------------------------------
+
 
 def test_lock_refuses_a_living_runner_and_takes_over_a_dead_one(root):
     todo = runs.plan("01", "smoke", {}, root)
@@ -262,7 +316,8 @@ def test_read_only_runs_folder_is_a_sentence(root, monkeypatch):
         runs.run_notebook("01", "smoke", {}, root)
 
 
-# Progress --------------------------------------------------------------------------------------------------------------
+# Progress -----------------------------------------------------------------------------------------------------------
+
 
 def test_estimate_of_what_is_left_comes_from_last_time_else_from_the_cost():
     lines: list[str] = []
@@ -277,7 +332,8 @@ def test_estimate_of_what_is_left_comes_from_last_time_else_from_the_cost():
     assert [progress.duration(s) for s in (8, 200, 3900 * 2)] == ["8 s", "3 min 20 s", "2 h 10 min"]
 
 
-# With a kernel ---------------------------------------------------------------------------------------------------------
+# With a kernel ------------------------------------------------------------------------------------------------------
+
 
 @pytest.mark.notebook
 def test_run_skip_fail_and_mirror(root, monkeypatch):
@@ -303,7 +359,9 @@ def test_run_skip_fail_and_mirror(root, monkeypatch):
         runs.run_notebook("02", "smoke", {}, root, progress=lines.append)
     assert "02_broken failed in code cell 3" in str(error.value) and "Mask is empty." in str(error.value)
     assert "runs/smoke/02_broken.failed/" in str(error.value)
-    assert (root / "runs/smoke/02_broken.failed/executed.ipynb").exists() and not (root / "runs/smoke/02_broken").exists()
+    assert (root / "runs/smoke/02_broken.failed/executed.ipynb").exists() and not (
+        root / "runs/smoke/02_broken"
+    ).exists()
 
     check_offline_mirror(done.run_dir, root, monkeypatch)
 
@@ -318,10 +376,14 @@ def check_offline_mirror(run_dir: Path, root: Path, monkeypatch) -> None:
     assert started.display_name == "01_small-smoke" and started.run_group == "audit"
     config = {item.key: item.value_json for record in records for item in record.run.config.update}
     assert config["n_clips"] == "2"
-    history = {(item.key or "/".join(item.nested_key)): item.value_json for record in records for item in record.history.item}
+    history = {
+        (item.key or "/".join(item.nested_key)): item.value_json for record in records for item in record.history.item
+    }
     assert json.loads(history["audit.A1/estimate"]) == 0.25 and json.loads(history["audit.A1/ci_low"]) == 0.2
     assert json.loads(history["note/speed"]) == 1.5 and json.loads(history["figure/dot/_type"]) == "image-file"
-    summary = {(item.key or "/".join(item.nested_key)): item.value_json for record in records for item in record.summary.update}
+    summary = {
+        (item.key or "/".join(item.nested_key)): item.value_json for record in records for item in record.summary.update
+    }
     assert json.loads(summary["verdict/audit.A1"]) == "holds"
     assert list((place / "files").rglob("*.png"))
 
@@ -336,8 +398,8 @@ def wandb_records(path: Path):
         if left < 7:
             at += left
             continue
-        length, kind = int.from_bytes(data[at + 4:at + 6], "little"), data[at + 6]
-        message += data[at + 7:at + 7 + length]
+        length, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
+        message += data[at + 7 : at + 7 + length]
         at += 7 + length
         if kind in (1, 4):  # full, or the last of several
             yield wandb_internal_pb2.Record.FromString(message)
@@ -375,11 +437,21 @@ def test_interrupt_and_kill_keep_what_is_finished(root):
     assert not list((root / "runs/smoke").glob(".*")) and not (root / "runs/smoke/01_small.failed").exists()
 
 
-# W&B's switch ----------------------------------------------------------------------------------------------------------
+# W&B's switch -------------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("asked, key, gpu, tier, expected", [
-    ("offline", "", False, "smoke", "offline"), ("online", "", False, "laptop", "online"), ("disabled", "k", True, "full", None),
-    ("", "k", True, "full", "online"), ("", "k", True, "smoke", None), ("", "k", False, "full", None), ("", "", True, "full", None)])
+
+@pytest.mark.parametrize(
+    "asked, key, gpu, tier, expected",
+    [
+        ("offline", "", False, "smoke", "offline"),
+        ("online", "", False, "laptop", "online"),
+        ("disabled", "k", True, "full", None),
+        ("", "k", True, "full", "online"),
+        ("", "k", True, "smoke", None),
+        ("", "k", False, "full", None),
+        ("", "", True, "full", None),
+    ],
+)
 def test_mirror_is_on_only_where_it_should_be(monkeypatch, tmp_path, asked, key, gpu, tier, expected):
     for name, value in (("WANDB_MODE", asked), ("WANDB_API_KEY", key), ("NETRC", ""), ("HOME", str(tmp_path))):
         monkeypatch.setenv(name, value)

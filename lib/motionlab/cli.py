@@ -3,6 +3,7 @@
 Exit codes: 0 done; 1 a notebook failed or a check found something; 2 the call was mistaken, and nothing was run;
 130 interrupted. `MOTIONLAB_DEBUG=1` shows the traceback behind an error.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -33,8 +34,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:  # a defect of ours: still a sentence, and how to see the rest
         if os.environ.get("MOTIONLAB_DEBUG") == "1":
             raise
-        return _tell(MotionLabError(f"{type(error).__name__}: {error}",
-                                    fix="This is a defect of motionlab; MOTIONLAB_DEBUG=1 shows where."), FAILED)
+        return _tell(
+            MotionLabError(
+                f"{type(error).__name__}: {error}", fix="This is a defect of motionlab; MOTIONLAB_DEBUG=1 shows where."
+            ),
+            FAILED,
+        )
 
 
 def _tell(error: MotionLabError, code: int) -> int:
@@ -60,8 +65,11 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="motionlab", description="Re-run, measure and judge what papers claim about motion in video diffusion.",
-                     epilog="MOTIONLAB_ROOT points at another checkout, MOTIONLAB_WEIGHTS at a folder of weights.")
+    parser = _Parser(
+        prog="motionlab",
+        description="Re-run, measure and judge what papers claim about motion in video diffusion.",
+        epilog="MOTIONLAB_ROOT points at another checkout, MOTIONLAB_WEIGHTS at a folder of weights.",
+    )
     parser.add_argument("--version", action="version", version=_version())
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=_Parser)
     parser.set_defaults(command=lambda options: parser.print_help() or MISTAKE)
@@ -86,7 +94,9 @@ def _add_run(commands) -> None:
     parser = _add(commands, "run", _run, "run notebooks headless, skipping those that are up to date")
     parser.add_argument("notebooks", nargs="+", metavar="NOTEBOOK", help="a stem, the start of one such as 09, or all")
     parser.add_argument("--tier", default="laptop", help="smoke, laptop (default), full or paper")
-    parser.add_argument("-p", dest="parameters", action="append", default=[], metavar="KEY=VALUE", help="override a parameter")
+    parser.add_argument(
+        "-p", dest="parameters", action="append", default=[], metavar="KEY=VALUE", help="override a parameter"
+    )
     parser.add_argument("--paper", help="of the named notebooks, only those of this paper")
     parser.add_argument("--force", action="store_true", help="run even when nothing has changed")
     parser.add_argument("--publish", action="store_true", help="copy the results into reproductions/ as evidence")
@@ -115,7 +125,8 @@ def _root() -> Path:
     return repo_root()
 
 
-# Commands --------------------------------------------------------------------------------------------------------------
+# Commands -----------------------------------------------------------------------------------------------------------
+
 
 def _list(options: argparse.Namespace) -> int:
     from motionlab.ledger import params
@@ -142,19 +153,20 @@ def _run(options: argparse.Namespace) -> int:
     given = _given(options.parameters)
     plans = _plans(options, given, root)
     if options.publish and options.tier == "smoke":
-        raise MotionLabError("A smoke run is never evidence, so it cannot be published.", fix="Use --tier laptop or full.")
+        raise MotionLabError(
+            "A smoke run is never evidence, so it cannot be published.", fix="Use --tier laptop or full."
+        )
     _stop_politely()
-    failed, done = [], 0
+    failed = []
     for todo in plans:
         try:
             result = runs.run_plan(todo, publish=options.publish, force=options.force)
         except KeyboardInterrupt:
-            return _interrupted(todo, done)
+            return _interrupted(todo)
         except MotionLabError as error:
             _tell(error, FAILED)
             failed.append(todo.stem)
             continue
-        done += 1
         _render(root, result.status == "finished" or result.published, result.published)
     if len(failed) and len(plans) > 1:
         print(f"{len(failed)} of {len(plans)} notebooks failed: {', '.join(failed)}", file=sys.stderr)
@@ -175,12 +187,20 @@ def _plans(options: argparse.Namespace, given: dict[str, str], root: Path) -> li
     known = [name for notebook in notebooks for name in notebook.parameters]
     for name in given:
         if len(notebooks) > 1 and name not in known:
-            raise MotionLabError(f"None of the notebooks has a parameter '{name}'.{nearest(name, known)}",
-                                 fix=f"They take: {', '.join(dict.fromkeys(known))}.")
+            raise MotionLabError(
+                f"None of the notebooks has a parameter '{name}'.{nearest(name, known)}",
+                fix=f"They take: {', '.join(dict.fromkeys(known))}.",
+            )
     single = len(notebooks) == 1
-    return [runs.plan(notebook.stem, options.tier,
-                      {name: value for name, value in given.items() if single or name in notebook.parameters}, root)
-            for notebook in notebooks]
+    return [
+        runs.plan(
+            notebook.stem,
+            options.tier,
+            {name: value for name, value in given.items() if single or name in notebook.parameters},
+            root,
+        )
+        for notebook in notebooks
+    ]
 
 
 def _chosen(options: argparse.Namespace, root: Path) -> list:
@@ -221,10 +241,16 @@ def _stop_politely() -> None:
     signal.signal(signal.SIGTERM, stop)
 
 
-def _interrupted(todo, done: int) -> int:
-    kept = f"; the half-run notebook is in {todo.failed.relative_to(todo.root).as_posix()}/" if todo.failed.exists() else ""
-    print(f"\ninterrupted in {todo.stem}{kept}. {done} finished before it {'is' if done == 1 else 'are'} kept: "
-          "the same command goes on from there.", file=sys.stderr)
+def _interrupted(todo) -> int:
+    kept = (
+        f"; the half-run notebook is in {todo.failed.relative_to(todo.root).as_posix()}/"
+        if todo.failed.exists()
+        else ""
+    )
+    print(
+        f"\ninterrupted in {todo.stem}{kept}. What was finished is kept: the same command goes on from there.",
+        file=sys.stderr,
+    )
     return INTERRUPTED
 
 
@@ -239,7 +265,7 @@ def _render(root: Path, changed: bool, published: bool) -> None:
         if published:
             report.update_readme(root)
     except MotionLabError as error:
-        print(f"  note: the report was not rendered: {error}")
+        print(f"  note: {error}")
 
 
 def _report(options: argparse.Namespace) -> int:
@@ -261,8 +287,11 @@ def _verify(options: argparse.Namespace) -> int:
         return _tell(error, FAILED)
     for problem in problems:
         print(problem, file=sys.stderr)
-    print(f"verify: {len(problems)} problem{'s' if len(problems) != 1 else ''}" if problems
-          else "verify: every verdict and table follows from the raw data")
+    print(
+        f"verify: {len(problems)} problem{'s' if len(problems) != 1 else ''}"
+        if problems
+        else "verify: every verdict and table follows from the raw data"
+    )
     return FAILED if problems else 0
 
 

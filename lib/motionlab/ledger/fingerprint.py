@@ -3,6 +3,7 @@
 Code is followed by reading it, never by importing it: a static walk over the notebook's imports, function-local ones
 included, through all of `motionlab`. So an unchanged notebook is skipped in milliseconds, without torch.
 """
+
 from __future__ import annotations
 
 import ast
@@ -18,15 +19,23 @@ from typing import Any
 from motionlab.ledger.params import RUNNER_OWNED, Notebook
 
 PACKAGE = Path(__file__).resolve().parents[1]
-VERSIONS = {"torch": ("torch",), "numpy": ("numpy",), "opencv": ("opencv-python-headless", "opencv-python", "opencv-contrib-python")}
+VERSIONS = {
+    "torch": ("torch",),
+    "numpy": ("numpy",),
+    "opencv": ("opencv-python-headless", "opencv-python", "opencv-contrib-python"),
+}
 # What acts on a finished result cannot change it: a new style of the report is no reason to run a notebook again.
-AFTER_THE_RUN = {f"motionlab.ledger.{name}" for name in
-                 ("fingerprint", "kernel", "params", "progress", "report", "runs", "verify", "wandb_mirror")}
+AFTER_THE_RUN = {
+    f"motionlab.ledger.{name}"
+    for name in ("fingerprint", "kernel", "params", "progress", "report", "runs", "verify", "wandb_mirror")
+}
 MAX_LISTED = 20_000  # files of a data folder that are looked at
 
 
-def fingerprint(notebook: Notebook, tier: str, values: dict[str, Any], root: Path, package: Path = PACKAGE) -> dict[str, Any]:
-    """The parts that a result depends on, flat: `{"module motionlab.world.scene": sha256, "parameter n_clips": 200, ...}`.
+def fingerprint(
+    notebook: Notebook, tier: str, values: dict[str, Any], root: Path, package: Path = PACKAGE
+) -> dict[str, Any]:
+    """The parts that a result depends on: `{"module motionlab.world.scenes": sha256, "parameter n_clips": 200, ...}`.
 
     Args:
         values: the injected values (`params.resolve`); defaults are filled in from the notebook.
@@ -86,9 +95,11 @@ def _parse(source: str) -> ast.AST:
 
 def _without_magics(source: str) -> str:
     """IPython's own lines replaced by `pass`, which keeps the indentation valid."""
+
     def plain(line: str) -> str:
         bare = line.lstrip()
         return line[: len(line) - len(bare)] + "pass" if bare.startswith(("%", "!", "?")) else line
+
     return "\n".join(plain(line) for line in source.splitlines())
 
 
@@ -102,7 +113,9 @@ def _imports(tree: ast.AST, module: str, is_package: bool) -> list[str]:
             base = _absolute(node, module, is_package)
             names += [base] + [f"{base}.{alias.name}" for alias in node.names]
         elif isinstance(node, ast.Call) and _called(node) in ("import_module", "__import__"):
-            names += [arg.value for arg in node.args[:1] if isinstance(arg, ast.Constant) and isinstance(arg.value, str)]
+            names += [
+                arg.value for arg in node.args[:1] if isinstance(arg, ast.Constant) and isinstance(arg.value, str)
+            ]
     return names
 
 
@@ -124,8 +137,11 @@ def _lazy_exports(tree: ast.AST, name: str, folder: Path) -> list[str]:
         return []
     modules = [path.stem for path in folder.glob("*.py") if path.stem != "__init__"]
     modules += [path.parent.name for path in folder.glob("*/__init__.py")]
-    strings = {node.value.lstrip(".").removeprefix(f"{name}.") for node in ast.walk(tree)
-               if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    strings = {
+        node.value.lstrip(".").removeprefix(f"{name}.")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
     return [f"{name}.{module}" for module in modules if module in strings] or [f"{name}.{module}" for module in modules]
 
 

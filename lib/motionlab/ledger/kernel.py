@@ -2,6 +2,7 @@
 
 Imports papermill, so the runner imports this module only when there is something to run.
 """
+
 from __future__ import annotations
 
 import logging
@@ -31,8 +32,16 @@ class CellFailure(Exception):
         super().__init__(last_line)
 
 
-def execute(source: Path, target: Path, values: dict[str, Any], root: Path, timeout_s: int, watch: Progress,
-            log: Callable[..., None], on_kernel: Callable[[int], None]) -> None:
+def execute(
+    source: Path,
+    target: Path,
+    values: dict[str, Any],
+    root: Path,
+    timeout_s: int,
+    watch: Progress,
+    log: Callable[..., None],
+    on_kernel: Callable[[int], None],
+) -> None:
     """Execute `source` into `target` with `values` injected; `target` is saved after every cell and every 30 s.
 
     Args:
@@ -47,15 +56,32 @@ def execute(source: Path, target: Path, values: dict[str, Any], root: Path, time
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
     logging.getLogger("papermill").setLevel(logging.ERROR)  # checked before: the runner's own sentences are better
-    quoted = [str(path).replace("{", "{{").replace("}", "}}") for path in (source, target)]  # papermill formats its paths
+    quoted = [
+        str(path).replace("{", "{{").replace("}", "}}") for path in (source, target)
+    ]  # papermill formats its paths
     try:
         papermill.execute_notebook(
-            *quoted, parameters=values, kernel_name="python3", language="python", cwd=str(root), progress_bar=False,
-            autosave_cell_every=30, execution_timeout=timeout_s, start_timeout=START_TIMEOUT_S, engine_name="motionlab",
-            stdout_file=_Verdicts(watch), watch=watch, log_event=log, on_kernel=on_kernel, root=str(root))
+            *quoted,
+            parameters=values,
+            kernel_name="python3",
+            language="python",
+            cwd=str(root),
+            progress_bar=False,
+            autosave_cell_every=30,
+            execution_timeout=timeout_s,
+            start_timeout=START_TIMEOUT_S,
+            engine_name="motionlab",
+            stdout_file=_Verdicts(watch),
+            watch=watch,
+            log_event=log,
+            on_kernel=on_kernel,
+            root=str(root),
+        )
     except PapermillExecutionError as error:
         what = f"{error.ename}: {strip_color(str(error.evalue)).strip()}"
-        raise CellFailure(len(watch.seconds), head(error.source), what, strip_color("\n".join(error.traceback))) from None
+        raise CellFailure(
+            len(watch.seconds), head(error.source), what, strip_color("\n".join(error.traceback))
+        ) from None
     except CellTimeoutError:
         raise CellFailure(len(watch.seconds), watch.head, f"the cell ran past its limit of {timeout_s} s") from None
     except DeadKernelError:
@@ -87,7 +113,14 @@ class _Client(PapermillNotebookClient):
     def create_kernel_manager(self):
         manager = super().create_kernel_manager()
         # A `python3` kernel registered by another environment would silently run another installation.
-        manager.kernel_spec.argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=ERROR"]
+        manager.kernel_spec.argv = [
+            sys.executable,
+            "-m",
+            "ipykernel_launcher",
+            "-f",
+            "{connection_file}",
+            "--log-level=ERROR",
+        ]
         manager.kernel_spec.env |= {"MOTIONLAB_ROOT": self.root, "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
         return manager
 
@@ -117,8 +150,12 @@ class _Client(PapermillNotebookClient):
         try:
             return super().execute_cell(cell, cell_index, **kwargs)
         finally:
-            self.log_event(event="cell", index=len(self.watch.seconds), head=self.watch.head,
-                           seconds=round(self.watch.cell_done(), 3))
+            self.log_event(
+                event="cell",
+                index=len(self.watch.seconds),
+                head=self.watch.head,
+                seconds=round(self.watch.cell_done(), 3),
+            )
 
     def _report_process(self) -> None:
         process = getattr(getattr(self.km, "provisioner", None), "pid", None)
@@ -134,11 +171,27 @@ def _ignore_interrupts() -> None:
 
 class _Engine(Engine):
     @classmethod
-    def execute_managed_notebook(cls, nb_man, kernel_name, log_output=False, stdout_file=None, stderr_file=None,
-                                 start_timeout=60, execution_timeout=None, **kwargs):
+    def execute_managed_notebook(
+        cls,
+        nb_man,
+        kernel_name,
+        log_output=False,
+        stdout_file=None,
+        stderr_file=None,
+        start_timeout=60,
+        execution_timeout=None,
+        **kwargs,
+    ):
         options = {name: kwargs[name] for name in ("watch", "log_event", "on_kernel", "root")}
-        client = _Client(nb_man, kernel_name=kernel_name, timeout=execution_timeout, startup_timeout=start_timeout,
-                         stdout_file=stdout_file, stderr_file=stderr_file, log_output=log_output)
+        client = _Client(
+            nb_man,
+            kernel_name=kernel_name,
+            timeout=execution_timeout,
+            startup_timeout=start_timeout,
+            stdout_file=stdout_file,
+            stderr_file=stderr_file,
+            log_output=log_output,
+        )
         for name, value in options.items():
             setattr(client, name, value)
         return client.execute()

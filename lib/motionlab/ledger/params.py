@@ -10,6 +10,7 @@ The tier file maps a notebook's stem to values, with the measured cost beside th
       n_clips: 200
       _cost: {minutes: 3.5, ram_gb: 1.2, vram_gb: 0}
 """
+
 from __future__ import annotations
 
 import ast
@@ -21,7 +22,14 @@ from typing import Any
 from motionlab.errors import MotionLabError, nearest, one_of
 
 TIERS = ("smoke", "laptop", "full", "paper")
-WANTED = {bool: "true or false", int: "a whole number", float: "a number", str: "text", list: "a list", dict: "a mapping"}
+WANTED = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    list: "a list",
+    dict: "a mapping",
+}
 RUNNER_OWNED = ("tier", "out_dir")  # set by the runner itself, never by a tier file or by -p
 
 
@@ -69,7 +77,9 @@ def find_notebook(name: str, root: Path) -> str:
     if len(starts) == 1:
         return starts[0]
     if starts:
-        raise MotionLabError(f"'{name}' is the start of several notebooks: {', '.join(starts)}.", fix="Write more of the name.")
+        raise MotionLabError(
+            f"'{name}' is the start of several notebooks: {', '.join(starts)}.", fix="Write more of the name."
+        )
     listed = ", ".join(stems) if stems else f"there are none under {Path(root, 'notebooks')}"
     raise MotionLabError(f"Unknown notebook '{name}'.{nearest(wanted, stems)}", fix=f"Choose one of: {listed}.")
 
@@ -87,18 +97,31 @@ def read_notebook(stem: str, root: Path) -> Notebook:
         content = json.loads(path.read_text(encoding="utf-8"))
         code = [cell for cell in content["cells"] if cell["cell_type"] == "code"]
     except (ValueError, KeyError, TypeError) as error:
-        raise MotionLabError(f"{path} is not a readable notebook ({error}).", fix="Restore the file from git.") from None
+        raise MotionLabError(
+            f"{path} is not a readable notebook ({error}).", fix="Restore the file from git."
+        ) from None
     about = content.get("metadata", {}).get("motionlab", {})
     if not about.get("paper"):
-        raise MotionLabError(f"{path.name} does not say which paper it belongs to.",
-                             fix="Add metadata.motionlab: {paper: audit, title: ..., claims: [...]} to the notebook.")
+        raise MotionLabError(
+            f"{path.name} does not say which paper it belongs to.",
+            fix="Add metadata.motionlab: {paper: audit, title: ..., claims: [...]} to the notebook.",
+        )
     tagged = [cell for cell in code if "parameters" in cell.get("metadata", {}).get("tags", [])]
     if len(tagged) != 1:
-        raise MotionLabError(f"{path.name} has {len(tagged)} cells tagged 'parameters', wanted exactly one.",
-                             fix="Tag the cell that holds the defaults, and only that one.")
-    return Notebook(stem=stem, path=path, paper=str(about["paper"]), title=str(about.get("title", stem)),
-                    claims=tuple(about.get("claims", ())), parameters=read_parameters(_text(tagged[0]), path.name),
-                    sources=tuple(_text(cell) for cell in code), data=tuple(about.get("data", ())))
+        raise MotionLabError(
+            f"{path.name} has {len(tagged)} cells tagged 'parameters', wanted exactly one.",
+            fix="Tag the cell that holds the defaults, and only that one.",
+        )
+    return Notebook(
+        stem=stem,
+        path=path,
+        paper=str(about["paper"]),
+        title=str(about.get("title", stem)),
+        claims=tuple(about.get("claims", ())),
+        parameters=read_parameters(_text(tagged[0]), path.name),
+        sources=tuple(_text(cell) for cell in code),
+        data=tuple(about.get("data", ())),
+    )
 
 
 def read_parameters(source: str, where: str = "the notebook") -> dict[str, Parameter]:
@@ -117,8 +140,10 @@ def read_parameters(source: str, where: str = "the notebook") -> dict[str, Param
             default = ast.literal_eval(node.value)
             found[target.id] = Parameter(target.id, default, _type_of(default, annotation), optional=default is None)
     except (SyntaxError, ValueError, AttributeError, TypeError) as error:
-        raise MotionLabError(f"The parameters cell of {where} must assign plain values to names ({error}).",
-                             fix="Keep only lines like `n_clips: int = 4`; derive other values in the next cell.") from None
+        raise MotionLabError(
+            f"The parameters cell of {where} must assign plain values to names ({error}).",
+            fix="Keep only lines like `n_clips: int = 4`; derive other values in the next cell.",
+        ) from None
     return found
 
 
@@ -150,11 +175,15 @@ def tier_values(notebook: Notebook, tier: str, root: Path) -> tuple[dict[str, An
     if entry is None:
         return ({}, {}) if tier == "laptop" else None
     if not isinstance(entry, dict):
-        raise MotionLabError(f"{path}: '{notebook.stem}' must be a mapping of parameters to values.", fix="Indent its values below it.")
+        raise MotionLabError(
+            f"{path}: '{notebook.stem}' must be a mapping of parameters to values.", fix="Indent its values below it."
+        )
     cost = entry.get("_cost") or {}
     if not isinstance(cost, dict) or not all(_is_number(value) for value in cost.values()):
-        raise MotionLabError(f"{path}: _cost of '{notebook.stem}' must be like {{minutes: 3, ram_gb: 1, vram_gb: 0}}.",
-                             fix="Write measured numbers only.")
+        raise MotionLabError(
+            f"{path}: _cost of '{notebook.stem}' must be like {{minutes: 3, ram_gb: 1, vram_gb: 0}}.",
+            fix="Write measured numbers only.",
+        )
     return {name: value for name, value in entry.items() if name != "_cost"}, cost
 
 
@@ -166,9 +195,13 @@ def _read_tier_file(path: Path) -> dict:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise MotionLabError(f"{path} is not readable YAML: {' '.join(str(error).split())}", fix="Mend the line it names.") from None
+        raise MotionLabError(
+            f"{path} is not readable YAML: {' '.join(str(error).split())}", fix="Mend the line it names."
+        ) from None
     if not isinstance(content, dict):
-        raise MotionLabError(f"{path} must map a notebook's stem to its values.", fix="See the other tiers' files beside it.")
+        raise MotionLabError(
+            f"{path} must map a notebook's stem to its values.", fix="See the other tiers' files beside it."
+        )
     return content
 
 
@@ -200,18 +233,25 @@ def check_value(notebook: Notebook, name: str, value: Any, source: str) -> Any:
         MotionLabError: unknown parameter, one that the runner sets itself, or a value of another type.
     """
     if name in RUNNER_OWNED:
-        raise MotionLabError(f"Parameter '{name}' is set by the runner.", fix="Use --tier to choose the tier; results go to runs/<tier>/.")
+        raise MotionLabError(
+            f"Parameter '{name}' is set by the runner.",
+            fix="Use --tier to choose the tier; results go to runs/<tier>/.",
+        )
     if name not in notebook.parameters:
         free = [known for known in notebook.parameters if known not in RUNNER_OWNED]
-        raise MotionLabError(f"Unknown parameter '{name}' for {notebook.stem} (from {source}).{nearest(name, free)}",
-                             fix=f"It takes: {', '.join(free) or 'none'}.")
+        raise MotionLabError(
+            f"Unknown parameter '{name}' for {notebook.stem} (from {source}).{nearest(name, free)}",
+            fix=f"It takes: {', '.join(free) or 'none'}.",
+        )
     parameter = notebook.parameters[name]
     try:
         return _convert(value, parameter)
     except (ValueError, TypeError):
         wanted = WANTED.get(parameter.type, "another kind of value")
-        raise MotionLabError(f"Parameter '{name}' of {notebook.stem} wants {wanted}, got '{value}' (from {source}).",
-                             fix=f"Its default is {parameter.default!r}.") from None
+        raise MotionLabError(
+            f"Parameter '{name}' of {notebook.stem} wants {wanted}, got '{value}' (from {source}).",
+            fix=f"Its default is {parameter.default!r}.",
+        ) from None
 
 
 def _convert(value: Any, parameter: Parameter) -> Any:
@@ -263,6 +303,9 @@ def cost_text(cost: dict[str, float]) -> str:
     if not cost.get("minutes"):
         return "cost not measured yet"
     minutes = cost["minutes"]
-    words = [f"about {minutes * 60:.0f} s" if minutes < 1.5 else f"about {minutes:.0f} min" if minutes < 90 else f"about {minutes / 60:.1f} h"]
+    long = (
+        f"{minutes * 60:.0f} s" if minutes < 1.5 else f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+    )
+    words = [f"about {long}"]
     words += [f"{cost[key]:g} GB {name}" for key, name in (("ram_gb", "RAM"), ("vram_gb", "VRAM")) if cost.get(key)]
     return ", ".join(words)

@@ -1,4 +1,5 @@
 """What a person sees while a notebook runs: which cell, for how long, and an estimate of what is left."""
+
 from __future__ import annotations
 
 import sys
@@ -35,8 +36,16 @@ class Progress:
         sample: called every second (the runner measures memory with it).
     """
 
-    def __init__(self, label: str, cells: int, cell_seconds: list[float] | None = None, total_seconds: float | None = None,
-                 say: Callable[[str], None] = print, live: bool | None = None, sample: Callable[[], None] = lambda: None):
+    def __init__(
+        self,
+        label: str,
+        cells: int,
+        cell_seconds: list[float] | None = None,
+        total_seconds: float | None = None,
+        say: Callable[[str], None] = print,
+        live: bool | None = None,
+        sample: Callable[[], None] = lambda: None,
+    ):
         self.label, self.cells, self.total, self.sample = label, cells, total_seconds, sample
         self.last = cell_seconds if cell_seconds and len(cell_seconds) == cells else None
         self.live = (say is print and sys.stdout.isatty()) if live is None else live
@@ -78,7 +87,7 @@ class Progress:
         done, now = len(self.seconds), time.monotonic()
         if self.last:
             current = self.last[done] if done < self.cells else 0.0
-            return max(current - (now - self.cell_started_at), 0.0) + sum(self.last[done + 1:])
+            return max(current - (now - self.cell_started_at), 0.0) + sum(self.last[done + 1 :])
         if self.total:
             return max(self.total - (now - self.started), 0.0)
         return None
@@ -87,7 +96,13 @@ class Progress:
         """`  09_audit  cell 3/12  14 s  about 40 s left  rows = respond(world)`."""
         left, done = self.left(), len(self.seconds)
         running = f"cell {min(done + (1 if self.live else 0), self.cells)}/{self.cells}"
-        estimate = "" if left is None or done == self.cells else "  nearly done" if left < 1 else f"  about {duration(left)} left"
+        estimate = (
+            ""
+            if left is None or done == self.cells
+            else "  nearly done"
+            if left < 1
+            else f"  about {duration(left)} left"
+        )
         return f"  {self.label}  {running}  {duration(time.monotonic() - self.started)}{estimate}  {self.head}"
 
     def _tick(self) -> None:

@@ -4,6 +4,7 @@ A run lives in `runs/<tier>/<stem>/`. It is executed in `runs/<tier>/.partial-<s
 is complete, so that killing the runner at any moment never damages a finished result. A run that failed or was
 interrupted is kept in `runs/<tier>/<stem>.failed/`.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -96,8 +97,15 @@ def plan(stem: str, tier: str, given: dict[str, Any], root: Path) -> Plan:
     return Plan(notebook, tier, values, cost, prints.fingerprint(notebook, tier, values, root), root)
 
 
-def run_notebook(stem: str, tier: str, params: dict[str, Any] | None = None, root: Path | str = ".", publish: bool = False,
-                 force: bool = False, progress: Callable[[str], None] = print) -> RunResult:
+def run_notebook(
+    stem: str,
+    tier: str,
+    params: dict[str, Any] | None = None,
+    root: Path | str = ".",
+    publish: bool = False,
+    force: bool = False,
+    progress: Callable[[str], None] = print,
+) -> RunResult:
     """Run one notebook, or skip it when its finished run is up to date.
 
     Args:
@@ -117,10 +125,14 @@ def run_notebook(stem: str, tier: str, params: dict[str, Any] | None = None, roo
     return run_plan(plan(stem, tier, params or {}, Path(root)), publish, force, progress)
 
 
-def run_plan(todo: Plan, publish: bool = False, force: bool = False, progress: Callable[[str], None] = print) -> RunResult:
+def run_plan(
+    todo: Plan, publish: bool = False, force: bool = False, progress: Callable[[str], None] = print
+) -> RunResult:
     """`run_notebook` for a run that is already checked."""
     if publish and todo.tier == "smoke":
-        raise MotionLabError("A smoke run is never evidence, so it cannot be published.", fix="Use --tier laptop or full.")
+        raise MotionLabError(
+            "A smoke run is never evidence, so it cannot be published.", fix="Use --tier laptop or full."
+        )
     try:
         recover(todo)
         changed = ["forced"] if force else todo.changed()
@@ -128,8 +140,10 @@ def run_plan(todo: Plan, publish: bool = False, force: bool = False, progress: C
             return _run(todo, changed, publish, progress)
         return _finished(todo, "skipped", 0.0, [], publish, progress)
     except OSError as error:
-        raise RunFailed(f"Cannot write {error.filename or todo.folder}: {error.strerror or error}.",
-                        fix="Free some disk space, or make the folder writable, and run again.") from None
+        raise RunFailed(
+            f"Cannot write {error.filename or todo.folder}: {error.strerror or error}.",
+            fix="Free some disk space, or make the folder writable, and run again.",
+        ) from None
 
 
 def _run(todo: Plan, changed: list[str], publish: bool, progress: Callable[[str], None]) -> RunResult:
@@ -181,17 +195,27 @@ def _execute(todo: Plan, progress: Callable[[str], None]) -> None:
     log = _Log(todo.partial / "log.jsonl")
     memory = _Memory()
     minutes = todo.cost.get("minutes")
-    watch = Progress(todo.stem, 1 + sum(1 for source in todo.notebook.sources if source.strip()), _last_cell_seconds(todo),
-                     60 * minutes if minutes else None, say=progress, sample=memory.sample)
+    watch = Progress(
+        todo.stem,
+        1 + sum(1 for source in todo.notebook.sources if source.strip()),
+        _last_cell_seconds(todo),
+        60 * minutes if minutes else None,
+        say=progress,
+        sample=memory.sample,
+    )
     values = {"tier": todo.tier, "out_dir": todo.partial.relative_to(todo.root).as_posix(), **todo.values}
     log(event="start", notebook=todo.stem, tier=todo.tier, parameters=todo.values)
     try:
         with watch:
-            kernel.execute(todo.notebook.path, notebook, values, todo.root, CELL_LIMIT_S[todo.tier], watch, log, memory.follow)
+            kernel.execute(
+                todo.notebook.path, notebook, values, todo.root, CELL_LIMIT_S[todo.tier], watch, log, memory.follow
+            )
     except kernel.CellFailure as failure:
         log(event="failed", cell=failure.cell, head=failure.head, error=failure.last_line, traceback=failure.traceback)
-        raise RunFailed(f"{todo.stem} failed in code cell {failure.cell} ({failure.head}): {failure.last_line}",
-                        fix=f"The half-run notebook and its log are in {todo.failed.relative_to(todo.root).as_posix()}/.") from None
+        raise RunFailed(
+            f"{todo.stem} failed in code cell {failure.cell} ({failure.head}): {failure.last_line}",
+            fix=f"The half-run notebook and its log are in {todo.failed.relative_to(todo.root).as_posix()}/.",
+        ) from None
     _check_result(todo, log)
     _slim(notebook, todo)
     log(event="finish", seconds=round(sum(watch.seconds), 3), peak_ram_gb=round(memory.peak / 2**30, 3))
@@ -208,9 +232,11 @@ def _check_result(todo: Plan, log: Callable[..., None]) -> None:
         problem = f"wrote a result.json of '{result.get('notebook')}'"
     if problem:
         log(event="failed", error=problem)
-        raise RunFailed(f"{todo.stem} ran to its end but {problem}.",
-                        fix="Its last cell must call book.close() on a book opened with this notebook's name and out_dir; "
-                            f"see {todo.failed.relative_to(todo.root).as_posix()}/executed.ipynb.")
+        raise RunFailed(
+            f"{todo.stem} ran to its end but {problem}.",
+            fix="Its last cell must call book.close() on a book opened with this notebook's name and out_dir; "
+            f"see {todo.failed.relative_to(todo.root).as_posix()}/executed.ipynb.",
+        )
 
 
 def _slim(path: Path, todo: Plan) -> None:
@@ -226,15 +252,17 @@ def _slim(path: Path, todo: Plan) -> None:
     write_atomic(path, json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
 
 
-def _finished(todo: Plan, status: str, seconds: float, changed: list[str], publish: bool,
-              progress: Callable[[str], None]) -> RunResult:
+def _finished(
+    todo: Plan, status: str, seconds: float, changed: list[str], publish: bool, progress: Callable[[str], None]
+) -> RunResult:
     """Tell the outcome, publish and mirror it where asked."""
     result = _read_json(todo.run_dir / "result.json") or {}
     claims = {name: (record or {}).get("verdict", "not run") for name, record in result.get("claims", {}).items()}
     if status == "skipped":
         progress(f"{todo.stem}  tier {todo.tier}: up to date, {_counted(claims)}")
     else:
-        progress(f"{todo.stem}  finished in {duration(seconds)}: {_counted(claims)}")
+        peak = next((event["peak_ram_gb"] for event in read_log(todo.run_dir) if event.get("event") == "finish"), 0.0)
+        progress(f"{todo.stem}  finished in {duration(seconds)}, {peak:.1f} GB RAM: {_counted(claims)}")
         _tell_missing(todo, claims, progress)
         _mirror(todo, progress)
     published = publish and _publish(todo, progress)
@@ -277,7 +305,8 @@ def _mirror(todo: Plan, progress: Callable[[str], None]) -> None:
         progress(f"  note: not mirrored to W&B: {type(error).__name__}: {error}")
 
 
-# Folders: into place, out of the way, back again -----------------------------------------------------------------------
+# Folders: into place, out of the way, back again --------------------------------------------------------------------
+
 
 def _promote(todo: Plan) -> None:
     """Replace the finished run by the complete partial one; `recover` mends a kill between the two renames."""
@@ -299,7 +328,7 @@ def _keep_failed(todo: Plan, error: BaseException) -> None:
 
 
 def recover(todo: Plan) -> None:
-    """Mend what a killed runner left: finish a complete run, restore the previous one, keep a half-run one as failed."""
+    """Mend what a killed runner left: finish a complete run, restore the previous one, keep a half-run as failed."""
     if not (todo.partial.exists() or (todo.folder / f".old-{todo.stem}").exists()) or _holder(_lock_path(todo)):
         return
     old = todo.folder / f".old-{todo.stem}"
@@ -313,7 +342,8 @@ def recover(todo: Plan) -> None:
         os.replace(todo.partial, todo.failed)
 
 
-# One runner per notebook and tier --------------------------------------------------------------------------------------
+# One runner per notebook and tier -----------------------------------------------------------------------------------
+
 
 def _lock_path(todo: Plan) -> Path:
     return todo.folder / f".lock-{todo.stem}"
@@ -342,8 +372,10 @@ def _take(path: Path, todo: Plan) -> None:
         except FileExistsError:
             holder = _holder(path)
             if holder:
-                raise RunFailed(f"{todo.stem} (tier {todo.tier}) is being run by process {holder}.",
-                                fix=f"Wait for it, or stop it; if it is not a motionlab runner, delete {path}.") from None
+                raise RunFailed(
+                    f"{todo.stem} (tier {todo.tier}) is being run by process {holder}.",
+                    fix=f"Wait for it, or stop it; if it is not a motionlab runner, delete {path}.",
+                ) from None
             _set_aside(path)
             continue
         with os.fdopen(handle, "w") as file:
@@ -406,7 +438,8 @@ def _interrupts_restored() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-# Small files -----------------------------------------------------------------------------------------------------------
+# Small files --------------------------------------------------------------------------------------------------------
+
 
 class _Log:
     """Appends events to `log.jsonl`, the run's local log."""

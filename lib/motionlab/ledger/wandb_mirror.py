@@ -3,6 +3,7 @@
 `WANDB_MODE=online` or `offline` asks for it, `disabled` forbids it. Without the variable a run is mirrored online only
 where there is a GPU and a key (`WANDB_API_KEY`, or an entry in `.netrc`), and never at tier smoke.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -61,9 +62,15 @@ def mirror(run_dir: Path, root: Path, how: str) -> str:
     folder = Path(os.environ.get("WANDB_DIR") or Path(root, "runs"))
     folder.mkdir(parents=True, exist_ok=True)
     run = wandb.init(
-        project=os.environ.get("WANDB_PROJECT", "motionlab"), name=f"{result['notebook']}-{result['tier']}", mode=how,
-        group=result.get("paper"), job_type=result["tier"], dir=str(folder), config=_config(result),
-        settings=wandb.Settings(silent=True, console="off", x_disable_stats=True, init_timeout=30))
+        project=os.environ.get("WANDB_PROJECT", "motionlab"),
+        name=f"{result['notebook']}-{result['tier']}",
+        mode=how,
+        group=result.get("paper"),
+        job_type=result["tier"],
+        dir=str(folder),
+        config=_config(result),
+        settings=wandb.Settings(silent=True, console="off", x_disable_stats=True, init_timeout=30),
+    )
     try:
         run.log({**dict(_numbers(result)), **dict(_pictures(result, run_dir))})
         run.summary.update(dict(_verdicts(result)))
@@ -74,8 +81,12 @@ def mirror(run_dir: Path, root: Path, how: str) -> str:
 
 
 def _config(result: dict[str, Any]) -> dict[str, Any]:
-    return {"tier": result["tier"], "notebook": result["notebook"], **result.get("params", {}),
-            "environment": result.get("environment", {})}
+    return {
+        "tier": result["tier"],
+        "notebook": result["notebook"],
+        **result.get("params", {}),
+        "environment": result.get("environment", {}),
+    }
 
 
 def _numbers(result: dict[str, Any]) -> Iterator[tuple[str, float]]:
