@@ -1,4 +1,5 @@
 """A checkout in miniature for the ledger's tests: one paper, a handful of claims, raw rows with a known effect."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -15,7 +16,8 @@ claims:
     status: final
     notebook: 09_audit
     differs: [other clips, n]
-    criterion: {raw: 09_world.csv, metric: mf_paper, arm: identity, minus: reversed, within: [0.05, null], why: smallest effect worth naming}
+    criterion: {raw: 09_world.csv, metric: mf_paper, arm: identity, minus: reversed, within: [0.05, null],
+                why: smallest effect worth naming}
   audit.A2:
     says: A frozen clip scores below 0.2, and its score is a share that is mostly true.
     where: Sec. 3
@@ -62,8 +64,11 @@ def make_root(folder, claims: str = CLAIMS):
 def rows(n: int = 40) -> list[dict]:
     """Raw rows of three arms: identity near 0.9, reversed near 0.6, frozen near 0.1."""
     rng = np.random.default_rng(3)
-    return [{"item": f"{i:03d}", "arm": arm, "seed": 0, "mf_paper": level + 0.05 * rng.normal(), "low": arm == "frozen"}
-            for i in range(n) for arm, level in (("identity", 0.9), ("reversed", 0.6), ("frozen", 0.1))]
+    return [
+        {"item": f"{i:03d}", "arm": arm, "seed": 0, "mf_paper": level + 0.05 * rng.normal(), "low": arm == "frozen"}
+        for i in range(n)
+        for arm, level in (("identity", 0.9), ("reversed", 0.6), ("frozen", 0.1))
+    ]
 
 
 def run_notebook(root, tier: str = "laptop", with_pictures: bool = False):
@@ -90,8 +95,10 @@ def add_pictures(book):
     axes = fig.subplots()
     axes.bar(["identity", "reversed", "frozen"], [0.9, 0.6, 0.1], color=["#0b5fa5", "#a63c06", "#888888"])
     axes.set_ylabel("mf_paper")
-    book.figure(fig, "response", caption="Each change and how the metric answers.", alt="three bars", claims=("audit.A1",))
+    book.figure(
+        fig, "response", caption="Each change and how the metric answers.", alt="three bars", claims=("audit.A1",)
+    )
     frames = np.full((12, 48, 48, 3), 235, np.uint8)
     for t in range(12):
-        frames[t, 16:32, 2 * t:2 * t + 16] = (11, 95, 165)
+        frames[t, 16:32, 2 * t : 2 * t + 16] = (11, 95, 165)
     book.video(frames, "moving_square", 8, caption="The clip itself.")

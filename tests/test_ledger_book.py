@@ -1,4 +1,5 @@
 """The notebook's side: files of a run, size limits, errors of the disk, publishing."""
+
 from __future__ import annotations
 
 import errno
@@ -34,7 +35,19 @@ def test_a_run_leaves_raw_result_and_records(root, capsys):
     record = result["claims"]["audit.A1"]
     assert record["verdict"] == "holds" and record["parts"][0]["estimate"] == pytest.approx(0.3, abs=0.03)
     assert record["checksum"] == checksum(record) and set(record["raw"]) == {"09_world.csv"}
-    assert {"tier", "notebook", "params", "criterion_version", "claim_sha", "commit", "dirty", "date", "device", "versions", "seconds"} <= set(record)
+    assert {
+        "tier",
+        "notebook",
+        "params",
+        "criterion_version",
+        "claim_sha",
+        "commit",
+        "dirty",
+        "date",
+        "device",
+        "versions",
+        "seconds",
+    } <= set(record)
     assert result["claims"]["audit.A2"]["verdict"] == "holds" and len(result["claims"]["audit.A2"]["parts"]) == 2
     assert result["notes"] == {"speed": 1.5} and result["params"] == {"seed": 0, "n_clips": 40}
     lines = capsys.readouterr().out.splitlines()
@@ -43,14 +56,22 @@ def test_a_run_leaves_raw_result_and_records(root, capsys):
 
 
 def test_raw_keeps_nine_digits_and_text_items(root):
-    frame = open_book(root).raw("x.csv", [{"m": 1 / 3, "item": 7, "arm": "a", "seed": 0, "ok": True, "gone": float("nan")}])
+    frame = open_book(root).raw(
+        "x.csv", [{"m": 1 / 3, "item": 7, "arm": "a", "seed": 0, "ok": True, "gone": float("nan")}]
+    )
     assert list(frame.columns) == ["item", "arm", "seed", "m", "ok", "gone"] and frame["item"][0] == "7"
     assert (root / "out/raw/x.csv").read_text() == "item,arm,seed,m,ok,gone\n7,a,0,0.333333333,True,\n"
 
 
-@pytest.mark.parametrize("name, data, sentence", [
-    ("../x.csv", [{"item": 1, "arm": "a", "seed": 0}], "no good name"), ("x.txt", [], "no good name"),
-    ("x.csv", [], "lacks the column 'item'"), ("x.csv", [{"item": 1, "arm": "a", "m": 2}], "lacks the column 'seed'")])
+@pytest.mark.parametrize(
+    "name, data, sentence",
+    [
+        ("../x.csv", [{"item": 1, "arm": "a", "seed": 0}], "no good name"),
+        ("x.txt", [], "no good name"),
+        ("x.csv", [], "lacks the column 'item'"),
+        ("x.csv", [{"item": 1, "arm": "a", "m": 2}], "lacks the column 'seed'"),
+    ],
+)
 def test_bad_raw_data(root, name, data, sentence):
     with pytest.raises(MotionLabError, match=sentence):
         open_book(root).raw(name, data)
@@ -97,7 +118,11 @@ def test_video_plays_and_has_a_poster(root):
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         decoded = list(container.decode(stream))
-        assert stream.codec_context.name == "h264" and len(decoded) == 5 and float(stream.average_rate) == pytest.approx(7.5)
+        assert (
+            stream.codec_context.name == "h264"
+            and len(decoded) == 5
+            and float(stream.average_rate) == pytest.approx(7.5)
+        )
         assert decoded[0].width % 2 == 0 and min(decoded[0].width, decoded[0].height) >= 192
     assert (root / "out/figures/clip.poster.png").stat().st_size <= 200 * 1024
     with pytest.raises(MotionLabError, match="Give uint8"):
@@ -112,18 +137,23 @@ def test_notes_must_have_a_json_form(root):
         book.note("y", object())
 
 
-# ------------------------------------------------------------------------------------------------------- disks and folders
+# ---------------------------------------------------------------------------------------------------- disks and folders
+
 
 def fail_with(monkeypatch, code):
     """Every write to a draft fails with this errno."""
+
     def broken(path, mode="r", *args, **kwargs):
         if "w" in mode:
             raise OSError(code, os.strerror(code), str(path))
         return io.open(path, mode, *args, **kwargs)
+
     monkeypatch.setattr(paths, "open", broken, raising=False)
 
 
-@pytest.mark.parametrize("code, sentence", [(errno.ENOSPC, "The disk is full"), (errno.EROFS, "read-only"), (errno.EACCES, "read-only")])
+@pytest.mark.parametrize(
+    "code, sentence", [(errno.ENOSPC, "The disk is full"), (errno.EROFS, "read-only"), (errno.EACCES, "read-only")]
+)
 def test_full_disk_and_read_only_folder(root, monkeypatch, code, sentence):
     book = open_book(root)
     book.raw("09_world.csv", rows(3))
@@ -139,6 +169,7 @@ def test_full_disk_and_read_only_folder(root, monkeypatch, code, sentence):
 def test_full_disk_while_a_video_is_encoded(root, monkeypatch):
     def full(*args):
         raise OSError(errno.ENOSPC, "No space left on device")
+
     monkeypatch.setattr(book_module, "write_mp4", full)
     with pytest.raises(MotionLabError, match="The disk is full"):
         open_book(root).video(np.zeros((2, 8, 8, 3), np.uint8), "clip", 8)
@@ -152,22 +183,31 @@ def test_output_folder_that_is_a_file(root):
 
 def test_a_kill_before_the_last_step_leaves_the_old_file(tmp_path, monkeypatch):
     target = paths.write_atomic(tmp_path / "x", "old")
+
     def killed(*args):
         raise KeyboardInterrupt
+
     monkeypatch.setattr(os, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
         paths.write_atomic(target, "new")
     assert target.read_text() == "old" and os.listdir(tmp_path) == ["x"]
 
 
-# --------------------------------------------------------------------------------------------------------------- publishing
+# ----------------------------------------------------------------------------------------------------------- publishing
+
 
 def test_publish_appends_and_never_edits(root):
     out = run_notebook(root, with_pictures=True)
     assert ledger.publish(out) == ["audit.A1", "audit.A2"]
     home = root / "reproductions/audit"
-    for name in ("raw/09_world.csv", "figures/response.png", "figures/moving_square.mp4", "figures/moving_square.poster.png",
-                 "executed/09_audit.ipynb", "executed/09_audit.json"):
+    for name in (
+        "raw/09_world.csv",
+        "figures/response.png",
+        "figures/moving_square.mp4",
+        "figures/moving_square.poster.png",
+        "executed/09_audit.ipynb",
+        "executed/09_audit.json",
+    ):
         assert (home / name).exists(), name
     first = load_measured("audit", root)["audit.A1"]
     assert ledger.publish(out) == [] and load_measured("audit", root)["audit.A1"] == first
@@ -178,7 +218,9 @@ def test_publish_appends_and_never_edits(root):
     (out / "result.json").write_text(json.dumps(again))
     assert ledger.publish(out) == ["audit.A1", "audit.A2"]
     records = load_measured("audit", root)["audit.A1"]
-    assert records[:1] == first and len(records) == 2 and all(record["checksum"] == checksum(record) for record in records)
+    assert (
+        records[:1] == first and len(records) == 2 and all(record["checksum"] == checksum(record) for record in records)
+    )
     assert yaml.safe_load((home / "measured.yaml").read_text())["audit.A1"] == records
 
 
@@ -187,13 +229,24 @@ def test_smoke_is_never_published(root):
         ledger.publish(run_notebook(root, "smoke"))
 
 
-@pytest.mark.parametrize("damage, sentence", [
-    (lambda out, root: (out / "result.json").unlink(), "no finished run"),
-    (lambda out, root: (out / "result.json").write_text("{"), "cannot be read"),
-    (lambda out, root: (out / "result.json").write_text("[]"), "no result of a notebook"),
-    (lambda out, root: (out / "raw/09_world.csv").write_text("item,arm,seed\n1,a,0\n"), "not the file that was judged"),
-    (lambda out, root: (root / "reproductions/audit/claims.yaml").write_text(CLAIMS.replace("0.05, null", "0.06, null")), "claim changed after"),
-])
+@pytest.mark.parametrize(
+    "damage, sentence",
+    [
+        (lambda out, root: (out / "result.json").unlink(), "no finished run"),
+        (lambda out, root: (out / "result.json").write_text("{"), "cannot be read"),
+        (lambda out, root: (out / "result.json").write_text("[]"), "no result of a notebook"),
+        (
+            lambda out, root: (out / "raw/09_world.csv").write_text("item,arm,seed\n1,a,0\n"),
+            "not the file that was judged",
+        ),
+        (
+            lambda out, root: (root / "reproductions/audit/claims.yaml").write_text(
+                CLAIMS.replace("0.05, null", "0.06, null")
+            ),
+            "claim changed after",
+        ),
+    ],
+)
 def test_publish_refuses_what_does_not_fit(root, damage, sentence):
     out = run_notebook(root)
     damage(out, root)

@@ -1,4 +1,5 @@
 """claims.yaml and measured.yaml: what is accepted, and the sentence for each slip of the pen."""
+
 from __future__ import annotations
 
 import pytest
@@ -31,30 +32,49 @@ def test_sha_follows_criterion_and_paper_value_but_not_layout(tmp_path):
     assert canonical_sha({"b": 1, "a": [None, "é"]}) == canonical_sha({"a": [None, "é"], "b": 1})
 
 
-@pytest.mark.parametrize("old, new, sentences", [
-    ("    status: draft", "    statuss: draft", ["audit/claims.yaml", "audit.A3", "unknown key 'statuss'", "Did you mean 'status'?"]),
-    ("status: draft", "status: darft", ["audit.A3", "'status' is 'darft'", "Did you mean 'draft'?"]),
-    ("source: reported", "source: rumour", ["audit.A3", "Choose one of: stated"]),
-    ("audit.A2:", "audit.A1:", ["'audit.A1' stands twice", "line"]),
-    ("audit.A2:", "det.A2:", ["claim 'det.A2'", "must start with 'audit.'"]),
-    ("minus: reversed", "minsu: reversed", ["audit.A1", "unknown key 'minsu'", "Did you mean 'minus'?"]),
-    ("within: [0.05, null]", "within: [null, null]", ["audit.A1", "unbounded on both sides"]),
-    ("within: [0.05, null]", "within: [2, 1]", ["audit.A1", "lower bound is above"]),
-    ("within: [0.05, null]", "within: [1e-3, null]", ["audit.A1", "'1e-3'", "1.0e-3"]),
-    ("within: [0.05, null]", "within: 0.05", ["audit.A1", "two bounds are needed"]),
-    ("raw: 09_world.csv, metric: mf_paper, arm: jitter", "raw: ../x.csv, metric: mf_paper, arm: jitter", ["audit.A3", "plain name of a .csv"]),
-    ("arm: jitter, ", "", ["audit.A3", "criterion lacks 'arm'"]),
-    ("statistic: share_true", "statistic: shares_true", ["audit.A2", "Did you mean 'share_true'?"]),
-    ('date: "2026-11-21"', "date: 2026-11-21", ["history[0].date", "not quoted"]),
-    ('paper_value: "128"', "paper_value: 128", ["audit.A4", "'paper_value'", "quotes"]),
-    ('paper_value: "128"', "paper_value: 2026-01-01", ["claims.audit.A4.paper_value", "not quoted"]),
-    ("    not_run: {reason: needs a paid rater study, command: motionlab run 99, cost: 200 EUR}", "", ["audit.A5", "neither criterion nor"]),
-    ("version: 1\nhistory", "version: 2\nhistory", ["one entry for each version from 1 to 2"]),
-    ("says: Jitter is seen.", "says:", ["audit.A3", "lacks 'says'"]),
-    ("says: Jitter is seen.", "says: Jitter: is seen", ["not valid YAML", "line", "quotes"]),
-    ("        - {raw: 09_world.csv, metric: low", "        - {metric: low", ["audit.A2", "criterion, all [1] lacks 'raw'"]),
-    ("differs: [other clips, n]", "differs: other clips", ["audit.A1", "list of texts"]),
-])
+@pytest.mark.parametrize(
+    "old, new, sentences",
+    [
+        (
+            "    status: draft",
+            "    statuss: draft",
+            ["audit/claims.yaml", "audit.A3", "unknown key 'statuss'", "Did you mean 'status'?"],
+        ),
+        ("status: draft", "status: darft", ["audit.A3", "'status' is 'darft'", "Did you mean 'draft'?"]),
+        ("source: reported", "source: rumour", ["audit.A3", "Choose one of: stated"]),
+        ("audit.A2:", "audit.A1:", ["'audit.A1' stands twice", "line"]),
+        ("audit.A2:", "det.A2:", ["claim 'det.A2'", "must start with 'audit.'"]),
+        ("minus: reversed", "minsu: reversed", ["audit.A1", "unknown key 'minsu'", "Did you mean 'minus'?"]),
+        ("within: [0.05, null]", "within: [null, null]", ["audit.A1", "unbounded on both sides"]),
+        ("within: [0.05, null]", "within: [2, 1]", ["audit.A1", "lower bound is above"]),
+        ("within: [0.05, null]", "within: [1e-3, null]", ["audit.A1", "'1e-3'", "1.0e-3"]),
+        ("within: [0.05, null]", "within: 0.05", ["audit.A1", "two bounds are needed"]),
+        (
+            "raw: 09_world.csv, metric: mf_paper, arm: jitter",
+            "raw: ../x.csv, metric: mf_paper, arm: jitter",
+            ["audit.A3", "plain name of a .csv"],
+        ),
+        ("arm: jitter, ", "", ["audit.A3", "criterion lacks 'arm'"]),
+        ("statistic: share_true", "statistic: shares_true", ["audit.A2", "Did you mean 'share_true'?"]),
+        ('date: "2026-11-21"', "date: 2026-11-21", ["history[0].date", "not quoted"]),
+        ('paper_value: "128"', "paper_value: 128", ["audit.A4", "'paper_value'", "quotes"]),
+        ('paper_value: "128"', "paper_value: 2026-01-01", ["claims.audit.A4.paper_value", "not quoted"]),
+        (
+            "    not_run: {reason: needs a paid rater study, command: motionlab run 99, cost: 200 EUR}",
+            "",
+            ["audit.A5", "neither criterion nor"],
+        ),
+        ("version: 1\nhistory", "version: 2\nhistory", ["one entry for each version from 1 to 2"]),
+        ("says: Jitter is seen.", "says:", ["audit.A3", "lacks 'says'"]),
+        ("says: Jitter is seen.", "says: Jitter: is seen", ["not valid YAML", "line", "quotes"]),
+        (
+            "        - {raw: 09_world.csv, metric: low",
+            "        - {metric: low",
+            ["audit.A2", "criterion, all [1] lacks 'raw'"],
+        ),
+        ("differs: [other clips, n]", "differs: other clips", ["audit.A1", "list of texts"]),
+    ],
+)
 def test_each_mistake_gets_a_sentence_with_its_place(tmp_path, old, new, sentences):
     assert old in CLAIMS
     with pytest.raises(MotionLabError) as error:

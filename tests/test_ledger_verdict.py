@@ -1,4 +1,5 @@
 """Verdicts as pure functions: known intervals, invariances, seeds, undefined values."""
+
 from __future__ import annotations
 
 import time
@@ -13,7 +14,7 @@ from motionlab.ledger.claims import Combined, Criterion
 
 def table(rows):
     """Columns of text from rows (item, arm, seed, m[, k])."""
-    names = ["item", "arm", "seed", "m", "k"][:len(rows[0])]
+    names = ["item", "arm", "seed", "m", "k"][: len(rows[0])]
     return dict(zip(names, np.array([[str(cell) for cell in row] for row in rows]).T))
 
 
@@ -21,7 +22,9 @@ def test_interval_of_a_known_normal_sample():
     values = np.random.default_rng(1).normal(2.0, 1.0, size=400)
     low, high = verdict.bootstrap_interval(values)
     half = 1.96 * values.std() / 20
-    assert low == pytest.approx(values.mean() - half, abs=0.01) and high == pytest.approx(values.mean() + half, abs=0.01)
+    assert low == pytest.approx(values.mean() - half, abs=0.01) and high == pytest.approx(
+        values.mean() + half, abs=0.01
+    )
     assert verdict.bootstrap_interval(values) == (low, high)
     mid_low, mid_high = verdict.bootstrap_interval(values, "median")
     assert mid_low < np.median(values) < mid_high and mid_high - mid_low > high - low
@@ -41,23 +44,42 @@ def test_the_bootstrap_is_fast():
     assert time.perf_counter() - started < 2.0
 
 
-@pytest.mark.parametrize("interval, within, word", [
-    ((0.1, 0.2), (0.05, None), "holds"), ((0.05, 0.2), (0.05, None), "holds"), ((0.0, 0.04), (0.05, None), "fails"),
-    ((0.0, 0.06), (0.05, None), "inconclusive"), ((-1, 3), (0, 2), "inconclusive"), ((3, 4), (0, 2), "fails"), ((1, 1), (1, 1), "holds")])
+@pytest.mark.parametrize(
+    "interval, within, word",
+    [
+        ((0.1, 0.2), (0.05, None), "holds"),
+        ((0.05, 0.2), (0.05, None), "holds"),
+        ((0.0, 0.04), (0.05, None), "fails"),
+        ((0.0, 0.06), (0.05, None), "inconclusive"),
+        ((-1, 3), (0, 2), "inconclusive"),
+        ((3, 4), (0, 2), "fails"),
+        ((1, 1), (1, 1), "holds"),
+    ],
+)
 def test_interval_against_bounds(interval, within, word):
     assert verdict.compare(interval, within) == word
 
 
-@pytest.mark.parametrize("how, words, word", [
-    ("all", "holds holds", "holds"), ("all", "holds fails inconclusive", "fails"), ("all", "holds inconclusive", "inconclusive"),
-    ("any", "fails holds inconclusive", "holds"), ("any", "fails fails", "fails"), ("any", "fails inconclusive", "inconclusive")])
+@pytest.mark.parametrize(
+    "how, words, word",
+    [
+        ("all", "holds holds", "holds"),
+        ("all", "holds fails inconclusive", "fails"),
+        ("all", "holds inconclusive", "inconclusive"),
+        ("any", "fails holds inconclusive", "holds"),
+        ("any", "fails fails", "fails"),
+        ("any", "fails inconclusive", "inconclusive"),
+    ],
+)
 def test_combined_verdicts(how, words, word):
     assert verdict.combine(how, words.split()) == word
 
 
 def test_paired_difference_removes_what_items_share():
     level = np.random.default_rng(0).normal(0, 10, size=30)
-    data = table([(i, arm, 0, level[i] + (0.3 if arm == "b" else 0) + 0.01 * np.sin(i)) for i in range(30) for arm in "ab"])
+    data = table(
+        [(i, arm, 0, level[i] + (0.3 if arm == "b" else 0) + 0.01 * np.sin(i)) for i in range(30) for arm in "ab"]
+    )
     part = verdict.judge_leaf(Criterion("x.csv", "m", "b", (0.2, 0.4), minus="a"), data)
     assert part["verdict"] == "holds" and part["estimate"] == pytest.approx(0.3) and part["n"] == 30
     assert verdict.judge_leaf(Criterion("x.csv", "m", "b", (0.2, 0.4)), data)["verdict"] != "holds"
@@ -80,33 +102,50 @@ def test_shares_and_medians():
     data = table([(i, "a", 0, i < 9) for i in range(10)])
     assert verdict.judge_leaf(Criterion("x.csv", "m", "a", (0.5, 1), statistic="share_true"), data)["estimate"] == 0.9
     outlier = table([(i, "a", 0, 1e9 if i == 0 else 1.0) for i in range(21)])
-    assert verdict.judge_leaf(Criterion("x.csv", "m", "a", (0.9, 1.1), statistic="median"), outlier)["verdict"] == "holds"
+    assert (
+        verdict.judge_leaf(Criterion("x.csv", "m", "a", (0.9, 1.1), statistic="median"), outlier)["verdict"] == "holds"
+    )
 
 
 def test_holds_asks_every_seed():
     def judged(second):
-        return verdict.judge_leaf(Criterion("x.csv", "m", "a", (0, None)),
-                                  table([(i, "a", s, 1.0 if s == 0 else second) for i in range(10) for s in (0, 1)]))
+        return verdict.judge_leaf(
+            Criterion("x.csv", "m", "a", (0, None)),
+            table([(i, "a", s, 1.0 if s == 0 else second) for i in range(10) for s in (0, 1)]),
+        )
+
     assert judged(0.5)["verdict"] == "holds" and judged(0.5)["n"] == 10
     split = judged(-0.1)
-    assert split["verdict"] == "inconclusive" and split["reason"] == "the seeds do not agree" and split["by_seed"] == {"0": 1.0, "1": -0.1}
+    assert (
+        split["verdict"] == "inconclusive"
+        and split["reason"] == "the seeds do not agree"
+        and split["by_seed"] == {"0": 1.0, "1": -0.1}
+    )
 
 
 def test_a_control_with_one_seed_serves_all_seeds():
-    data = table([(i, "a", s, i + 1.0) for i in range(6) for s in (0, 1, 2)] + [(i, "base", 7, float(i)) for i in range(6)])
+    data = table(
+        [(i, "a", s, i + 1.0) for i in range(6) for s in (0, 1, 2)] + [(i, "base", 7, float(i)) for i in range(6)]
+    )
     part = verdict.judge_leaf(Criterion("x.csv", "m", "a", (0.9, 1.1), minus="base"), data)
     assert part["verdict"] == "holds" and part["estimate"] == 1.0 and set(part["by_seed"]) == {"0", "1", "2"}
 
 
 def test_undefined_values_are_dropped_counted_and_too_many_decide_nothing():
     def judged(n_bad, value="nan"):
-        return verdict.judge_leaf(Criterion("x.csv", "m", "a", (0, None)), table([(i, "a", 0, value if i < n_bad else 1.0) for i in range(10)]))
+        return verdict.judge_leaf(
+            Criterion("x.csv", "m", "a", (0, None)),
+            table([(i, "a", 0, value if i < n_bad else 1.0) for i in range(10)]),
+        )
+
     assert (judged(4)["verdict"], judged(4)["n"], judged(4)["n_undefined"]) == ("holds", 6, 4)
     assert judged(5)["verdict"] == "holds" and judged(6)["verdict"] == "inconclusive"
     assert "6 of 10 values are undefined" in judged(6)["reason"]
     assert judged(2, "inf")["n_undefined"] == 2 and judged(2, "")["n_undefined"] == 2
     empty = judged(10)
-    assert empty["estimate"] is None and empty["verdict"] == "inconclusive" and verdict.measured_text(empty) == "undefined"
+    assert (
+        empty["estimate"] is None and empty["verdict"] == "inconclusive" and verdict.measured_text(empty) == "undefined"
+    )
 
 
 def test_one_item_decides_nothing():
@@ -114,10 +153,16 @@ def test_one_item_decides_nothing():
     assert part["verdict"] == "inconclusive" and "fewer than two items" in part["reason"]
 
 
-@pytest.mark.parametrize("change, sentences", [
-    ({"metric": "n"}, ["x.csv", "no metric 'n'"]), ({"arm": "reversd"}, ["no arm 'reversd'", "Did you mean 'reversed'?"]),
-    ({"minus": "c"}, ["no arm 'c'", "It has: a, reversed"]), ({"where": {"kind": 1}}, ["no column 'kind'"]),
-    ({"where": {"seed": 9}}, ["No row of arm 'a'", "filter"])])
+@pytest.mark.parametrize(
+    "change, sentences",
+    [
+        ({"metric": "n"}, ["x.csv", "no metric 'n'"]),
+        ({"arm": "reversd"}, ["no arm 'reversd'", "Did you mean 'reversed'?"]),
+        ({"minus": "c"}, ["no arm 'c'", "It has: a, reversed"]),
+        ({"where": {"kind": 1}}, ["no column 'kind'"]),
+        ({"where": {"seed": 9}}, ["No row of arm 'a'", "filter"]),
+    ],
+)
 def test_raw_data_that_lacks_what_the_criterion_names(change, sentences):
     data = table([(i, arm, 0, 1.0) for i in range(3) for arm in ("a", "reversed")])
     criterion = Criterion(**({"raw": "x.csv", "metric": "m", "arm": "a", "within": (0, None)} | change))
@@ -131,9 +176,16 @@ def test_two_rows_for_one_item_ask_for_a_filter():
         verdict.judge_leaf(Criterion("x.csv", "m", "a", (0, None)), table([(1, "a", 0, 1.0), (1, "a", 0, 2.0)]))
 
 
-@pytest.mark.parametrize("text, sentence", [
-    (None, "is missing"), ("", "lacks the column 'item'"), ("item,arm,m\n1,a,2\n", "lacks the column 'seed'"),
-    ("item,arm,seed,m\n", "no rows"), ("item,arm,seed,m\n1,a,0\n", "line 2 has another number of cells")])
+@pytest.mark.parametrize(
+    "text, sentence",
+    [
+        (None, "is missing"),
+        ("", "lacks the column 'item'"),
+        ("item,arm,m\n1,a,2\n", "lacks the column 'seed'"),
+        ("item,arm,seed,m\n", "no rows"),
+        ("item,arm,seed,m\n1,a,0\n", "line 2 has another number of cells"),
+    ],
+)
 def test_bad_raw_files(tmp_path, text, sentence):
     if text is not None:
         (tmp_path / "x.csv").write_text(text)

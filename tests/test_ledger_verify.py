@@ -1,4 +1,5 @@
 """`motionlab verify`: silent on good data, and one changed digit anywhere is found."""
+
 from __future__ import annotations
 
 import re
@@ -33,19 +34,37 @@ def test_good_data_passes_in_seconds(root):
     assert time.perf_counter() - started < 5
 
 
-@pytest.mark.parametrize("file, old, new, sentence", [
-    ("reproductions/audit/raw/09_world.csv", "000,identity,0,1.", "000,identity,0,2.", "not the file that was judged"),
-    ("reproductions/audit/measured.yaml", "n: 40", "n: 41", "edited after it was written"),
-    ("reproductions/audit/measured.yaml", "verdict: holds", "verdict: fails", "edited after it was written"),
-    ("reproductions/audit/claims.yaml", "within: [0.05, null]", "within: [0.06, null]", "claim changed after it was measured"),
-    ("reproductions/audit/claims.yaml", "78.3", "78.4", "claim changed after it was measured"),
-    ("reproductions/audit/claims.yaml", "82 %", "83 %", "the claims table is not the one"),
-    ("reproductions/audit/claims.yaml", "within: [0.5, null]", "within: [0.6, null]", "the claims table is not the one"),
-    ("reproductions/audit/claims.yaml", "200 EUR", "300 EUR", "the claims table is not the one"),
-    ("reproductions/audit/executed/09_audit.json", "\"speed\": 1.5", "\"speed\": 1.6", "edited after it was written"),
-    ("README.md", "n = 40", "n = 41", "the claims table is not the one"),
-    ("README.md", "<!-- claims:end -->", "", "no place for the claims table"),
-])
+@pytest.mark.parametrize(
+    "file, old, new, sentence",
+    [
+        (
+            "reproductions/audit/raw/09_world.csv",
+            "000,identity,0,1.",
+            "000,identity,0,2.",
+            "not the file that was judged",
+        ),
+        ("reproductions/audit/measured.yaml", "n: 40", "n: 41", "edited after it was written"),
+        ("reproductions/audit/measured.yaml", "verdict: holds", "verdict: fails", "edited after it was written"),
+        (
+            "reproductions/audit/claims.yaml",
+            "within: [0.05, null]",
+            "within: [0.06, null]",
+            "claim changed after it was measured",
+        ),
+        ("reproductions/audit/claims.yaml", "78.3", "78.4", "claim changed after it was measured"),
+        ("reproductions/audit/claims.yaml", "82 %", "83 %", "the claims table is not the one"),
+        (
+            "reproductions/audit/claims.yaml",
+            "within: [0.5, null]",
+            "within: [0.6, null]",
+            "the claims table is not the one",
+        ),
+        ("reproductions/audit/claims.yaml", "200 EUR", "300 EUR", "the claims table is not the one"),
+        ("reproductions/audit/executed/09_audit.json", '"speed": 1.5', '"speed": 1.6', "edited after it was written"),
+        ("README.md", "n = 40", "n = 41", "the claims table is not the one"),
+        ("README.md", "<!-- claims:end -->", "", "no place for the claims table"),
+    ],
+)
 def test_one_changed_digit_is_found(root, file, old, new, sentence):
     if file.endswith(".csv"):
         old = re.search(r"000,identity,0,\d\.\d", (root / file).read_text()).group()
@@ -80,7 +99,7 @@ def test_a_new_criterion_needs_a_new_version(root):
 def test_a_new_version_with_its_reason_passes(root):
     claims = root / "reproductions/audit/claims.yaml"
     edit(claims, "within: [0.05, null]", "within: [0.06, null]")
-    edit(claims, "version: 1\nhistory: [", 'version: 2\nhistory: [')
+    edit(claims, "version: 1\nhistory: [", "version: 2\nhistory: [")
     edit(claims, 'measurement"}]', 'measurement"}, {version: 2, date: "2026-11-22", reason: "the floor is 0.06"}]')
     ledger.publish(run_notebook(root))
     ledger.update_readme(root)

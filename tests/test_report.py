@@ -1,4 +1,5 @@
 """The README's table and the report: from nothing measured to published runs beside the reader's own."""
+
 from __future__ import annotations
 
 import os
@@ -18,7 +19,9 @@ from motionlab.ledger import report
 from motionlab.ledger.claims import load_claims
 
 VOID = {"meta", "link", "img", "br", "rect", "line", "circle", "source"}
-CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+CHROMIUM = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
 
 
 @pytest.fixture
@@ -73,7 +76,8 @@ def checked(path):
     return text
 
 
-# ------------------------------------------------------------------------------------------------------------- README's table
+# ------------------------------------------------------------------------------------------------------- README's table
+
 
 def test_table_before_anything_is_measured(root):
     table = ledger.render_readme_table(root)
@@ -86,7 +90,11 @@ def test_table_with_verdicts_is_stable(published):
     assert ledger.update_readme(published) is True and ledger.update_readme(published) is False
     readme = (published / "README.md").read_text()
     assert readme.startswith("# Kit\n") and readme.endswith("\n\nEnd.\n") and "<details open>" in readme
-    assert "2 ✔ holds" in readme and "+0.294 [" in readme and "n = 40, wanted ≥ 0.05<br>tier laptop | **✔ holds** |" in readme
+    assert (
+        "2 ✔ holds" in readme
+        and "+0.294 [" in readme
+        and "n = 40, wanted ≥ 0.05<br>tier laptop | **✔ holds** |" in readme
+    )
     rows = [line for line in readme.splitlines() if line.startswith("| audit.")]
     assert len(rows) == 5 and all(len(re.findall(r"(?<!\\)\|", row)) == 6 for row in rows)
 
@@ -108,11 +116,14 @@ def test_standings(root):
     assert report.command_of(claims["audit.A1"]) == "motionlab run 09_audit"
 
 
-# ----------------------------------------------------------------------------------------------------------------- the report
+# ----------------------------------------------------------------------------------------------------------- the report
+
 
 def test_report_when_nothing_is_measured(root):
     text = checked(ledger.render_report(root))
-    assert "Nothing is published yet" in text and "needs a paid rater study; cost: 200 EUR" in text and "<svg" not in text
+    assert (
+        "Nothing is published yet" in text and "needs a paid rater study; cost: 200 EUR" in text and "<svg" not in text
+    )
 
 
 def test_report_without_any_claims(tmp_path):
@@ -122,9 +133,22 @@ def test_report_without_any_claims(tmp_path):
 
 def test_report_with_published_and_own_runs(published):
     text = checked(ledger.render_report(published))
-    for expected in ("78.3 -&gt; 93.7", "+0.294 [", "What differs from the paper", "other clips", "figures/response.png",
-                     "figures/moving_square.mp4", "figures/moving_square.poster.png", "This is the published run", "commit", "sha256",
-                     "<code>mf_paper</code>", "smallest effect worth naming", 'href="#audit.A1"', "../audit/executed/09_audit.ipynb"):
+    for expected in (
+        "78.3 -&gt; 93.7",
+        "+0.294 [",
+        "What differs from the paper",
+        "other clips",
+        "figures/response.png",
+        "figures/moving_square.mp4",
+        "figures/moving_square.poster.png",
+        "This is the published run",
+        "commit",
+        "sha256",
+        "<code>mf_paper</code>",
+        "smallest effect worth naming",
+        'href="#audit.A1"',
+        "../audit/executed/09_audit.ipynb",
+    ):
         assert expected in text, expected
     run_notebook(published)
     text = checked(ledger.render_report(published))
@@ -135,7 +159,9 @@ def test_own_run_alone_brings_its_own_pictures(root):
     run_notebook(root, with_pictures=True)
     run_notebook(root, "smoke")
     text = checked(ledger.render_report(root))
-    assert "../../runs/laptop/09_audit/figures/response.png" in text and "your run: holds" in text and "smoke" not in text
+    assert (
+        "../../runs/laptop/09_audit/figures/response.png" in text and "your run: holds" in text and "smoke" not in text
+    )
 
 
 def test_half_written_or_foreign_files_in_runs_do_no_harm(published):
@@ -167,7 +193,7 @@ def test_rendering_is_fast_enough_to_follow_every_notebook(published):
     assert time.perf_counter() - started < 2.0
 
 
-# --------------------------------------------------------------------------------------------------------------- in a browser
+# --------------------------------------------------------------------------------------------------------- in a browser
 
 PROBE = """<script>
 addEventListener("load", async () => {
@@ -175,16 +201,30 @@ addEventListener("load", async () => {
   const broken = images.filter(image => !image.naturalWidth).length;
   const playable = videos.filter(video => !video.error && video.readyState > 0).length;
   const wide = document.documentElement.scrollWidth > innerWidth;
-  document.body.append(`PROBE images=${images.length} broken=${broken} videos=${videos.length} playable=${playable} wide=${wide} width=${innerWidth}`);
+  document.body.append(`PROBE images=${images.length} broken=${broken} videos=${videos.length} playable=${playable} ` +
+                       `wide=${wide} width=${innerWidth}`);
 });
 </script></body>"""
 
 
 def chromium(url, profile, *options):
     """Run headless Chromium on a page; its (stdout, console lines)."""
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}", "--enable-logging=stderr",
-               "--no-first-run", "--disable-background-networking", "--disable-component-update", "--allow-file-access-from-files",
-               "--hide-scrollbars", "--virtual-time-budget=8000", *options, url]
+    command = [
+        CHROMIUM,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        f"--user-data-dir={profile}",
+        "--enable-logging=stderr",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--allow-file-access-from-files",
+        "--hide-scrollbars",
+        "--virtual-time-budget=8000",
+        *options,
+        url,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=90, env=os.environ | {"HOME": str(profile)})
     return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
@@ -197,9 +237,12 @@ def test_report_in_a_browser(published, tmp_path_factory):
     probe = path.with_name("probe.html")
     probe.write_text(path.read_text(encoding="utf-8").replace("</body>", PROBE), encoding="utf-8")
     phone = path.with_name("phone.html")
-    phone.write_text('<body><iframe id="f" src="probe.html" width="390" height="800" style="border:0"></iframe><script>'
-                     'addEventListener("load", () => setTimeout(() => document.body.append("PHONE " + '
-                     'document.getElementById("f").contentDocument.body.innerText), 1000));</script></body>', encoding="utf-8")
+    phone.write_text(
+        '<body><iframe id="f" src="probe.html" width="390" height="800" style="border:0"></iframe><script>'
+        'addEventListener("load", () => setTimeout(() => document.body.append("PHONE " + '
+        'document.getElementById("f").contentDocument.body.innerText), 1000));</script></body>',
+        encoding="utf-8",
+    )
     profile = tmp_path_factory.mktemp("chromium")
     _, console = chromium(path.as_uri(), profile, "--dump-dom")
     assert console == []

@@ -2,16 +2,28 @@
 
 Names are imported on first use, so that `import motionlab.ledger` stays cheap.
 """
+
 from __future__ import annotations
 
 import importlib
 
 _HOMES = {
-    "open_book": "book", "publish": "book", "Book": "book", "read_result": "book",
-    "load_claims": "claims", "load_all": "claims", "find_claim": "claims", "load_measured": "claims", "papers": "claims",
-    "judge": "verdict", "VERDICTS": "verdict",
-    "render_readme_table": "report", "update_readme": "report", "render_report": "report",
-    "repo_root": "paths", "write_atomic": "paths",
+    "open_book": "book",
+    "publish": "book",
+    "Book": "book",
+    "read_result": "book",
+    "load_claims": "claims",
+    "load_all": "claims",
+    "find_claim": "claims",
+    "load_measured": "claims",
+    "papers": "claims",
+    "judge": "verdict",
+    "VERDICTS": "verdict",
+    "render_readme_table": "report",
+    "update_readme": "report",
+    "render_report": "report",
+    "repo_root": "paths",
+    "write_atomic": "paths",
 }
 __all__ = sorted(_HOMES)
 

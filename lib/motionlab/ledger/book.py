@@ -8,6 +8,7 @@
 
 Everything of a run lies in its `out_dir`; `publish` copies a finished run's evidence into `reproductions/<paper>/`.
 """
+
 from __future__ import annotations
 
 import datetime
@@ -35,10 +36,11 @@ from motionlab.ledger.claims import TIERS, Claim, checksum, load_claims, load_me
 from motionlab.ledger.paths import ensure_writable, replacing, repo_root, shown, write_atomic
 
 FIGURE_BYTES = 200 * 1024
-VIDEO_SIDE = 192                 # small clips are enlarged by a whole factor to at least this many pixels
+VIDEO_SIDE = 192  # small clips are enlarged by a whole factor to at least this many pixels
 
 
-# ------------------------------------------------------------------------------------------------------------ in a notebook
+# -------------------------------------------------------------------------------------------------------- in a notebook
+
 
 def open_book(paper: str, notebook: str, tier: str, out_dir: str | Path, params: dict | None = None) -> Book:
     """Start the record of one notebook run.
@@ -55,7 +57,9 @@ def open_book(paper: str, notebook: str, tier: str, out_dir: str | Path, params:
     """
     one_of(tier, TIERS, "tier")
     root = repo_root()
-    return Book(load_claims(paper, root), notebook, tier, ensure_writable(Path(out_dir).resolve()), dict(params or {}), root)
+    return Book(
+        load_claims(paper, root), notebook, tier, ensure_writable(Path(out_dir).resolve()), dict(params or {}), root
+    )
 
 
 class Record(dict):
@@ -66,11 +70,16 @@ class Record(dict):
         self.claim = claim
 
     def _repr_html_(self) -> str:
-        rows = "".join(f"<tr><td>{html.escape(judging.name_of(part))}</td><td>{html.escape(judging.part_text(part))}</td>"
-                       f"<td>{part['verdict']}</td></tr>" for part in self["parts"])
+        rows = "".join(
+            f"<tr><td>{html.escape(judging.name_of(part))}</td><td>{html.escape(judging.part_text(part))}</td>"
+            f"<td>{part['verdict']}</td></tr>"
+            for part in self["parts"]
+        )
         paper = f" The paper: {html.escape(self.claim.paper_value)}." if self.claim.paper_value else ""
-        return (f"<p><b>{html.escape(self.claim.id)}: {self['verdict']}</b>. {html.escape(self.claim.says)}{paper}</p>"
-                f"<table>{rows}</table>")
+        return (
+            f"<p><b>{html.escape(self.claim.id)}: {self['verdict']}</b>. {html.escape(self.claim.says)}{paper}</p>"
+            f"<table>{rows}</table>"
+        )
 
     def __repr__(self) -> str:
         return judging.record_text(self.claim.id, self)
@@ -106,9 +115,13 @@ class Book:
         frame = pandas.DataFrame(rows).reset_index(drop=True)
         missing = [column for column in ("item", "arm", "seed") if column not in frame.columns]
         if missing or frame.empty:
-            raise MotionLabError(f"Raw data '{name}' " + (f"lacks the column '{missing[0]}'." if missing else "has no rows."),
-                                 fix="Give one row per item, arm and seed, with the metrics as further columns.")
-        frame = frame[["item", "arm", "seed"] + [column for column in frame.columns if column not in ("item", "arm", "seed")]]
+            raise MotionLabError(
+                f"Raw data '{name}' " + (f"lacks the column '{missing[0]}'." if missing else "has no rows."),
+                fix="Give one row per item, arm and seed, with the metrics as further columns.",
+            )
+        frame = frame[
+            ["item", "arm", "seed"] + [column for column in frame.columns if column not in ("item", "arm", "seed")]
+        ]
         frame = frame.assign(item=frame["item"].map(str), arm=frame["arm"].map(str))
         path = write_atomic(self.out_dir / "raw" / name, csv_text(frame))
         self.raws[name] = {"file": name, "sha256": judging.file_sha(path), "rows": len(frame)}
@@ -129,8 +142,13 @@ class Book:
         for claim_id in claims:
             self.claims[claim_id]
         path = write_atomic(self.out_dir / "figures" / f"{name}.png", small_png(fig))
-        self.figures[name] = {"file": path.name, "caption": caption, "alt": alt or caption, "claims": list(claims),
-                              "sha256": judging.file_sha(path)}
+        self.figures[name] = {
+            "file": path.name,
+            "caption": caption,
+            "alt": alt or caption,
+            "claims": list(claims),
+            "sha256": judging.file_sha(path),
+        }
         return path
 
     def video(self, frames: np.ndarray, name: str, fps: float, caption: str = "", claims: tuple[str, ...] = ()) -> Path:
@@ -146,17 +164,25 @@ class Book:
         check_name(name, r"[\w-]+", "video")
         frames = np.asarray(frames)
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not frames.size or not fps > 0:
-            raise MotionLabError(f"Video '{name}' is {frames.dtype} of shape {frames.shape} at {fps} fps.",
-                                 fix="Give uint8 (frames, height, width, 3) with at least one frame, and fps above 0.")
+            raise MotionLabError(
+                f"Video '{name}' is {frames.dtype} of shape {frames.shape} at {fps} fps.",
+                fix="Give uint8 (frames, height, width, 3) with at least one frame, and fps above 0.",
+            )
         for claim_id in claims:
             self.claims[claim_id]
         folder, frames = self.out_dir / "figures", enlarged(frames)
         with replacing(folder / f"{name}.mp4") as draft:
             write_mp4(frames, draft, fps)
         write_atomic(folder / f"{name}.poster.png", png_bytes(frames[len(frames) // 2]))
-        self.videos[name] = {"file": f"{name}.mp4", "poster": f"{name}.poster.png", "caption": caption, "fps": fps,
-                             "size": [int(frames.shape[2]), int(frames.shape[1])], "claims": list(claims),
-                             "sha256": judging.file_sha(folder / f"{name}.mp4")}
+        self.videos[name] = {
+            "file": f"{name}.mp4",
+            "poster": f"{name}.poster.png",
+            "caption": caption,
+            "fps": fps,
+            "size": [int(frames.shape[2]), int(frames.shape[1])],
+            "claims": list(claims),
+            "sha256": judging.file_sha(folder / f"{name}.mp4"),
+        }
         return folder / f"{name}.mp4"
 
     def judge(self, claim_id: str) -> Record:
@@ -172,8 +198,10 @@ class Book:
             return record
         if claim.status == "draft" or claim.criterion is None:
             what = "a draft" if claim.status == "draft" else "without a criterion"
-            raise MotionLabError(f"Claim '{claim_id}' is {what}, so it cannot be judged.",
-                                 fix=f"Settle its criterion in reproductions/{claim.paper}/claims.yaml before measuring.")
+            raise MotionLabError(
+                f"Claim '{claim_id}' is {what}, so it cannot be judged.",
+                fix=f"Settle its criterion in reproductions/{claim.paper}/claims.yaml before measuring.",
+            )
         word, parts = judging.judge(claim.criterion, self._table)
         record = Record(claim, plain(self._record(claim, word, parts)))
         record["checksum"] = checksum(record)
@@ -195,15 +223,26 @@ class Book:
         Raises:
             MotionLabError: full disk, read-only folder.
         """
-        result = {"notebook": self.notebook, "paper": self.claims.paper, "tier": self.tier, "params": self.params,
-                  "claims": self.records, "figures": list(self.figures.values()), "videos": list(self.videos.values()),
-                  "raw": list(self.raws.values()), "notes": self.notes, "seconds": self._seconds(),
-                  "environment": self.environment}
+        result = {
+            "notebook": self.notebook,
+            "paper": self.claims.paper,
+            "tier": self.tier,
+            "params": self.params,
+            "claims": self.records,
+            "figures": list(self.figures.values()),
+            "videos": list(self.videos.values()),
+            "raw": list(self.raws.values()),
+            "notes": self.notes,
+            "seconds": self._seconds(),
+            "environment": self.environment,
+        }
         return write_atomic(self.out_dir / "result.json", json_text(result))
 
     def _table(self, name: str):
         if name not in self.raws:
-            raise MotionLabError("this run has not written that raw file.", fix=f'Call book.raw("{name}", rows) before judging.')
+            raise MotionLabError(
+                "this run has not written that raw file.", fix=f'Call book.raw("{name}", rows) before judging.'
+            )
         return judging.read_raw(self.out_dir / "raw" / name)
 
     def _seconds(self) -> float:
@@ -211,14 +250,22 @@ class Book:
 
     def _record(self, claim: Claim, word: str, parts: list[dict]) -> dict:
         files = sorted({leaf.raw for leaf in claim.criterion.leaves()})
-        return {"verdict": word, "parts": parts, "tier": self.tier, "notebook": self.notebook, "params": self.params,
-                "criterion_version": claim.version, "claim_sha": claim.sha,
-                "raw": {name: self.raws[name]["sha256"] for name in files},
-                **{key: self.environment[key] for key in ("commit", "dirty", "date", "device", "versions")},
-                "seconds": self._seconds()}
+        return {
+            "verdict": word,
+            "parts": parts,
+            "tier": self.tier,
+            "notebook": self.notebook,
+            "params": self.params,
+            "criterion_version": claim.version,
+            "claim_sha": claim.sha,
+            "raw": {name: self.raws[name]["sha256"] for name in files},
+            **{key: self.environment[key] for key in ("commit", "dirty", "date", "device", "versions")},
+            "seconds": self._seconds(),
+        }
 
 
-# ------------------------------------------------------------------------------------------------------------- what it needs
+# -------------------------------------------------------------------------------------------------------- what it needs
+
 
 def check_name(name: str, pattern: str, what: str) -> None:
     """Refuse names that are no plain file names.
@@ -249,7 +296,9 @@ def plain(value: Any) -> Any:
         return value
     if isinstance(value, os.PathLike):
         return Path(value).as_posix()
-    raise MotionLabError(f"{value!r} ({type(value).__name__}) has no JSON form.", fix="Keep numbers, text, lists and dicts.")
+    raise MotionLabError(
+        f"{value!r} ({type(value).__name__}) has no JSON form.", fix="Keep numbers, text, lists and dicts."
+    )
 
 
 def json_text(data: Any) -> str:
@@ -265,11 +314,24 @@ def csv_text(frame) -> str:
 def environment(root: Path, device: str | None = None) -> dict:
     """Commit, dirty, date (UTC), device and versions of this run."""
     commit = git(root, "rev-parse", "HEAD")
-    changed = git(root, "status", "--porcelain", "--", "lib", "notebooks", ":(glob)reproductions/*/claims.yaml",
-                  ":(glob)reproductions/*/params/**")
+    changed = git(
+        root,
+        "status",
+        "--porcelain",
+        "--",
+        "lib",
+        "notebooks",
+        ":(glob)reproductions/*/claims.yaml",
+        ":(glob)reproductions/*/params/**",
+    )
     now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return {"commit": commit, "dirty": None if commit is None else bool(changed), "date": now,
-            "device": device_name(device), "versions": versions()}
+    return {
+        "commit": commit,
+        "dirty": None if commit is None else bool(changed),
+        "date": now,
+        "device": device_name(device),
+        "versions": versions(),
+    }
 
 
 def git(root: Path, *args: str) -> str | None:
@@ -282,8 +344,13 @@ def git(root: Path, *args: str) -> str | None:
 
 
 def device_name(device: str | None) -> str:
-    """"cpu (x86_64, 2 cores)", or the GPU's name where the run asked for one."""
-    if device and str(device).startswith("cuda") and "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
+    """ "cpu (x86_64, 2 cores)", or the GPU's name where the run asked for one."""
+    if (
+        device
+        and str(device).startswith("cuda")
+        and "torch" in sys.modules
+        and sys.modules["torch"].cuda.is_available()
+    ):
         return f"{device} ({sys.modules['torch'].cuda.get_device_name(device)})"
     return f"{device or 'cpu'} ({platform.machine()}, {os.cpu_count()} cores)"
 
@@ -294,10 +361,16 @@ def versions() -> dict:
         torch = metadata.version("torch")
     except metadata.PackageNotFoundError:
         torch = None
-    return {"python": platform.python_version(), "torch": torch, "numpy": np.__version__, "motionlab": motionlab.__version__}
+    return {
+        "python": platform.python_version(),
+        "torch": torch,
+        "numpy": np.__version__,
+        "motionlab": motionlab.__version__,
+    }
 
 
-# ----------------------------------------------------------------------------------------------------------- pictures, videos
+# ----------------------------------------------------------------------------------------------------- pictures, videos
+
 
 def small_png(fig, limit: int = FIGURE_BYTES) -> bytes:
     """A matplotlib Figure as PNG of at most `limit` bytes: first a palette, then lower resolutions."""
@@ -311,7 +384,7 @@ def small_png(fig, limit: int = FIGURE_BYTES) -> bytes:
         image = Image.open(io.BytesIO(buffer.getvalue())).convert("RGB")
         if len(data := palette_png(image)) <= limit:
             return data
-    while len(data) > limit:                      # a huge figure: halve the pixels until it fits
+    while len(data) > limit:  # a huge figure: halve the pixels until it fits
         image = image.resize((max(1, image.width * 7 // 10), max(1, image.height * 7 // 10)))
         data = palette_png(image)
     return data
@@ -322,7 +395,9 @@ def palette_png(image) -> bytes:
     from PIL import Image
 
     buffer = io.BytesIO()
-    image.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(buffer, format="PNG", optimize=True)
+    image.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(
+        buffer, format="PNG", optimize=True
+    )
     return buffer.getvalue()
 
 
@@ -339,7 +414,7 @@ def png_bytes(frame: np.ndarray) -> bytes:
 
 
 def enlarged(frames: np.ndarray) -> np.ndarray:
-    """Frames (f, h, w, 3) repeated by a whole factor to at least VIDEO_SIDE, with even sides (the last line repeats)."""
+    """Frames (f, h, w, 3) repeated by a whole factor to at least VIDEO_SIDE, then to even sides."""
     factor = max(1, -(-VIDEO_SIDE // min(frames.shape[1:3])))
     frames = frames.repeat(factor, axis=1).repeat(factor, axis=2)
     odd = [(0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)]
@@ -359,7 +434,9 @@ def write_mp4(frames: np.ndarray, path: Path, fps: float) -> None:
     try:
         av.Codec("libx264", "w")
     except ValueError as error:
-        raise MotionLabError("This PyAV has no H.264 encoder (libx264).", fix="Install PyAV from PyPI: pip install av.") from error
+        raise MotionLabError(
+            "This PyAV has no H.264 encoder (libx264).", fix="Install PyAV from PyPI: pip install av."
+        ) from error
     with av.open(str(path), "w", format="mp4", options={"movflags": "faststart"}) as container:
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000), options={"crf": "20"})
         stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
@@ -368,7 +445,8 @@ def write_mp4(frames: np.ndarray, path: Path, fps: float) -> None:
         container.mux(stream.encode())
 
 
-# ---------------------------------------------------------------------------------------------------------------- publishing
+# ----------------------------------------------------------------------------------------------------------- publishing
+
 
 def read_result(run_dir: str | Path) -> dict:
     """The result.json of a finished run.
@@ -380,8 +458,10 @@ def read_result(run_dir: str | Path) -> dict:
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise MotionLabError(f"{shown(run_dir)} holds no finished run: result.json is missing.",
-                             fix="Run the notebook to its end first (its last cell calls book.close()).") from error
+        raise MotionLabError(
+            f"{shown(run_dir)} holds no finished run: result.json is missing.",
+            fix="Run the notebook to its end first (its last cell calls book.close()).",
+        ) from error
     except (ValueError, OSError) as error:
         raise MotionLabError(f"{shown(path)} cannot be read: {error}.", fix="Run the notebook again.") from error
     if not isinstance(result, dict) or not {"paper", "notebook", "tier", "claims"} <= set(result):
@@ -401,14 +481,19 @@ def publish(run_dir: str | Path, root: Path | None = None) -> list[str]:
     root, run_dir = root or repo_root(), Path(run_dir)
     result = read_result(run_dir)
     if result["tier"] == "smoke":
-        raise MotionLabError(f"{shown(run_dir)} is a smoke run, which proves that code runs and is never evidence.",
-                             fix="Publish a run of tier laptop, full or paper.")
+        raise MotionLabError(
+            f"{shown(run_dir)} is a smoke run, which proves that code runs and is never evidence.",
+            fix="Publish a run of tier laptop, full or paper.",
+        )
     paper = result["paper"]
     measured = load_measured(paper, root)
     check_publishable(run_dir, result, measured, root)
     copy_evidence(run_dir, result, root / "reproductions" / paper)
-    new = [claim_id for claim_id, record in result["claims"].items()
-           if record["checksum"] not in [old.get("checksum") for old in measured.get(claim_id, [])]]
+    new = [
+        claim_id
+        for claim_id, record in result["claims"].items()
+        if record["checksum"] not in [old.get("checksum") for old in measured.get(claim_id, [])]
+    ]
     for claim_id in new:
         measured.setdefault(claim_id, []).append(result["claims"][claim_id])
     if new:
@@ -444,11 +529,15 @@ def check_publishable(run_dir: Path, result: dict, measured: dict, root: Path) -
         newest = records[-1]
         touched = sorted(changed & set(newest["raw"]))
         if touched and claim_id not in result["claims"]:
-            raise MotionLabError(f"raw/{touched[0]} also stands behind {claim_id}, which this run did not judge.",
-                                 fix=f"Judge {claim_id} in the notebook, or write to a raw file of another name.")
+            raise MotionLabError(
+                f"raw/{touched[0]} also stands behind {claim_id}, which this run did not judge.",
+                fix=f"Judge {claim_id} in the notebook, or write to a raw file of another name.",
+            )
         if claim_id in result["claims"] and TIERS.index(result["tier"]) < TIERS.index(newest["tier"]):
-            raise MotionLabError(f"{claim_id} is published at tier {newest['tier']}; this run is only {result['tier']}.",
-                                 fix="It appears in the report as your run; publish a run of the higher tier instead.")
+            raise MotionLabError(
+                f"{claim_id} is published at tier {newest['tier']}; this run is only {result['tier']}.",
+                fix="It appears in the report as your run; publish a run of the higher tier instead.",
+            )
 
 
 def sha_or_none(path: Path) -> str | None:
@@ -461,10 +550,15 @@ def copy_evidence(run_dir: Path, result: dict, target: Path) -> None:
     for one in result.get("raw", []):
         copy(run_dir / "raw" / one["file"], target / "raw" / one["file"])
     for name in media_files(result):
-        owner = [path.stem for path in (target / "executed").glob("*.json")
-                 if path.stem != result["notebook"] and name in media_files(json.loads(path.read_text(encoding="utf-8")))]
+        owner = [
+            path.stem
+            for path in (target / "executed").glob("*.json")
+            if path.stem != result["notebook"] and name in media_files(json.loads(path.read_text(encoding="utf-8")))
+        ]
         if owner:
-            raise MotionLabError(f"figures/{name} belongs to notebook {owner[0]}.", fix="Give this figure another name.")
+            raise MotionLabError(
+                f"figures/{name} belongs to notebook {owner[0]}.", fix="Give this figure another name."
+            )
         copy(run_dir / "figures" / name, target / "figures" / name)
     if (run_dir / "executed.ipynb").exists():
         copy(run_dir / "executed.ipynb", target / "executed" / f"{result['notebook']}.ipynb")
@@ -474,8 +568,12 @@ def copy_evidence(run_dir: Path, result: dict, target: Path) -> None:
 
 def media_files(result: dict) -> list[str]:
     """File names of a result's figures, videos and posters."""
-    return [entry[key] for entry in result.get("figures", []) + result.get("videos", []) for key in ("file", "poster")
-            if entry.get(key)]
+    return [
+        entry[key]
+        for entry in result.get("figures", []) + result.get("videos", [])
+        for key in ("file", "poster")
+        if entry.get(key)
+    ]
 
 
 def copy(source: Path, target: Path) -> None:
@@ -485,6 +583,8 @@ def copy(source: Path, target: Path) -> None:
         MotionLabError: the source is missing, or the target cannot be written.
     """
     if not source.exists():
-        raise MotionLabError(f"{shown(source)} is missing, though the run's result names it.", fix="Run the notebook again.")
+        raise MotionLabError(
+            f"{shown(source)} is missing, though the run's result names it.", fix="Run the notebook again."
+        )
     with replacing(target) as draft:
         shutil.copyfile(source, draft)

@@ -4,6 +4,7 @@
 `reproductions/<paper>/measured.yaml` is written by published runs only: a list of records per claim, appended and never
 edited. Both are checked here, so that a slip of the pen is found at the door and not in a table.
 """
+
 from __future__ import annotations
 
 import datetime
@@ -103,11 +104,15 @@ class PaperClaims:
     def __getitem__(self, claim_id: str) -> Claim:
         if claim_id in self.claims:
             return self.claims[claim_id]
-        raise MotionLabError(f"Unknown claim '{claim_id}' in reproductions/{self.paper}/claims.yaml."
-                             f"{nearest(claim_id, self.claims)}", fix=f"Claims there: {', '.join(self.claims)}.")
+        raise MotionLabError(
+            f"Unknown claim '{claim_id}' in reproductions/{self.paper}/claims.yaml."
+            f"{nearest(claim_id, self.claims)}",
+            fix=f"Claims there: {', '.join(self.claims)}.",
+        )
 
 
-# ---------------------------------------------------------------------------------------------------- finding and loading
+# -------------------------------------------------------------------------------------------------- finding and loading
+
 
 def papers(root: Path | None = None) -> list[str]:
     """Names of the folders in reproductions/ that hold a claims.yaml, in reading order."""
@@ -142,8 +147,9 @@ def find_claim(claim_id: str, root: Path | None = None) -> Claim:
     known = {one.id: one for book in load_all(root).values() for one in book.claims.values()}
     if claim_id in known:
         return known[claim_id]
-    raise MotionLabError(f"Unknown claim '{claim_id}'.{nearest(claim_id, known)}",
-                         fix="`motionlab list` shows every claim.")
+    raise MotionLabError(
+        f"Unknown claim '{claim_id}'.{nearest(claim_id, known)}", fix="`motionlab list` shows every claim."
+    )
 
 
 def load_measured(paper: str, root: Path | None = None) -> dict[str, list[dict]]:
@@ -157,11 +163,14 @@ def load_measured(paper: str, root: Path | None = None) -> dict[str, list[dict]]
     if not path.exists():
         return {}
     data = read_yaml(path) or {}
-    good = isinstance(data, dict) and all(isinstance(records, list) and all(isinstance(record, dict) for record in records)
-                                          for records in data.values())
+    good = isinstance(data, dict) and all(
+        isinstance(records, list) and all(isinstance(record, dict) for record in records) for records in data.values()
+    )
     if not good:
-        raise MotionLabError(f"{shown(path, root)} is not a mapping of claim ids to lists of records.",
-                             fix="It is written by published runs only: restore it with git.")
+        raise MotionLabError(
+            f"{shown(path, root)} is not a mapping of claim ids to lists of records.",
+            fix="It is written by published runs only: restore it with git.",
+        )
     return data
 
 
@@ -173,7 +182,8 @@ def heading(readme: Path) -> str | None:
     return found.group(1).strip() if found else None
 
 
-# ------------------------------------------------------------------------------------------------------------------- YAML
+# ----------------------------------------------------------------------------------------------------------------- YAML
+
 
 def read_yaml(path: Path) -> Any:
     """Parse one YAML file, refusing what YAML lets pass: duplicate keys.
@@ -188,8 +198,10 @@ def read_yaml(path: Path) -> Any:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f", line {mark.line + 1}" if mark else ""
-        raise MotionLabError(f"{shown(path)}{place} is not valid YAML: {getattr(error, 'problem', None) or error}.",
-                             fix="Mend that line; text with a colon or a leading special character needs quotes.") from error
+        raise MotionLabError(
+            f"{shown(path)}{place} is not valid YAML: {getattr(error, 'problem', None) or error}.",
+            fix="Mend that line; text with a colon or a leading special character needs quotes.",
+        ) from error
     except UnicodeDecodeError as error:
         raise MotionLabError(f"{shown(path)} is not UTF-8 text.", fix="Save it as UTF-8.") from error
     except OSError as error:
@@ -205,8 +217,9 @@ def _strict_loader():
             seen = set()
             for key_node, _ in node.value:
                 if key_node.value in seen and isinstance(key_node.value, str):
-                    raise yaml.constructor.ConstructorError(None, None, f"'{key_node.value}' stands twice",
-                                                            key_node.start_mark)
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"'{key_node.value}' stands twice", key_node.start_mark
+                    )
                 seen.add(str(key_node.value))
             return super().construct_mapping(node, deep)
 
@@ -224,7 +237,8 @@ def checksum(record: dict) -> str:
     return canonical_sha({key: value for key, value in record.items() if key != "checksum"})
 
 
-# ---------------------------------------------------------------------------------------------------------------- checking
+# ------------------------------------------------------------------------------------------------------------- checking
+
 
 class Place:
     """Where we are in a file; raises with that place in front of the sentence."""
@@ -243,7 +257,9 @@ class Place:
             self.fail(f"{what} is {kind(data)}, where a mapping (key: value) is needed.")
         for key in data:
             if key not in allowed:
-                self.fail(f"unknown key '{key}' in {what}.{nearest(key, allowed)}", fix=f"Known keys: {', '.join(allowed)}.")
+                self.fail(
+                    f"unknown key '{key}' in {what}.{nearest(key, allowed)}", fix=f"Known keys: {', '.join(allowed)}."
+                )
         missing = [key for key in needed if data.get(key) is None]
         if missing:
             self.fail(f"{what} lacks '{missing[0]}'.", fix=f"Needed: {', '.join(needed)}.")
@@ -255,8 +271,10 @@ class Place:
         if value is None and optional:
             return None
         if not isinstance(value, str) or not value.strip():
-            self.fail(f"'{key}' of {what} is {kind(value)} ({value!r}), where text is needed.",
-                      fix=f'Write it in quotes: {key}: "{value}".')
+            self.fail(
+                f"'{key}' of {what} is {kind(value)} ({value!r}), where text is needed.",
+                fix=f'Write it in quotes: {key}: "{value}".',
+            )
         return value
 
     def choice(self, value: Any, options: tuple[str, ...], key: str) -> str:
@@ -268,8 +286,15 @@ class Place:
 
 def kind(value: Any) -> str:
     """A value's type in words."""
-    names = {dict: "a mapping", list: "a list", str: "text", bool: "true/false", int: "a number", float: "a number",
-             type(None): "empty"}
+    names = {
+        dict: "a mapping",
+        list: "a list",
+        str: "text",
+        bool: "true/false",
+        int: "a number",
+        float: "a number",
+        type(None): "empty",
+    }
     return "a date" if isinstance(value, datetime.date) else names.get(type(value), type(value).__name__)
 
 
@@ -293,7 +318,10 @@ def parse_claims(data: Any, paper: str, file: str, title: str | None = None) -> 
     """
     place = Place(file)
     for trail in dates_in(data):
-        place.fail(f"the date at '{trail}' is not quoted, so YAML turns it into an object.", fix='Write "2026-01-31" with quotes.')
+        place.fail(
+            f"the date at '{trail}' is not quoted, so YAML turns it into an object.",
+            fix='Write "2026-01-31" with quotes.',
+        )
     top = place.keys(data, ("title", "version", "history", "claims"), ("version", "history", "claims"), "the file")
     version = check_history(top, place)
     if not isinstance(top["claims"], dict):
@@ -313,13 +341,25 @@ def check_history(top: dict, place: Place) -> int:
         place.keys(entry, ("version", "date", "reason"), ("version", "date", "reason"), "a history entry")
         place.text(entry, "date", "a history entry"), place.text(entry, "reason", "a history entry")
     if [entry["version"] for entry in history] != list(range(1, version + 1)):
-        place.fail(f"'history' must have one entry for each version from 1 to {version}, in order.",
-                   fix="Add {version, date, reason} for the change; every change of a criterion gets its reason.")
+        place.fail(
+            f"'history' must have one entry for each version from 1 to {version}, in order.",
+            fix="Add {version, date, reason} for the change; every change of a criterion gets its reason.",
+        )
     return version
 
 
-CLAIM_KEYS = ("says", "where", "source", "paper_value", "status", "notebook", "differs", "criterion", "not_run",
-              "not_transferable")
+CLAIM_KEYS = (
+    "says",
+    "where",
+    "source",
+    "paper_value",
+    "status",
+    "notebook",
+    "differs",
+    "criterion",
+    "not_run",
+    "not_transferable",
+)
 
 
 def parse_claim(claim_id: str, data: Any, paper: str, version: int, file: str) -> Claim:
@@ -330,24 +370,41 @@ def parse_claim(claim_id: str, data: Any, paper: str, version: int, file: str) -
     """
     place = Place(file, claim_id)
     if not claim_id.startswith(f"{paper}.") or claim_id == f"{paper}.":
-        place.fail(f"its id must start with '{paper}.'", fix=f"Rename it, for example to '{paper}.{claim_id.split('.')[-1]}'.")
+        place.fail(
+            f"its id must start with '{paper}.'", fix=f"Rename it, for example to '{paper}.{claim_id.split('.')[-1]}'."
+        )
     data = place.keys(data, CLAIM_KEYS, ("says", "where", "source", "status"), "the claim")
     criterion = None if data.get("criterion") is None else parse_criterion(data["criterion"], place)
     not_run = parse_not_run(data.get("not_run"), place)
     fixed = data.get("not_transferable")
     if fixed is not None:
-        fixed = place.text(place.keys(fixed, ("reason",), ("reason",), "not_transferable"), "reason", "not_transferable")
+        fixed = place.text(
+            place.keys(fixed, ("reason",), ("reason",), "not_transferable"), "reason", "not_transferable"
+        )
     status = place.choice(data["status"], STATUSES, "status")
     if fixed and criterion:
         place.fail("it has a criterion and is also not transferable.", fix="Keep one of the two.")
     if status == "final" and not (criterion or not_run or fixed):
-        place.fail("it is final, but has neither criterion nor not_run nor not_transferable.",
-                   fix="Add one, or set status: draft.")
-    return Claim(claim_id, paper, version, place.text(data, "says", "the claim"), place.text(data, "where", "the claim"),
-                 place.choice(data["source"], SOURCES, "source"), status, canonical_sha({"id": claim_id, **data}),
-                 place.text(data, "paper_value", "the claim", optional=True),
-                 place.text(data, "notebook", "the claim", optional=True), parse_differs(data.get("differs"), place),
-                 criterion, not_run, fixed)
+        place.fail(
+            "it is final, but has neither criterion nor not_run nor not_transferable.",
+            fix="Add one, or set status: draft.",
+        )
+    return Claim(
+        claim_id,
+        paper,
+        version,
+        place.text(data, "says", "the claim"),
+        place.text(data, "where", "the claim"),
+        place.choice(data["source"], SOURCES, "source"),
+        status,
+        canonical_sha({"id": claim_id, **data}),
+        place.text(data, "paper_value", "the claim", optional=True),
+        place.text(data, "notebook", "the claim", optional=True),
+        parse_differs(data.get("differs"), place),
+        criterion,
+        not_run,
+        fixed,
+    )
 
 
 def parse_not_run(data: Any, place: Place) -> NotRun | None:
@@ -355,7 +412,9 @@ def parse_not_run(data: Any, place: Place) -> NotRun | None:
     if data is None:
         return None
     data = place.keys(data, ("reason", "command", "cost"), ("reason",), "not_run")
-    return NotRun(*(place.text(data, key, "not_run", optional=key != "reason") for key in ("reason", "command", "cost")))
+    return NotRun(
+        *(place.text(data, key, "not_run", optional=key != "reason") for key in ("reason", "command", "cost"))
+    )
 
 
 def parse_differs(data: Any, place: Place) -> tuple[str, ...]:
@@ -388,8 +447,10 @@ def parse_leaf(data: Any, place: Place, what: str) -> Criterion:
     """One interval test."""
     allowed = tuple(one.name for one in fields(Criterion)) + ("all", "any")
     data = place.keys(data, allowed, ("raw", "metric", "arm", "within"), what)
-    texts = {key: place.text(data, key, what, optional=key in ("minus", "against", "why"))
-             for key in ("raw", "metric", "arm", "minus", "against", "why")}
+    texts = {
+        key: place.text(data, key, what, optional=key in ("minus", "against", "why"))
+        for key in ("raw", "metric", "arm", "minus", "against", "why")
+    }
     if not re.fullmatch(r"[\w.-]+\.csv", texts["raw"]):
         place.fail(f"'raw' of {what} is '{texts['raw']}', where the plain name of a .csv file is needed.")
     where = data.get("where") or {}
@@ -404,12 +465,20 @@ def parse_within(value: Any, place: Place, what: str) -> tuple[float | None, flo
     if not isinstance(value, list) or len(value) != 2:
         place.fail(f"'within' of {what} is {value!r}, where two bounds are needed.", fix="Write within: [0.05, null].")
     for bound in value:
-        if isinstance(bound, bool) or not isinstance(bound, (int, float, type(None))) or (bound is not None and not math.isfinite(bound)):
-            place.fail(f"the bound {bound!r} in 'within' of {what} is no number.",
-                       fix="Write 0.001 or 1.0e-3 (YAML reads 1e-3 as text), and null for unbounded.")
+        if (
+            isinstance(bound, bool)
+            or not isinstance(bound, (int, float, type(None)))
+            or (bound is not None and not math.isfinite(bound))
+        ):
+            place.fail(
+                f"the bound {bound!r} in 'within' of {what} is no number.",
+                fix="Write 0.001 or 1.0e-3 (YAML reads 1e-3 as text), and null for unbounded.",
+            )
     low, high = value
     if low is None and high is None:
-        place.fail(f"'within' of {what} is unbounded on both sides, so nothing could fail.", fix="Give at least one bound.")
+        place.fail(
+            f"'within' of {what} is unbounded on both sides, so nothing could fail.", fix="Give at least one bound."
+        )
     if low is not None and high is not None and low > high:
         place.fail(f"'within' of {what} is [{low}, {high}]: the lower bound is above the upper one.", fix="Swap them.")
     return (None if low is None else float(low), None if high is None else float(high))

@@ -4,6 +4,7 @@ The repository root is the folder that holds `reproductions/` and `notebooks/`. 
 the target's own folder and is then moved over the old one in a single step, so that a kill at any moment leaves either
 the old file or the new one.
 """
+
 from __future__ import annotations
 
 import errno
@@ -19,7 +20,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT) if hasattr(errno, "EDQUOT") else (errno.ENOS
 
 
 def repo_root(start: str | Path | None = None) -> Path:
-    """The checkout's root: `MOTIONLAB_ROOT`, else the first match above `start` (default: here), else above the package.
+    """The checkout's root: `MOTIONLAB_ROOT`, else the first match above `start` (default: here) or above the package.
 
     Raises:
         MotionLabError: no folder with `reproductions/` and `notebooks/` is found.
@@ -28,15 +29,19 @@ def repo_root(start: str | Path | None = None) -> Path:
     if override:
         if is_root(Path(override)):
             return Path(override).resolve()
-        raise MotionLabError(f"MOTIONLAB_ROOT is '{override}', which holds no reproductions/ and notebooks/.",
-                             fix="Point it at the checkout's root, or unset it.")
+        raise MotionLabError(
+            f"MOTIONLAB_ROOT is '{override}', which holds no reproductions/ and notebooks/.",
+            fix="Point it at the checkout's root, or unset it.",
+        )
     for origin in (Path(start) if start else Path.cwd(), Path(__file__)):
         here = origin.resolve()
         for folder in (here, *here.parents):
             if is_root(folder):
                 return folder
-    raise MotionLabError(f"No checkout found above {Path(start) if start else Path.cwd()}.",
-                         fix="Run inside the repository, or set MOTIONLAB_ROOT to its root.")
+    raise MotionLabError(
+        f"No checkout found above {Path(start) if start else Path.cwd()}.",
+        fix="Run inside the repository, or set MOTIONLAB_ROOT to its root.",
+    )
 
 
 def is_root(folder: Path) -> bool:
@@ -64,13 +69,19 @@ def explained(path: str | Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in FULL:
-            raise MotionLabError(f"The disk is full: {shown(path)} was not written.",
-                                 fix="Free some space and run again; what was finished before is kept.") from error
+            raise MotionLabError(
+                f"The disk is full: {shown(path)} was not written.",
+                fix="Free some space and run again; what was finished before is kept.",
+            ) from error
         if error.errno in READ_ONLY or isinstance(error, PermissionError):
-            raise MotionLabError(f"{shown(path)} cannot be written: the place is read-only, or the file is open elsewhere.",
-                                 fix="Choose another output folder (out_dir), or make this one writable.") from error
-        raise MotionLabError(f"{shown(path)} cannot be written: {error.strerror or error}.",
-                             fix="Check that the path is a folder you own and that nothing stands in its way.") from error
+            raise MotionLabError(
+                f"{shown(path)} cannot be written: the place is read-only, or the file is open elsewhere.",
+                fix="Choose another output folder (out_dir), or make this one writable.",
+            ) from error
+        raise MotionLabError(
+            f"{shown(path)} cannot be written: {error.strerror or error}.",
+            fix="Check that the path is a folder you own and that nothing stands in its way.",
+        ) from error
 
 
 @contextmanager

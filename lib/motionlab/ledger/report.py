@@ -3,6 +3,7 @@
 The report is one static page with relative links: it opens from disk, needs no network and no script, and is rendered
 again after each notebook in a fraction of a second. It works from the first minute, when nothing is measured yet.
 """
+
 from __future__ import annotations
 
 import html
@@ -20,15 +21,22 @@ from motionlab.ledger.paths import repo_root, write_atomic
 
 BEGIN, END = "<!-- claims:begin -->", "<!-- claims:end -->"
 SIGNS = {"holds": "✔", "fails": "✘", "inconclusive": "≈", "not transferable": "⇸", "not run": "○"}
-SOURCES = {"stated": "stated in the paper", "code": "from the released code", "inferred": "inferred from the paper",
-           "reported": "reported by others", "unverified": "unverified", "measured": "our own expectation, not the paper's"}
+SOURCES = {
+    "stated": "stated in the paper",
+    "code": "from the released code",
+    "inferred": "inferred from the paper",
+    "reported": "reported by others",
+    "unverified": "unverified",
+    "measured": "our own expectation, not the paper's",
+}
 
 
-# -------------------------------------------------------------------------------------------------------- where a claim stands
+# ------------------------------------------------------------------------------------------------- where a claim stands
+
 
 @dataclass(frozen=True)
 class Standing:
-    """A claim with its verdict now, the published record behind it (or None), and the reason where there is no record."""
+    """A claim with its verdict now, the published record behind it or the reason why there is none, and `yours`."""
 
     claim: Claim
     verdict: str
@@ -39,7 +47,7 @@ class Standing:
 
 @dataclass(frozen=True)
 class Chapter:
-    """One paper: its claims in the order written, and what the shown notebook runs left, {notebook: (result, folder)}."""
+    """One paper: its claims in the order written, and its notebook runs as {notebook: (result, figures folder)}."""
 
     claims: PaperClaims
     standings: tuple[Standing, ...]
@@ -107,13 +115,16 @@ def chapter(claims: PaperClaims, root: Path, yours: dict[str, tuple[dict, Path]]
     own = {claim_id: record for result, _ in mine.values() for claim_id, record in result["claims"].items()}
     standings = tuple(standing(one, measured.get(one.id, []), own.get(one.id)) for one in claims.claims.values())
     folder = root / "reproductions" / claims.paper
-    published = {path.stem: (result, folder / "figures") for path in sorted((folder / "executed").glob("*.json"))
-                 if (result := read_json(path))}
+    published = {
+        path.stem: (result, folder / "figures")
+        for path in sorted((folder / "executed").glob("*.json"))
+        if (result := read_json(path))
+    }
     return Chapter(claims, standings, published, mine)
 
 
 def newest_runs(runs_dir: Path) -> dict[str, tuple[dict, Path]]:
-    """The reader's newest finished run of each notebook, {notebook: (result, its figures folder)}; never a smoke run."""
+    """The reader's newest finished run of each notebook, {notebook: (result, figures folder)}; never a smoke run."""
     found: dict[str, tuple[dict, Path]] = {}
     for path in sorted(runs_dir.glob("*/*/result.json"), key=lambda path: path.stat().st_mtime):
         result = read_json(path)
@@ -136,12 +147,13 @@ def counted(counts: Counter) -> list[tuple[str, int]]:
     return [(word, counts[word]) for word in judging.VERDICTS if counts[word]]
 
 
-# ------------------------------------------------------------------------------------------------------------- README's table
+# ------------------------------------------------------------------------------------------------------- README's table
+
 
 def render_readme_table(root: str | Path | None = None) -> str:
     """The Markdown between the README's markers: a line of counts, then a table per paper.
 
-    A comment at its end carries a digest of all claims and records, so that any change of the data asks for a new table.
+    A comment at its end carries a digest of all claims and records, so that a change of the data asks for a new table.
 
     Raises:
         MotionLabError: malformed claims or records.
@@ -156,18 +168,30 @@ def render_readme_table(root: str | Path | None = None) -> str:
 
 def data_digest(root: Path) -> str:
     """Sixteen hex digits of everything that claims.yaml and measured.yaml say."""
-    data = {paper: [claims.version, [one.sha for one in claims.claims.values()],
-                    {claim_id: [record.get("checksum") for record in records]
-                     for claim_id, records in load_measured(paper, root).items()}]
-            for paper, claims in load_all(root).items()}
+    data = {
+        paper: [
+            claims.version,
+            [one.sha for one in claims.claims.values()],
+            {
+                claim_id: [record.get("checksum") for record in records]
+                for claim_id, records in load_measured(paper, root).items()
+            },
+        ]
+        for paper, claims in load_all(root).items()
+    }
     return canonical_sha(data)[:16]
 
 
 def markdown_chapter(one: Chapter) -> str:
     """One paper as a foldable table; open where something is judged."""
     counts = ", ".join(f"{count} {word}" for word, count in counted(one.counts))
-    head = [f"<details{' open' if one.judged else ''}>", f"<summary><b>{html.escape(one.claims.title)}</b>: {counts}</summary>", "",
-            "| claim | says | paper | ours | verdict |", "|---|---|---|---|---|"]
+    head = [
+        f"<details{' open' if one.judged else ''}>",
+        f"<summary><b>{html.escape(one.claims.title)}</b>: {counts}</summary>",
+        "",
+        "| claim | says | paper | ours | verdict |",
+        "|---|---|---|---|---|",
+    ]
     return "\n".join([*head, *(markdown_row(row) for row in one.standings), "", "</details>"])
 
 
@@ -178,7 +202,13 @@ def markdown_row(row: Standing) -> str:
         ours += f"<br>tier {row.record['tier']}"
     else:
         ours = f"{row.reason}"
-    cells = [row.claim.id, row.claim.says, row.claim.paper_value or "no number", ours, f"**{SIGNS[row.verdict]} {row.verdict}**"]
+    cells = [
+        row.claim.id,
+        row.claim.says,
+        row.claim.paper_value or "no number",
+        ours,
+        f"**{SIGNS[row.verdict]} {row.verdict}**",
+    ]
     return "| " + " | ".join(re.sub(r"\s+", " ", cell).replace("|", "\\|") for cell in cells) + " |"
 
 
@@ -195,7 +225,9 @@ def readme_with_table(text: str, root: Path) -> str:
         MotionLabError: the markers are missing.
     """
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise MotionLabError("README.md has no place for the claims table.", fix=f"Put the lines {BEGIN} and {END} where it belongs.")
+        raise MotionLabError(
+            "README.md has no place for the claims table.", fix=f"Put the lines {BEGIN} and {END} where it belongs."
+        )
     before, rest = text.split(BEGIN)
     return f"{before}{BEGIN}\n{render_readme_table(root)}\n{END}{rest.split(END)[1]}"
 
@@ -217,7 +249,8 @@ def update_readme(root: str | Path | None = None) -> bool:
     return new != old
 
 
-# ---------------------------------------------------------------------------------------------------------------- the report
+# ----------------------------------------------------------------------------------------------------------- the report
+
 
 def render_report(root: str | Path | None = None, runs_dir: str | Path | None = None) -> Path:
     """Render reproductions/report/index.html in one step; return its path.
@@ -242,7 +275,8 @@ def esc(text) -> str:
 
 def badge(word: str, prefix: str = "") -> str:
     """A verdict as a badge: a word and a sign, never colour alone."""
-    return f'<span class="badge {word.replace(" ", "-")}"><span aria-hidden="true">{SIGNS[word]}</span> {prefix}{word}</span>'
+    sign = f'<span aria-hidden="true">{SIGNS[word]}</span>'
+    return f'<span class="badge {word.replace(" ", "-")}">{sign} {prefix}{word}</span>'
 
 
 def seconds_text(seconds: float | None) -> str:
@@ -266,20 +300,27 @@ class Page:
         style = Path(__file__).with_name("report_style.css").read_text(encoding="utf-8")
         nav = "".join(f'<a href="#{one.paper}">{esc(one.claims.title)}</a>' for one in all_chapters)
         body = "".join(self.chapter(one) for one in all_chapters) or "<p>No claims yet.</p>"
-        return ("<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
-                "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
-                "<title>motionlab: claims and verdicts</title>\n<link rel=\"icon\" href=\"data:,\">\n"
-                f"<style>\n{style}</style>\n</head>\n<body>\n<header>\n<h1>What holds?</h1>\n{self.lead(total)}"
-                f"<nav aria-label=\"Papers\">{nav}</nav>\n</header>\n<main>\n{body}\n</main>\n{FOOTER}\n</body>\n</html>\n")
+        return (
+            '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+            '<title>motionlab: claims and verdicts</title>\n<link rel="icon" href="data:,">\n'
+            f"<style>\n{style}</style>\n</head>\n<body>\n<header>\n<h1>What holds?</h1>\n{self.lead(total)}"
+            f'<nav aria-label="Papers">{nav}</nav>\n</header>\n<main>\n{body}\n</main>\n{FOOTER}\n</body>\n</html>\n'
+        )
 
     def lead(self, total: Counter) -> str:
         """The counts, and one sentence on how to read them."""
         chips = "".join(f'<li>{badge(word, f"{count} ")}</li>' for word, count in counted(total))
-        note = "" if any(total[word] for word in judging.VERDICTS[:3]) else \
-            '<p class="empty">Nothing is published yet. Run <code>make reproduce</code>; verdicts appear here as notebooks finish.</p>'
-        return (f"<p>{sum(total.values())} claims that papers make about motion in video diffusion, and what we measured. "
-                f"Each verdict is computed from raw numbers and a criterion chosen beforehand.</p>\n"
-                f"<ul class=\"counts\">{chips}</ul>\n{note}")
+        note = (
+            ""
+            if any(total[word] for word in judging.VERDICTS[:3])
+            else '<p class="empty">Nothing is published yet. Run <code>make reproduce</code>: verdicts appear here.</p>'
+        )
+        return (
+            f"<p>{sum(total.values())} claims that papers make about motion in video diffusion, and what we measured. "
+            f"Each verdict is computed from raw numbers and a criterion chosen beforehand.</p>\n"
+            f'<ul class="counts">{chips}</ul>\n{note}'
+        )
 
     def chapter(self, one: Chapter) -> str:
         """One paper: judged claims as cards, pictures, then the rest folded."""
@@ -288,10 +329,12 @@ class Page:
         chips = " ".join(badge(word, f"{count} ") for word, count in counted(one.counts))
         cards = "".join(self.card(row) for row in shown)
         runs = {name: (*run, True) for name, run in one.your_runs.items()}
-        runs |= {name: (*run, False) for name, run in one.runs.items()}         # published pictures come before the reader's
+        runs |= {name: (*run, False) for name, run in one.runs.items()}  # published pictures come before the reader's
         media = "".join(self.gallery(name, *run) for name, run in sorted(runs.items()))
-        return (f'<section id="{one.paper}">\n<h2>{esc(one.claims.title)}</h2>\n<p class="chips">{chips}</p>\n'
-                f"{cards}{media}{self.rest(rest, bool(shown))}</section>\n")
+        return (
+            f'<section id="{one.paper}">\n<h2>{esc(one.claims.title)}</h2>\n<p class="chips">{chips}</p>\n'
+            f"{cards}{media}{self.rest(rest, bool(shown))}</section>\n"
+        )
 
     def card(self, row: Standing) -> str:
         """A judged claim: verdict, sentence, numbers, the reader's run, and what stands behind it."""
@@ -299,25 +342,33 @@ class Page:
         head = badge(row.verdict) if row.record or not row.yours else badge(row.yours["verdict"], "your run: ")
         ours = "".join(self.part(part, len(parts) > 1) for part in parts) or f"<p>{esc(row.reason)}</p>"
         differs = "".join(f"<li>{esc(line)}</li>" for line in claim.differs)
-        differs = f'<div class="differs"><h4>What differs from the paper</h4><ul>{differs}</ul></div>' if differs else ""
-        return (f'<article id="{claim.id}" class="card {row.verdict.replace(" ", "-")}">\n'
-                f'<h3>{head} <a href="#{claim.id}">{claim.id}</a></h3>\n<p class="says">{esc(claim.says)}</p>\n'
-                f'<div class="columns"><div><h4>The paper</h4><p>{esc(claim.paper_value or "gives no number")}</p>'
-                f'<p class="quiet">{esc(claim.where)}; {SOURCES[claim.source]}</p></div>\n'
-                f"<div><h4>Ours{self.tier(row.record)}</h4>{ours}</div>\n{self.yours(row)}</div>\n"
-                f"{differs}{self.behind(row)}</article>\n")
+        differs = (
+            f'<div class="differs"><h4>What differs from the paper</h4><ul>{differs}</ul></div>' if differs else ""
+        )
+        return (
+            f'<article id="{claim.id}" class="card {row.verdict.replace(" ", "-")}">\n'
+            f'<h3>{head} <a href="#{claim.id}">{claim.id}</a></h3>\n<p class="says">{esc(claim.says)}</p>\n'
+            f'<div class="columns"><div><h4>The paper</h4><p>{esc(claim.paper_value or "gives no number")}</p>'
+            f'<p class="quiet">{esc(claim.where)}; {SOURCES[claim.source]}</p></div>\n'
+            f"<div><h4>Ours{self.tier(row.record)}</h4>{ours}</div>\n{self.yours(row)}</div>\n"
+            f"{differs}{self.behind(row)}</article>\n"
+        )
 
     def tier(self, record: dict | None) -> str:
         return f' <span class="quiet">tier {esc(record["tier"])}</span>' if record else ""
 
     def part(self, part: dict, named: bool) -> str:
         """One test: its numbers and a drawing of the interval against what was wanted."""
-        name = f'<p class="quiet">{badge(part["verdict"])} {esc(judging.name_of(part))}</p>' if named else ""
+        word = f'{badge(part["verdict"])} ' if named else ""
+        name = f'<p class="quiet">{word}{esc(judging.name_of(part))}</p>'
         undefined = f", {part['n_undefined']} undefined" if part["n_undefined"] else ""
         reason = f'<p class="quiet">{esc(part["reason"])}</p>' if part.get("reason") else ""
-        return (f'<div class="part">{name}<p><strong>{esc(judging.measured_text(part))}</strong> '
-                f'<span class="quiet">wanted {esc(judging.wanted(part["within"]))}; n = {part["n"]}{undefined}</span></p>'
-                f"{interval_svg(part)}{reason}</div>")
+        return (
+            f'<div class="part">{name}<p><strong>{esc(judging.measured_text(part))}</strong> '
+            f'<span class="quiet">wanted {esc(judging.wanted(part["within"]))}; '
+            f'<span class="whole">n = {part["n"]}{undefined}</span></span></p>'
+            f"{interval_svg(part)}{reason}</div>"
+        )
 
     def yours(self, row: Standing) -> str:
         """The reader's own run beside the committed one."""
@@ -326,24 +377,36 @@ class Page:
         record = row.yours
         stale = "" if record.get("claim_sha") == row.claim.sha else "<p>The claim changed since this run.</p>"
         same = row.record is not None and record.get("checksum") == row.record.get("checksum")
-        parts = "<p>This is the published run.</p>" if same else "".join(self.part(part, len(record["parts"]) > 1) for part in record["parts"])
-        return (f'<div class="yours"><h4>Your run{self.tier(record)}</h4><p>{badge(record["verdict"])} '
-                f'<span class="quiet">{esc(record["date"])}</span></p>{stale}{parts}</div>\n')
+        parts = (
+            "<p>This is the published run.</p>"
+            if same
+            else "".join(self.part(part, len(record["parts"]) > 1) for part in record["parts"])
+        )
+        return (
+            f'<div class="yours"><h4>Your run{self.tier(record)}</h4><p>{badge(record["verdict"])} '
+            f'<span class="quiet">{esc(record["date"][:10])}</span></p>{stale}{parts}</div>\n'
+        )
 
     def behind(self, row: Standing) -> str:
         """Criterion, cost and provenance of the record shown, folded."""
         record = row.record or row.yours
         whys = list(dict.fromkeys(one.why for one in self.criteria(row.claim.criterion) if one.why))
         seeds = sorted({seed for part in record["parts"] for seed in part.get("by_seed", {})})
-        facts = {"Criterion": f"version {record['criterion_version']}" + "".join(f"; {why}" for why in whys),
-                 "Cost": seconds_text(record.get("seconds")), "Notebook": record["notebook"],
-                 "Seeds": ", ".join(seeds), "Parameters": ", ".join(f"{key} = {value}" for key, value in record["params"].items()),
-                 "Commit": f"{record['commit'] or 'unknown'}" + (" with uncommitted changes" if record.get("dirty") else ""),
-                 "Device": record["device"], "Date": record["date"],
-                 "Versions": ", ".join(f"{key} {value}" for key, value in record["versions"].items() if value),
-                 "Raw data": ", ".join(f"{name} (sha256 {sha[:12]})" for name, sha in record["raw"].items())}
+        facts = {
+            "Criterion": f"version {record['criterion_version']}" + "".join(f"; {why}" for why in whys),
+            "Cost": seconds_text(record.get("seconds")),
+            "Notebook": record["notebook"],
+            "Seeds": ", ".join(seeds),
+            "Parameters": ", ".join(f"{key} = {value}" for key, value in record["params"].items()),
+            "Commit": f"{record['commit'] or 'unknown'}" + (" with uncommitted changes" if record.get("dirty") else ""),
+            "Device": record["device"],
+            "Date": record["date"],
+            "Versions": ", ".join(f"{key} {value}" for key, value in record["versions"].items() if value),
+            "Raw data": ", ".join(f"{name} (sha256 {sha[:12]})" for name, sha in record["raw"].items()),
+        }
         rows = "".join(f"<dt>{key}</dt><dd>{esc(value)}</dd>" for key, value in facts.items() if value)
-        summary = f"{seconds_text(record.get('seconds'))} on {esc(record['device'])}, commit {esc((record['commit'] or 'unknown')[:7])}"
+        commit = (record["commit"] or "unknown")[:7]
+        summary = f"{seconds_text(record.get('seconds'))} on {esc(record['device'])}, commit {esc(commit)}"
         return f'<details class="behind"><summary>Why this verdict: {summary}</summary><dl>{rows}</dl></details>\n'
 
     def criteria(self, criterion) -> list:
@@ -352,24 +415,30 @@ class Page:
 
     def gallery(self, notebook: str, result: dict, folder: Path, own: bool) -> str:
         """Figures and videos of one notebook run."""
-        items = [self.figure(one, folder) for one in result.get("figures", [])] + \
-                [self.video(one, folder) for one in result.get("videos", [])]
+        items = [self.figure(one, folder) for one in result.get("figures", [])] + [
+            self.video(one, folder) for one in result.get("videos", [])
+        ]
         items = [item for item in items if item]
         if not items:
             return ""
         whose = "your run, " if own else ""
         executed = folder.parent / ("executed.ipynb" if own else f"executed/{notebook}.ipynb")
         link = f' <a href="{self.link(executed)}">executed notebook</a>' if executed.exists() else ""
-        return (f'<div class="gallery"><h3>{esc(notebook)} <span class="quiet">{whose}tier {esc(result["tier"])}, '
-                f'{seconds_text(result.get("seconds"))}{link}</span></h3>{"".join(items)}</div>\n')
+        return (
+            f'<div class="gallery"><h3>{esc(notebook)} <span class="quiet">{whose}tier {esc(result["tier"])}, '
+            f'{seconds_text(result.get("seconds"))}{link}</span></h3>{"".join(items)}</div>\n'
+        )
 
     def figure(self, one: dict, folder: Path) -> str:
         """A picture with its caption; nothing when the file is gone."""
         path = folder / one["file"]
         if not path.exists():
             return ""
-        return (f'<figure><a href="{self.link(path)}"><img src="{self.link(path)}" alt="{html.escape(one.get("alt", ""))}"></a>'
-                f"{self.caption(one)}</figure>\n")
+        return (
+            f'<figure><a href="{self.link(path)}"><img src="{self.link(path)}" '
+            f'alt="{html.escape(one.get("alt", ""))}"></a>'
+            f"{self.caption(one)}</figure>\n"
+        )
 
     def video(self, one: dict, folder: Path) -> str:
         """A short clip with controls and a poster; nothing when the file is gone."""
@@ -378,11 +447,16 @@ class Page:
             return ""
         drawn = f' poster="{self.link(poster)}"' if poster.is_file() else ""
         width, height = one.get("size", (320, 320))
-        return (f'<figure><video controls loop muted playsinline preload="metadata" width="{int(width)}" height="{int(height)}"{drawn} '
-                f'src="{self.link(path)}"></video>{self.caption(one)}</figure>\n')
+        return (
+            f'<figure><video controls loop muted playsinline preload="metadata" '
+            f'width="{int(width)}" height="{int(height)}"{drawn} '
+            f'src="{self.link(path)}"></video>{self.caption(one)}</figure>\n'
+        )
 
     def caption(self, one: dict) -> str:
-        links = " ".join(f'<a href="#{html.escape(claim_id)}">{html.escape(claim_id)}</a>' for claim_id in one.get("claims", []))
+        links = " ".join(
+            f'<a href="#{html.escape(claim_id)}">{html.escape(claim_id)}</a>' for claim_id in one.get("claims", [])
+        )
         text = f"{esc(one.get('caption', ''))} {links}".strip()
         return f"<figcaption>{text}</figcaption>" if text else ""
 
@@ -396,12 +470,20 @@ class Page:
         """The claims without a measurement, as a table that scrolls in its own box."""
         if not rows:
             return ""
-        body = "".join(f'<tr id="{row.claim.id}"><td>{badge(row.verdict)}</td><th scope="row">{row.claim.id}</th><td>{esc(row.claim.says)}'
-                       f'<div class="quiet">{esc(row.claim.where)}</div></td><td>{esc(row.claim.paper_value or "no number")}</td>'
-                       f"<td>{self.reason(row)}</td></tr>\n" for row in rows)
-        return (f'<details class="rest"{"" if folded else " open"}><summary>{len(rows)} claims without a measurement, with the reason</summary>'
-                f'<div class="scroll" tabindex="0" role="region" aria-label="Claims without a measurement"><table><thead><tr><th>verdict</th><th>claim</th>'
-                f"<th>says</th><th>paper</th><th>why, and what it takes</th></tr></thead><tbody>\n{body}</tbody></table></div></details>\n")
+        body = "".join(
+            f'<tr id="{row.claim.id}"><td>{badge(row.verdict)}</td><th scope="row">{row.claim.id}</th>'
+            f"<td>{esc(row.claim.says)}"
+            f'<div class="quiet">{esc(row.claim.where)}</div></td><td>{esc(row.claim.paper_value or "no number")}</td>'
+            f"<td>{self.reason(row)}</td></tr>\n"
+            for row in rows
+        )
+        return (
+            f'<details class="rest"{"" if folded else " open"}><summary>{len(rows)} claims without a measurement, '
+            'with the reason</summary><div class="scroll" tabindex="0" role="region" '
+            'aria-label="Claims without a measurement"><table><thead><tr><th>verdict</th><th>claim</th><th>says</th>'
+            "<th>paper</th><th>why, and what it takes</th></tr></thead>"
+            f"<tbody>\n{body}</tbody></table></div></details>\n"
+        )
 
     def reason(self, row: Standing) -> str:
         """Why a claim has no measurement, with command and cost."""
@@ -410,9 +492,11 @@ class Page:
         return f"{esc(row.reason)}{cost}" + (f"<div><code>{esc(command)}</code></div>" if command else "")
 
 
-FOOTER = ("<footer><p>Five words, no others: holds (the 95 % interval lies inside what was wanted), fails (it lies outside), "
-          "inconclusive (neither), not transferable, not run. Intervals: percentile bootstrap over items. "
-          "<code>motionlab verify</code> recomputes every verdict from the raw data.</p></footer>")
+FOOTER = (
+    "<footer><p>Five words, no others: holds (the 95 % interval lies inside what was wanted), fails (it lies outside), "
+    "inconclusive (neither), not transferable, not run. Intervals: percentile bootstrap over items. "
+    "<code>motionlab verify</code> recomputes every verdict from the raw data.</p></footer>"
+)
 
 
 def interval_svg(part: dict) -> str:
@@ -432,7 +516,9 @@ def interval_svg(part: dict) -> str:
     start, stop = x(part["within"][0], 0), x(part["within"][1], 300)
     zero = f'<line class="zero" x1="{x(0.0, 0)}" x2="{x(0.0, 0)}" y1="2" y2="26"/>' if left < 0 < right else ""
     label = html.escape(f"interval {judging.measured_text(part)}, wanted {judging.wanted(part['within'])}")
-    return (f'<svg class="interval" viewBox="0 0 300 28" role="img" aria-label="{label}">'
-            f'<rect class="wanted" x="{start}" y="4" width="{max(stop - start, 1.5):.1f}" height="20"/>{zero}'
-            f'<line class="bar" x1="{x(low, 0)}" x2="{max(x(high, 0), x(low, 0) + 1)}" y1="14" y2="14"/>'
-            f'<circle class="dot" cx="{x(part["estimate"], 0)}" cy="14" r="4.5"/></svg>')
+    return (
+        f'<svg class="interval" viewBox="0 0 300 28" role="img" aria-label="{label}">'
+        f'<rect class="wanted" x="{start}" y="4" width="{max(stop - start, 1.5):.1f}" height="20"/>{zero}'
+        f'<line class="bar" x1="{x(low, 0)}" x2="{max(x(high, 0), x(low, 0) + 1)}" y1="14" y2="14"/>'
+        f'<circle class="dot" cx="{x(part["estimate"], 0)}" cy="14" r="4.5"/></svg>'
+    )

@@ -1,11 +1,12 @@
 """From raw per-item numbers to one of five words, by pure functions of arrays and a criterion.
 
-A single test gives a percentile bootstrap interval (95 %, 10 000 resamples over items, `numpy.random.default_rng(0)`) and
-compares it with `within`: inside holds, disjoint fails, anything else is inconclusive. Values of several seeds of an item
-are averaged first; with two seeds or more, `holds` also asks that every seed's own estimate lies within. Rows whose metric
-is not a finite number are dropped and counted; when more than half are, or fewer than two items remain, the test is
-inconclusive.
+A single test gives a percentile bootstrap interval (95 %, 10 000 resamples over items, `numpy.random.default_rng(0)`)
+and compares it with `within`: inside holds, disjoint fails, anything else is inconclusive. Values of several seeds of
+an item are averaged first; with two seeds or more, `holds` also asks that every seed's own estimate lies within. Rows
+whose metric is not a finite number are dropped and counted; when more than half are, or fewer than two items remain,
+the test is inconclusive.
 """
+
 from __future__ import annotations
 
 import csv
@@ -21,18 +22,21 @@ from motionlab.ledger.paths import shown
 
 VERDICTS = ("holds", "fails", "inconclusive", "not transferable", "not run")
 RESAMPLES, LEVEL = 10_000, 0.95
-CHUNK = 1_000_000                       # resampled values held at once: 16 MB
-Table = dict[str, np.ndarray]           # column -> array of text, all of one length
+CHUNK = 1_000_000  # resampled values held at once: 16 MB
+Table = dict[str, np.ndarray]  # column -> array of text, all of one length
 
 
-# --------------------------------------------------------------------------------------------------------------- intervals
+# ------------------------------------------------------------------------------------------------------------ intervals
+
 
 def estimate(values: np.ndarray, statistic: str = "mean") -> float:
     """The statistic of values (n,): "mean", "median", or "share_true" (the mean of 0/1 values)."""
     return float(np.median(values) if statistic == "median" else np.mean(values))
 
 
-def bootstrap_interval(values: np.ndarray, statistic: str = "mean", resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float]:
+def bootstrap_interval(
+    values: np.ndarray, statistic: str = "mean", resamples: int = RESAMPLES, seed: int = 0
+) -> tuple[float, float]:
     """95 % percentile bootstrap interval (low, high) of a statistic over items.
 
     Args:
@@ -53,7 +57,7 @@ def resample(values: np.ndarray, statistic: str, rng: np.random.Generator, rows:
 
 
 def compare(interval: tuple[float, float], within: tuple[float | None, float | None]) -> str:
-    """"holds" when the interval lies inside the bounds (None: unbounded), "fails" when disjoint, else "inconclusive"."""
+    """An interval inside the bounds (None: unbounded) holds, a disjoint one fails, any other is inconclusive."""
     low, high = bounds(within)
     if low <= interval[0] and interval[1] <= high:
         return "holds"
@@ -66,14 +70,15 @@ def bounds(within: tuple[float | None, float | None]) -> tuple[float, float]:
 
 
 def combine(how: str, verdicts: list[str]) -> str:
-    """One verdict of several: "all" holds if all hold and fails if any fails; "any" the other way round; else inconclusive."""
+    """One of several: "all" holds if all hold and fails if any fails; "any" is its mirror; or inconclusive."""
     wins, loses = ("holds", "fails") if how == "any" else ("fails", "holds")
     if wins in verdicts:
         return wins
     return loses if all(verdict == loses for verdict in verdicts) else "inconclusive"
 
 
-# ----------------------------------------------------------------------------------------------------------------- raw data
+# ------------------------------------------------------------------------------------------------------------- raw data
+
 
 def read_raw(path: str | Path) -> Table:
     """Read a raw CSV: {column: array of text}. Needs the columns item, arm and seed, and full rows.
@@ -86,16 +91,23 @@ def read_raw(path: str | Path) -> Table:
         with open(path, newline="", encoding="utf-8") as file:
             header, *rows = list(csv.reader(file)) or [[]]
     except FileNotFoundError as error:
-        raise MotionLabError(f"The raw file {shown(path)} is missing.", fix="Run its notebook, or restore it with git.") from error
+        raise MotionLabError(
+            f"The raw file {shown(path)} is missing.", fix="Run its notebook, or restore it with git."
+        ) from error
     except (UnicodeDecodeError, csv.Error, OSError) as error:
         raise MotionLabError(f"The raw file {shown(path)} is no readable CSV: {error}.") from error
     missing = [column for column in ("item", "arm", "seed") if column not in header]
     if missing:
-        raise MotionLabError(f"{shown(path)} lacks the column '{missing[0]}'.", fix="A raw CSV has the columns item, arm, seed and its metrics.")
+        raise MotionLabError(
+            f"{shown(path)} lacks the column '{missing[0]}'.",
+            fix="A raw CSV has the columns item, arm, seed and its metrics.",
+        )
     ragged = [number for number, row in enumerate(rows, start=2) if len(row) != len(header)]
     if ragged or not rows:
         what = f"line {ragged[0]} has another number of cells than the header" if ragged else "there are no rows"
-        raise MotionLabError(f"{shown(path)}: {what}.", fix="Raw files are written by book.raw(); restore it with git or run again.")
+        raise MotionLabError(
+            f"{shown(path)}: {what}.", fix="Raw files are written by book.raw(); restore it with git or run again."
+        )
     return dict(zip(header, np.array(rows, dtype=str).T))
 
 
@@ -128,7 +140,9 @@ def known(name: str, options, kind: str) -> str:
     options = [str(option) for option in options]
     if name in options:
         return name
-    raise MotionLabError(f"The raw data has no {kind} '{name}'.{nearest(name, options)}", fix=f"It has: {', '.join(sorted(options))}.")
+    raise MotionLabError(
+        f"The raw data has no {kind} '{name}'.{nearest(name, options)}", fix=f"It has: {', '.join(sorted(options))}."
+    )
 
 
 def rows_of(table: Table, arm: str, where: dict) -> np.ndarray:
@@ -143,7 +157,9 @@ def rows_of(table: Table, arm: str, where: dict) -> np.ndarray:
         cells = table[known(column, table, "column")]
         chosen &= np.array([any(same(cell, one) for one in wanted) for cell in cells])
     if not chosen.any():
-        raise MotionLabError(f"No row of arm '{arm}' passes the filter {where}.", fix="Mend `where` in the criterion, or the raw data.")
+        raise MotionLabError(
+            f"No row of arm '{arm}' passes the filter {where}.", fix="Mend `where` in the criterion, or the raw data."
+        )
     return np.flatnonzero(chosen)
 
 
@@ -157,7 +173,8 @@ def same(cell: str, value) -> bool:
     return cell == str(value)
 
 
-# ------------------------------------------------------------------------------------------------------------------ verdicts
+# ------------------------------------------------------------------------------------------------------------- verdicts
+
 
 def arm_values(table: Table, arm: str, criterion: Criterion) -> dict[tuple[str, str], float]:
     """{(item, seed): value} of one arm: metric, minus the `against` column where asked; as 0/1 for share_true.
@@ -173,8 +190,10 @@ def arm_values(table: Table, arm: str, criterion: Criterion) -> dict[tuple[str, 
     found = dict(zip(keys, values.tolist()))
     if len(found) < len(keys):
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise MotionLabError(f"Arm '{arm}' has more than one row for item '{twice[0]}', seed {twice[1]}.",
-                             fix="Add `where: {column: value}` to the criterion, so that one row per item and seed is left.")
+        raise MotionLabError(
+            f"Arm '{arm}' has more than one row for item '{twice[0]}', seed {twice[1]}.",
+            fix="Add `where: {column: value}` to the criterion, so that one row per item and seed is left.",
+        )
     return found
 
 
@@ -196,15 +215,17 @@ def per_item(table: Table, criterion: Criterion) -> tuple[np.ndarray, list[str]]
         other = arm_values(table, criterion.minus, criterion)
         only = {seed for _, seed in other}
         single = only.pop() if len(only) == 1 else None
-        values = {(item, seed): value - other.get((item, seed if single is None else single), np.nan)
-                  for (item, seed), value in values.items()}
+        values = {
+            (item, seed): value - other.get((item, seed if single is None else single), np.nan)
+            for (item, seed), value in values.items()
+        }
     items, seeds = (sorted({key[axis] for key in values}) for axis in (0, 1))
-    grid = [[values.get((item, seed), np.inf) for seed in seeds] for item in items]   # inf: there is no such row
+    grid = [[values.get((item, seed), np.inf) for seed in seeds] for item in items]  # inf: there is no such row
     return np.array(grid), seeds
 
 
 def judge_values(grid: np.ndarray, criterion: Criterion) -> dict:
-    """Judge values (items, seeds): estimate, ci95, n, n_undefined, estimate of each seed, verdict and, if any, its reason.
+    """Judge values (items, seeds): estimate, ci95, n, n_undefined, each seed's estimate, verdict and its reason.
 
     NaN is an undefined value; +inf marks an (item, seed) that was never run.
     """
@@ -212,12 +233,16 @@ def judge_values(grid: np.ndarray, criterion: Criterion) -> dict:
     grid = np.where(np.isinf(grid), np.nan, grid)
     defined = grid[~np.isnan(grid).all(axis=1)]
     items = np.nanmean(defined, axis=1) if len(defined) else np.empty(0)
-    by_seed = [estimate(column[~np.isnan(column)], criterion.statistic) if (~np.isnan(column)).any() else None
-               for column in grid.T]
+    by_seed = [
+        estimate(column[~np.isnan(column)], criterion.statistic) if (~np.isnan(column)).any() else None
+        for column in grid.T
+    ]
     found = {"estimate": None, "ci95": [None, None], "n": len(items), "n_undefined": n_undefined}
     if len(items):
-        found |= {"estimate": estimate(items, criterion.statistic),
-                  "ci95": list(bootstrap_interval(items, criterion.statistic))}
+        found |= {
+            "estimate": estimate(items, criterion.statistic),
+            "ci95": list(bootstrap_interval(items, criterion.statistic)),
+        }
     verdict, reason = decide(found, by_seed, n_rows, criterion)
     return found | {"by_seed": by_seed, "verdict": verdict, "reason": reason}
 
@@ -241,9 +266,16 @@ def judge_leaf(criterion: Criterion, table: Table) -> dict:
     grid, seeds = per_item(table, criterion)
     result = judge_values(grid, criterion)
     result["by_seed"] = dict(zip(seeds, result["by_seed"]))
-    asked = {"raw": criterion.raw, "metric": criterion.metric, "arm": criterion.arm, "minus": criterion.minus,
-             "against": criterion.against, "statistic": criterion.statistic, "where": dict(criterion.where),
-             "within": list(criterion.within)}
+    asked = {
+        "raw": criterion.raw,
+        "metric": criterion.metric,
+        "arm": criterion.arm,
+        "minus": criterion.minus,
+        "against": criterion.against,
+        "statistic": criterion.statistic,
+        "where": dict(criterion.where),
+        "within": list(criterion.within),
+    }
     return asked | result
 
 
@@ -266,10 +298,11 @@ def judge(criterion: Criterion | Combined, load: Callable[[str], Table]) -> tupl
     return combine(criterion.how, list(verdicts)), [part for group in parts for part in group]
 
 
-# --------------------------------------------------------------------------------------------------------------------- words
+# ---------------------------------------------------------------------------------------------------------------- words
+
 
 def number(value: float | None, signed: bool = False) -> str:
-    """A number for people: three significant digits, whole numbers above a thousand, a sign where it is a difference."""
+    """A number for people: three significant digits, whole numbers above a thousand, a sign where asked for."""
     if value is None:
         return "undefined"
     if value == 0:
@@ -279,7 +312,7 @@ def number(value: float | None, signed: bool = False) -> str:
 
 
 def wanted(within: list | tuple) -> str:
-    """"≥ 0.05", "≤ 2" or "0.9 to 1.1"."""
+    """ "≥ 0.05", "≤ 2" or "0.9 to 1.1"."""
     low, high = within
     if high is None:
         return f"≥ {number(low)}"
@@ -287,7 +320,7 @@ def wanted(within: list | tuple) -> str:
 
 
 def measured_text(part: dict) -> str:
-    """"+0.123 [0.10, 0.15]" of one part of a record."""
+    """ "+0.123 [0.10, 0.15]" of one part of a record."""
     signed = bool(part["minus"] or part["against"])
     if part["estimate"] is None:
         return "undefined"
@@ -295,14 +328,14 @@ def measured_text(part: dict) -> str:
 
 
 def part_text(part: dict) -> str:
-    """"+0.123 [0.10, 0.15]  wanted ≥ 0.05  (n=200)", with the undefined ones and the reason where there are any."""
+    """ "+0.123 [0.10, 0.15]  wanted ≥ 0.05  (n=200)", with the undefined ones and the reason where there are any."""
     undefined = f", {part['n_undefined']} undefined" if part["n_undefined"] else ""
     reason = f"  because {part['reason']}" if part.get("reason") else ""
     return f"{measured_text(part)}  wanted {wanted(part['within'])}  (n={part['n']}{undefined}){reason}"
 
 
 def name_of(part: dict) -> str:
-    """"median of mf_paper: reversed - identity (kind=turn)": what one part tested."""
+    """ "median of mf_paper: reversed - identity (kind=turn)": what one part tested."""
     share = {"median": "median of ", "share_true": "share of "}.get(part["statistic"], "")
     metric = f"{part['metric']} - {part['against']}" if part["against"] else part["metric"]
     arm = f"{part['arm']} - {part['minus']}" if part["minus"] else part["arm"]
