@@ -5,7 +5,6 @@ import pytest
 
 from motionlab.errors import MotionLabError
 from motionlab.world import Actor, Camera, Occluder, Scene, caption, parse_caption, random_scene, render, vocabulary
-from motionlab.world.export import foreground_points
 from motionlab.world.geometry import affine, apply, inverse
 from motionlab.world.motions import KINDS, MOTIONS
 from motionlab.world.palette import COLOURS, PLACES, shade
@@ -56,7 +55,7 @@ def test_a_wrong_flow_does_not_reproduce_the_next_frame():
 @pytest.mark.parametrize("seed", SEEDS)
 def test_tracks_agree_with_integrated_flow_and_with_masks(seed):
     clip = render(random_scene(seed), 64, 9)
-    points = foreground_points(clip, 40, seed)
+    points = clip.foreground_points(40, seed)
     tracks, visible = clip.tracks(points)
     assert np.array_equal(tracks[0], points) and visible[0].all()
     owner = clip.owner(points, 0)
@@ -88,7 +87,7 @@ def test_forward_and_backward_flow_cancel_where_visible():
 def test_two_sizes_give_the_same_truth_in_relative_units(seed):
     scene = random_scene(seed)
     small, large = render(scene, 64, 5), render(scene, 192, 5)
-    points = foreground_points(small, 20, 1)
+    points = small.foreground_points(20, 1)
     a, seen_a = small.tracks(points)
     b, seen_b = large.tracks((points + 0.5) * 3 - 0.5)
     assert np.allclose((a + 0.5) / 64, (b + 0.5) / 192, atol=1e-9) and (seen_a == seen_b).mean() > 0.97
@@ -163,7 +162,7 @@ def test_feet_touch_the_ground_and_hopping_keeps_area():
 def test_occluders_hide_and_tracks_know_it():
     scene = Scene(actors=(Actor(species="ball", motion="pass_behind"),), occluders=(Occluder(0.5, 0.3),))
     clip = render(scene, 96, 17)
-    _, visible = clip.tracks(foreground_points(clip, 60))
+    _, visible = clip.tracks(clip.foreground_points(60))
     assert visible[0].all() and visible[8].mean() < 0.9 and visible.mean() < 1
     assert clip.depth_order[0] == "background/sky" and clip.depth_order[-1].startswith("occluder/")
 

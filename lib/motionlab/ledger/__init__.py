@@ -22,6 +22,8 @@ _HOMES = {
     "render_readme_table": "report",
     "update_readme": "report",
     "render_report": "report",
+    "split_seeds": "protocol",
+    "judged_seeds": "protocol",
     "repo_root": "paths",
     "write_atomic": "paths",
 }

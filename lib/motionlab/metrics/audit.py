@@ -15,7 +15,6 @@ from motionlab.metrics.motion import (consistency, dynamic_degree, mf_dmt, mf_pa
                                       vtg_smoothness)
 from motionlab.teachers.flow import dis_flow
 from motionlab.world import random_scene, render
-from motionlab.world.export import foreground_points
 
 ARMS = ("identity", *CHANGES)
 REFERENCE = ("mf_paper", "mf_release", "mf_dmt")
@@ -117,4 +116,4 @@ def picture_scores(frames, fps: float) -> dict[str, float]:
 
 def _world_clip(seed, size, frames, points, fps):
     clip = render(random_scene(seed), size, frames, fps)
-    return clip, clip.tracks(foreground_points(clip, points, seed))[0]
+    return clip, clip.tracks(clip.foreground_points(points, seed))[0]

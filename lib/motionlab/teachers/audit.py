@@ -8,7 +8,6 @@ import numpy as np
 from motionlab.teachers.flow import dis_flow, end_point_error
 from motionlab.teachers.tracks import chain_flow_tracks, lucas_kanade_tracks, track_error
 from motionlab.world import random_scene, render
-from motionlab.world.export import foreground_points
 
 
 def audit_teachers(seeds, size: int = 96, frames: int = 17, points: int = 60) -> Iterator[dict]:
@@ -20,7 +19,7 @@ def audit_teachers(seeds, size: int = 96, frames: int = 17, points: int = 60) ->
     """
     for seed in seeds:
         clip = render(random_scene(seed), size, frames)
-        xy, seen = clip.tracks(foreground_points(clip, points, seed))
+        xy, seen = clip.tracks(clip.foreground_points(points, seed))
         dis = dis_flow(clip.frames)
         klt = lucas_kanade_tracks(clip.frames, xy[0])
         chained = chain_flow_tracks(dis, xy[0])

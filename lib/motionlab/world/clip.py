@@ -83,6 +83,18 @@ class Clip:
         return np.stack([(self.owner(landing[t], t + 1) == self.ids[t]) & self._inside(landing[t]) for t in range(f - 1)])
 
     # ------------------------------------------------------------------ points
+    def foreground_points(self, n: int, seed: int = 0, frame: int = 0) -> np.ndarray:
+        """`n` query points (n, 2) on the subjects of one frame, drawn without repetition where there are enough pixels.
+
+        Raises:
+            MotionLabError: no subject is visible in that frame.
+        """
+        rows, cols = np.nonzero(self.object_mask(None)[frame])
+        if len(rows) == 0:
+            raise MotionLabError(f"No subject is visible in frame {frame}, so there are no points to follow.", fix="Choose another frame.")
+        pick = np.random.default_rng(seed).choice(len(rows), size=n, replace=len(rows) < n)
+        return np.stack([cols[pick], rows[pick]], axis=-1).astype(np.float64)
+
     def owner(self, points: np.ndarray, frame: int) -> np.ndarray:
         """Index of the topmost layer at pixel coordinates (..., 2) of one frame; also right outside the frame."""
         top = np.zeros(points.shape[:-1], dtype=np.int16)

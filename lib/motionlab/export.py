@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from motionlab.errors import MotionLabError
+from motionlab.figures import truth_frames
+from motionlab.video import write_gif, write_mp4
 from motionlab.world.render import render
 from motionlab.world.scenes import Scene, random_scene
 
@@ -27,20 +29,11 @@ def write_world(seed: int = 0, size=256, out: str | Path = "out/world", scene: s
     """
     made = Scene.from_yaml(scene) if scene else random_scene(seed)
     clip, out = render(made, size, frames, fps), _folder(out)
-    tracks, visible = clip.tracks(foreground_points(clip, points, seed))
+    tracks, visible = clip.tracks(clip.foreground_points(points, seed))
     try:
         return _write_all(clip, tracks, visible, out, fps)
     except OSError as error:
         raise MotionLabError(f"Could not write the clip to {out}: {error.strerror or error}.", fix="Free some disk space or choose another --out.") from None
-
-
-def foreground_points(clip, n: int, seed: int = 0, frame: int = 0) -> np.ndarray:
-    """`n` query points (n, 2) on the subjects of one frame, drawn without repetition where there are enough pixels."""
-    rows, cols = np.nonzero(clip.object_mask(None)[frame])
-    if len(rows) == 0:
-        return np.zeros((0, 2))
-    pick = np.random.default_rng(seed).choice(len(rows), size=n, replace=len(rows) < n)
-    return np.stack([cols[pick], rows[pick]], axis=-1).astype(np.float64)
 
 
 def _folder(out):
@@ -57,9 +50,6 @@ def _folder(out):
 def _write_all(clip, tracks, visible, out, fps):
     import yaml
     from PIL import Image
-
-    from motionlab.figures import truth_frames
-    from motionlab.video import write_gif, write_mp4
 
     paths = {name: out / name for name in ("clip.mp4", "clip.gif", "truth.mp4", "first.png", "truth.npz", "scene.yaml", "caption.json")}
     write_mp4(paths["clip.mp4"], clip.frames, fps)

@@ -1,0 +1,195 @@
+"""Figures: one claim each, uncertainty drawn, readable in greyscale and by colour-blind readers. No global state.
+
+Functions that draw return a matplotlib `Figure`; functions that paint return uint8 frames (f, h, w, 3).
+"""
+from __future__ import annotations
+
+import numpy as np
+
+CHANGE_LABELS = {
+    "identity": "itself", "dropped_limb": "one limb stops / is missing", "amplitude_half": "half amplitude", "amplitude_more": "1.5x amplitude",
+    "spatial_shift": "shifted by 20 %", "speed_half": "half speed", "speed_double": "double speed", "jitter": "jitter, 1 px of 48",
+    "frame_shuffle": "frames shuffled", "mirror": "mirrored", "time_reversal": "played backwards", "frozen": "frozen", "another_clip": "another clip",
+}
+METRIC_LABELS = {
+    "mf_paper": "MF (paper)", "mf_release": "MF (release)", "mf_dmt": "DMT", "dynamic_top5": "dynamic\ndegree\n(top 5 %)", "smoothness": "smoothness\n(VBench-\nstyle)",
+    "vtg_smoothness": "smoothness\n(VTG, 1-G)", "roughness": "consistency\n(AID; less\nis better)",
+}
+DARK, ACCENT, SOFT = "#22303c", "#c4512d", "#8fa3b0"
+
+
+# ---------------------------------------------------------------------------------------------- painting
+def enlarge(frames: np.ndarray, side: int = 192) -> np.ndarray:
+    """Repeat pixels by a whole factor so that the short side has at least `side` pixels."""
+    k = max(1, -(-side // min(frames.shape[1:3])))
+    return frames.repeat(k, axis=1).repeat(k, axis=2)
+
+
+def flow_frames(flow: np.ndarray, sigma: float = 0.15) -> np.ndarray:
+    """Flow (f, 2, h, w) as VideoJAM's flow pictures (Eq. 5), uint8 (f, h, w, 3)."""
+    from motionlab.flow_rgb import flow_to_rgb
+
+    return np.round(np.moveaxis(np.asarray(flow_to_rgb(flow, sigma=sigma)), -3, -1) * 255).astype(np.uint8)
+
+
+def track_frames(frames: np.ndarray, tracks: np.ndarray, visible: np.ndarray, side: int = 192, tail: int = 8) -> np.ndarray:
+    """Frames with each visible point (ring) and where it was in the last `tail` frames (line), coloured by its start."""
+    import colorsys
+
+    import cv2
+
+    big = enlarge(frames, side).copy()
+    k = big.shape[1] / frames.shape[1]
+    order = np.argsort(np.argsort(tracks[0, :, 1] * 1000 + tracks[0, :, 0])) / max(1, tracks.shape[1])
+    colours = [tuple(int(255 * c) for c in colorsys.hsv_to_rgb(0.85 * o, 0.85, 1.0)) for o in order]
+    places = np.nan_to_num((tracks + 0.5) * k - 0.5, nan=-99.0)
+    for t in range(len(big)):
+        for n, colour in enumerate(colours):
+            if visible[t, n]:
+                path = (places[max(0, t - tail):t + 1, n] * 16).round().astype(np.int32)[:, None]      # sixteenths of a pixel
+                cv2.polylines(big[t], [path], False, colour, 1, cv2.LINE_AA, 4)
+                centre = tuple(int(v) for v in places[t, n].round())
+                cv2.circle(big[t], centre, max(2, int(k)), (20, 20, 20), -1, cv2.LINE_AA)
+                cv2.circle(big[t], centre, max(1, int(k) - 1), colour, -1, cv2.LINE_AA)
+    return big
+
+
+def limb_frames(clip) -> np.ndarray:
+    """Limb masks of all subjects in distinct colours over the greyed frames."""
+    out = np.repeat(clip.frames.mean(-1, keepdims=True) * 0.35 + 150, 3, axis=-1)
+    colours = np.array([[230, 97, 1], [0, 114, 178], [0, 158, 115], [240, 228, 66], [204, 121, 167], [86, 180, 233], [90, 60, 30], [20, 20, 20]])
+    for actor in range(len(clip.scene.actors)):
+        for k, mask in enumerate(clip.limb_masks(actor).values()):
+            out[mask] = colours[k % len(colours)]
+    return out.astype(np.uint8)
+
+
+def truth_frames(clip, tracks, visible, sigma: float = 0.05, side: int = 192) -> np.ndarray:
+    """A clip beside its truth: pixels | flow picture | limbs | tracks; the last frame's flow is repeated."""
+    panels = [enlarge(clip.frames, side)]
+    if len(clip.frames) > 1:
+        flow = flow_frames(clip.flow, sigma)
+        panels.append(enlarge(np.concatenate([flow, flow[-1:]]), side))
+    return np.concatenate([*panels, enlarge(limb_frames(clip), side), track_frames(clip.frames, tracks, visible, side)], axis=2)
+
+
+def tile(videos: list[np.ndarray], columns: int) -> np.ndarray:
+    """Several clips of one size and length as a grid of clips."""
+    rows = [np.concatenate(videos[i:i + columns], axis=2) for i in range(0, len(videos), columns)]
+    width = rows[0].shape[2]
+    rows = [np.pad(r, ((0, 0), (0, 0), (0, width - r.shape[2]), (0, 0)), constant_values=255) for r in rows]
+    return np.concatenate(rows, axis=1)
+
+
+def show(path):
+    """What a notebook cell displays for a saved figure or video (embedded, so that the notebook stands alone)."""
+    from IPython.display import Image, Video
+
+    return Video(str(path), embed=True, html_attributes="controls loop muted autoplay") if str(path).endswith(".mp4") else Image(str(path), width=900)
+
+
+# ---------------------------------------------------------------------------------------------- drawing
+def _figure(width, height, rows=1, columns=1, **options):
+    from matplotlib.figure import Figure
+
+    fig = Figure(figsize=(width, height), dpi=120, layout="constrained")
+    axes = fig.subplots(rows, columns, **options)
+    return fig, axes
+
+
+def _plain(ax):
+    for side in ("top", "right"):
+        ax.spines[side].set_visible(False)
+
+
+def film(rows: dict[str, np.ndarray], every: int = 4):
+    """Named strips of frames {label: (f, h, w, 3)}, time from left to right."""
+    strips = {name: np.concatenate(list(enlarge(frames[::every], 96)), axis=1) for name, frames in rows.items()}
+    fig, axes = _figure(9, 1.35 * len(strips) + 0.3, len(strips), 1, squeeze=False)
+    for ax, (name, strip) in zip(axes[:, 0], strips.items()):
+        ax.imshow(strip, interpolation="nearest", aspect="equal")
+        ax.set_ylabel(name, rotation=0, ha="right", va="center", color=DARK)
+        ax.set_xticks([]), ax.set_yticks([])
+    axes[-1, 0].set_xlabel("time", color=DARK)
+    return fig
+
+
+def interval(values, seed: int = 0) -> tuple[float, float, float]:
+    """Mean and 95 % bootstrap interval over items, NaN left out; (nan, nan, nan) where nothing is defined."""
+    from motionlab.ledger.verdict import bootstrap_interval
+
+    values = np.asarray(values, dtype=np.float64)
+    values = values[np.isfinite(values)]
+    return (values.mean(), *bootstrap_interval(values, resamples=2000, seed=seed)) if len(values) else (np.nan,) * 3
+
+
+def responses(table, metrics, arms=None):
+    """{(arm, metric): (mean, low, high)} of the paired change against "identity"; relative for metrics without a reference."""
+    out = {}
+    for metric in metrics:
+        wide = table.pivot_table(index="item", columns="arm", values=metric, dropna=False)
+        scale = 1.0 if metric.startswith("mf_") else abs(wide["identity"].mean())
+        for arm in arms or [a for a in CHANGE_LABELS if a in wide and a != "identity"]:
+            out[arm, metric] = interval((wide[arm] - wide["identity"]) / scale)
+    return out
+
+
+def response_matrix(table, metrics=tuple(METRIC_LABELS)):
+    """What each metric answers to each known change: mean of the change, 95 % half-width below it."""
+    arms = [a for a in CHANGE_LABELS if a != "identity" and a in set(table["arm"])]
+    found = responses(table, metrics, arms)
+    fig, ax = _figure(9, 0.46 * len(arms) + 1.5)
+    grid = np.array([[found[a, m][0] for m in metrics] for a in arms])
+    ax.imshow(np.ma.masked_invalid(grid), cmap="RdBu", vmin=-1, vmax=1, aspect="auto")
+    for i, arm in enumerate(arms):
+        for j, metric in enumerate(metrics):
+            mean, low, high = found[arm, metric]
+            text = "undefined" if np.isnan(mean) else f"{mean:+.2f}\n±{(high - low) / 2:.2f}"
+            ax.text(j, i, text, ha="center", va="center", fontsize=7.5, color="white" if abs(mean) > 0.62 else DARK, linespacing=1.0)
+    ax.set_xticks(range(len(metrics)), [METRIC_LABELS[m] for m in metrics], fontsize=8)
+    ax.xaxis.tick_top()
+    ax.set_yticks(range(len(arms)), [CHANGE_LABELS[a] for a in arms], fontsize=9)
+    split = sum(m.startswith("mf_") for m in metrics) - 0.5
+    ax.axvline(split, color="white", lw=4)
+    ax.set_xlabel("left: change of the score (scale -1 to 1)      right: change relative to the original's score; no reference clip", fontsize=8)
+    return fig
+
+
+def ladder(table, metrics=("mf_paper", "mf_release", "mf_dmt")):
+    """Scores of each change, small multiples with one shared axis: does a metric order changes as a person would?"""
+    arms = [a for a in CHANGE_LABELS if a in set(table["arm"])]
+    fig, axes = _figure(9, 4.2, 1, len(metrics), sharey=True, sharex=True)
+    for ax, metric in zip(axes, metrics):
+        for i, arm in enumerate(arms):
+            mean, low, high = interval(table.loc[table["arm"] == arm, metric])
+            highlighted = arm in ("frozen", "another_clip")
+            ax.plot([low, high], [i, i], color=ACCENT if highlighted else DARK, lw=2.5, solid_capstyle="butt")
+            ax.plot(mean, i, "D" if highlighted else "o", ms=6, color=ACCENT if highlighted else DARK)
+        ax.axvline(0, color=SOFT, lw=0.8), ax.axvline(1, color=SOFT, lw=0.8, ls=":")
+        ax.set_title(METRIC_LABELS[metric], fontsize=10, color=DARK)
+        ax.set_xlabel("score (1: the same motion)", fontsize=8)
+        _plain(ax)
+    axes[0].set_yticks(range(len(arms)), [CHANGE_LABELS[a] for a in arms])
+    axes[0].invert_yaxis()
+    return fig
+
+
+def teacher_errors(table, bar: float = 0.2):
+    """Error of each teacher relative to no motion, a dot per clip, mean and 95 % interval in black."""
+    labels = {"dis": "DIS flow", "lucas_kanade": "Lucas-Kanade tracks", "dis_chained": "chained DIS tracks"}
+    fig, ax = _figure(8, 2.6)
+    for i, arm in enumerate(labels):
+        values = table.loc[table["arm"] == arm, "relative"].to_numpy(dtype=float)
+        spread = np.random.default_rng(0).uniform(-0.22, 0.22, len(values))
+        ax.plot(values, i + spread, "o", ms=3, color=SOFT, alpha=0.7)
+        mean, low, high = interval(values)
+        ax.plot([low, high], [i, i], color="black", lw=4), ax.plot(mean, i, "D", color="black", ms=7)
+    ax.axvline(bar, color=ACCENT, ls="--", lw=1.5)
+    ax.text(bar, -0.45, " bar of claims T1, T2", color=ACCENT, fontsize=8, va="bottom")
+    ax.axvline(1, color=DARK, lw=0.8, ls=":"), ax.text(1, -0.45, " as bad as no motion", fontsize=8, va="bottom", color=DARK)
+    ax.set_yticks(range(len(labels)), list(labels.values()))
+    ax.set_ylim(len(labels) - 0.5, -0.6)
+    ax.set_xlim(left=0)
+    ax.set_xlabel("error / error of predicting no motion (per clip of the world)")
+    _plain(ax)
+    return fig
