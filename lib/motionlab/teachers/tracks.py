@@ -1,8 +1,8 @@
 """Point tracks of a clip: pyramidal Lucas-Kanade and chained flow (no weights), CoTracker3 (weights by path).
 
-Tracks are (x, y) in pixels, (f, n, 2), with visibility bool (f, n); pixel (row j, column i) has its centre at x = i, y = j.
-All points are given at one query frame, where they are visible by definition, and followed from there in both directions
-of time.
+Tracks are (x, y) in pixels, (f, n, 2), with visibility bool (f, n); pixel (row j, column i) has its centre at x = i,
+y = j. All points are given at one query frame, where they are visible by definition, and followed from there in both
+directions of time.
 """
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ def check_points(points: np.ndarray, height: int, width: int, who: str = "This f
         bad = int(np.flatnonzero(outside)[0])
         swapped = _inside(points[:, ::-1], height, width).all()
         hint = " Swapped they would all fit: points are (x, y), not (row, column)." if swapped else ""
-        raise MotionLabError(f"{who}: {int(outside.sum())} of {len(points)} points lie outside the {width}x{height} frame, "
-                             f"the first is point {bad} at {points[bad].tolist()}.",
+        raise MotionLabError(f"{who}: {int(outside.sum())} of {len(points)} points lie outside the {width}x{height} "
+                             f"frame, the first is point {bad} at {points[bad].tolist()}.",
                              fix=f"Query points inside the frame only.{hint}")
     return points
 
@@ -117,7 +117,7 @@ def _both_ways(points, query_frame: int, count: int, step: Callable) -> Tracks:
     return Tracks(xy, visible)
 
 
-# --- Lucas-Kanade ------------------------------------------------------------------------------------------------------
+# --- Lucas-Kanade ---------------------------------------------------------------------------------
 
 
 def lucas_kanade_tracks(frames: np.ndarray, points: np.ndarray, query_frame: int = 0, fb_threshold: float = 1.0,
@@ -172,11 +172,11 @@ def _window(window, short: int, who: str) -> int:
     return int(window)
 
 
-# --- chained flow ------------------------------------------------------------------------------------------------------
+# --- chained flow ---------------------------------------------------------------------------------
 
 
-def chain_flow_tracks(flow_fwd: np.ndarray, points: np.ndarray, query_frame: int = 0, flow_bwd: np.ndarray | None = None,
-                      fb_threshold: float = 1.0) -> Tracks:
+def chain_flow_tracks(flow_fwd: np.ndarray, points: np.ndarray, query_frame: int = 0,
+                      flow_bwd: np.ndarray | None = None, fb_threshold: float = 1.0) -> Tracks:
     """Follow points along a flow, read bilinearly at their sub-pixel places.
 
     With backward flow, points that do not come back to within `fb_threshold` count as lost (occluded), and query frames
@@ -221,7 +221,8 @@ def _check_flow(flow, who: str) -> np.ndarray:
     if flow.ndim != 4 or flow.shape[1] != 2 or 0 in flow.shape:
         raise MotionLabError(f"{who} needs flow (f-1, 2, h, w) with f >= 2, got shape {flow.shape}.")
     if not np.isfinite(flow).all():
-        raise MotionLabError(f"{who} got flow with NaN or infinite values.", fix="Fill unknown vectors before chaining.")
+        raise MotionLabError(f"{who} got flow with NaN or infinite values.",
+                             fix="Fill unknown vectors before chaining.")
     return flow
 
 
@@ -237,13 +238,13 @@ def _bilinear(field: np.ndarray, xy: np.ndarray) -> np.ndarray:
     return ((1 - b) * upper + b * lower).T
 
 
-# --- CoTracker3 --------------------------------------------------------------------------------------------------------
+# --- CoTracker3 -----------------------------------------------------------------------------------
 
 
 def cotracker_tracks(frames: np.ndarray, points: np.ndarray, query_frame: int = 0, checkpoint: str | Path | None = None,
                      hub_dir: str | Path | None = None, visibility_threshold: float = COTRACKER_THRESHOLD,
                      device: str = "cpu", predictor: Callable | None = None) -> Tracks:
-    """CoTracker3 tracks (Karaev et al. 2024, arXiv 2410.11831) from an installed package or a local copy, never a download.
+    """CoTracker3 tracks (Karaev et al. 2024, arXiv 2410.11831) from a package or a local copy, never a download.
 
     Queries are (t, x, y) with t = `query_frame`. (The DeT release filled t with ones, which pinned the points of its
     frame-0 mask to frame 1: method card det, section 3.1.) Positions of invisible points are the network's guesses.
@@ -253,7 +254,7 @@ def cotracker_tracks(frames: np.ndarray, points: np.ndarray, query_frame: int = 
         frames: uint8 (f, h, w, 3), f >= 2.
         points: (n, 2), (x, y) in pixels at `query_frame`.
         query_frame: index of the frame in which the points are given.
-        checkpoint: weights file, e.g. scaled_offline.pth; 'online' in its name selects the online network's windows of 16.
+        checkpoint: weights file, e.g. scaled_offline.pth; 'online' in its name selects that network, windows of 16.
         hub_dir: a checkout of the CoTracker repository, used where the package is not installed; None also looks in
             torch.hub's folder.
         visibility_threshold: a point is visible where the predicted probability is above it.
@@ -374,7 +375,7 @@ def _on_path(folder: Path):
 TRACK_TEACHERS: dict[str, Callable] = {"lucas_kanade": lucas_kanade_tracks, "cotracker": cotracker_tracks}
 
 
-# --- error against the truth -------------------------------------------------------------------------------------------
+# --- error against the truth ----------------------------------------------------------------------
 
 
 def track_error(tracks: Tracks | np.ndarray, truth: np.ndarray, visible: np.ndarray, query_frame: int | None = None,
@@ -388,7 +389,7 @@ def track_error(tracks: Tracks | np.ndarray, truth: np.ndarray, visible: np.ndar
         truth: (f, n, 2), pixels.
         visible: bool (f, n), visibility in truth.
         query_frame: left out when given (its error is zero by construction).
-        reduce: 'mean' or 'median' over the entries that count (a float), or 'none' (float (f, n), NaN where not counted).
+        reduce: 'mean' or 'median' over the entries that count (a float), or 'none' (float (f, n), NaN elsewhere).
 
     Raises:
         MotionLabError: shapes differ, NaN where it counts, or nothing is visible.
