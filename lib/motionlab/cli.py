@@ -309,7 +309,7 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _world(options: argparse.Namespace) -> int:
-    from motionlab.world import export
+    from motionlab import export
 
     extra = {} if options.frames is None else {"frames": options.frames}
     written = export.write_world(seed=options.seed, size=options.size, out=options.out, scene=options.scene, **extra)
