@@ -371,7 +371,7 @@ def check_offline_mirror(run_dir: Path, root: Path, monkeypatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_DIR", str(root / "mirror"))
     place = Path(wandb_mirror.mirror(run_dir, root, wandb_mirror.mode("smoke")))
-    records = list(wandb_records(next(place.glob("*.wandb"))))
+    records = written_records(place)
     started = next(record.run for record in records if record.WhichOneof("record_type") == "run")
     assert started.display_name == "01_small-smoke" and started.run_group == "audit"
     config = {item.key: item.value_json for record in records for item in record.run.config.update}
@@ -386,6 +386,17 @@ def check_offline_mirror(run_dir: Path, root: Path, monkeypatch) -> None:
     }
     assert json.loads(summary["verdict/audit.A1"]) == "holds"
     assert list((place / "files").rglob("*.png"))
+
+
+def written_records(place: Path, seconds: float = 20) -> list:
+    """All records, once wandb's background service has written the last one (seen to lag on a busy machine)."""
+    limit = time.monotonic() + seconds
+    while time.monotonic() < limit:
+        records = [record for path in place.glob("*.wandb") for record in wandb_records(path)]
+        if records and records[-1].WhichOneof("record_type") == "exit":
+            return records
+        time.sleep(0.1)
+    raise AssertionError(f"no complete W&B run in {place}: {sorted(path.name for path in place.rglob('*'))}")
 
 
 def wandb_records(path: Path):

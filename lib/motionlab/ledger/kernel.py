@@ -119,7 +119,7 @@ class _Client(PapermillNotebookClient):
             "ipykernel_launcher",
             "-f",
             "{connection_file}",
-            "--log-level=ERROR",
+            "--log-level=CRITICAL",
         ]
         manager.kernel_spec.env |= {"MOTIONLAB_ROOT": self.root, "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
         return manager
