@@ -140,3 +140,11 @@ def test_a_relative_path_on_the_command_line_means_where_the_user_stands(tmp_pat
         "n": "0.5",
         "text": "a/b",
     }
+
+
+def test_world_prints_what_it_wrote(tmp_path, capsys):
+    assert cli.main(["world", "--seed", "3", "--size", "48", "--frames", "5", "--out", str(tmp_path / "w")]) == 0
+    shown = capsys.readouterr().out.split()
+    assert str(tmp_path / "w" / "clip.mp4") in shown and all(Path(path).is_file() for path in shown)
+    assert cli.main(["world", "--size", "3", "--out", str(tmp_path / "x")]) == 2
+    assert capsys.readouterr().err.startswith("error: ")

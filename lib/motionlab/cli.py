@@ -313,7 +313,8 @@ def _world(options: argparse.Namespace) -> int:
 
     extra = {} if options.frames is None else {"frames": options.frames}
     written = export.write_world(seed=options.seed, size=options.size, out=options.out, scene=options.scene, **extra)
-    print(f"world: {written if written else options.out}")
+    for path in written.values():
+        print(path)
     return 0
 
 
