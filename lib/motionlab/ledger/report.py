@@ -127,6 +127,8 @@ def newest_runs(runs_dir: Path) -> dict[str, tuple[dict, Path]]:
     """The reader's newest finished run of each notebook, {notebook: (result, figures folder)}; never a smoke run."""
     found: dict[str, tuple[dict, Path]] = {}
     for path in sorted(runs_dir.glob("*/*/result.json"), key=lambda path: path.stat().st_mtime):
+        if path.parent.name.startswith(".") or path.parent.name.endswith(".failed"):
+            continue                                    # half a run, or one that broke: no evidence
         result = read_json(path)
         if result and result.get("tier") != "smoke" and {"paper", "claims", "notebook"} <= set(result):
             found[result["notebook"]] = (result, path.parent / "figures")
