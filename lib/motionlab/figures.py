@@ -176,8 +176,10 @@ def ladder(table, metrics=("mf_paper", "mf_release", "mf_dmt")):
 
 def teacher_errors(table, bar: float = 0.2):
     """Error of each teacher relative to no motion, a dot per clip, mean and 95 % interval in black."""
-    labels = {"dis": "DIS flow", "lucas_kanade": "Lucas-Kanade tracks", "dis_chained": "chained DIS tracks"}
-    fig, ax = _figure(8, 2.6)
+    labels = {"dis": "DIS flow", "raft": "RAFT flow", "lucas_kanade": "Lucas-Kanade tracks", "dis_chained": "chained DIS tracks",
+              "cotracker": "CoTracker3 tracks"}
+    labels = {arm: label for arm, label in labels.items() if arm in set(table["arm"])}
+    fig, ax = _figure(8, 0.75 * len(labels) + 0.4)
     for i, arm in enumerate(labels):
         values = table.loc[table["arm"] == arm, "relative"].to_numpy(dtype=float)
         spread = np.random.default_rng(0).uniform(-0.22, 0.22, len(values))

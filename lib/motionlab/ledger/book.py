@@ -49,7 +49,8 @@ def open_book(paper: str, notebook: str, tier: str, out_dir: str | Path, params:
         paper: folder in reproductions/ whose claims this notebook judges.
         notebook: its stem, such as "09_motion_metrics_audit".
         tier: smoke, laptop, full or paper.
-        out_dir: where this run's files go (made if missing).
+        out_dir: where this run's files go (made if missing); a relative one counts from the repository's root, so that
+            a notebook opened in JupyterLab writes where the runner would.
         params: the notebook's parameters, for the record.
 
     Raises:
@@ -58,7 +59,7 @@ def open_book(paper: str, notebook: str, tier: str, out_dir: str | Path, params:
     one_of(tier, TIERS, "tier")
     root = repo_root()
     return Book(
-        load_claims(paper, root), notebook, tier, ensure_writable(Path(out_dir).resolve()), dict(params or {}), root
+        load_claims(paper, root), notebook, tier, ensure_writable((root / out_dir).resolve()), dict(params or {}), root
     )
 
 

@@ -5,31 +5,42 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from motionlab.teachers.flow import dis_flow, end_point_error
-from motionlab.teachers.tracks import chain_flow_tracks, lucas_kanade_tracks, track_error
+from motionlab.teachers.flow import dis_flow, end_point_error, find_raft_weights, raft_flow
+from motionlab.teachers.tracks import chain_flow_tracks, cotracker_tracks, find_cotracker, lucas_kanade_tracks, track_error
 from motionlab.world import random_scene, render
 
 
 def audit_teachers(seeds, size: int = 96, frames: int = 17, points: int = 60) -> Iterator[dict]:
-    """Rows {item, arm, seed, error, relative, caught}: arms "dis" (flow), "lucas_kanade" and "dis_chained" (tracks).
+    """Rows {item, arm, seed, error, relative, caught}: arms "dis" (flow), "lucas_kanade" and "dis_chained" (tracks), and
+    "raft" and "cotracker" where their weights are on disk.
 
     `error` is in pixels over what the truth sees of the subject: mean end-point error of the flow, mean distance of tracks.
     `relative` divides it by what standing still would cost (mean speed, or mean displacement from the query). `caught` is
     the share of points lost in truth that Lucas-Kanade's forward-backward check also calls lost (NaN for flow).
     """
+    flows, trackers = _teachers()
     for seed in seeds:
         clip = render(random_scene(seed), size, frames)
         xy, seen = clip.tracks(clip.foreground_points(points, seed))
-        dis = dis_flow(clip.frames)
-        klt = lucas_kanade_tracks(clip.frames, xy[0])
-        chained = chain_flow_tracks(dis, xy[0])
-        lost = ~seen
-        caught = float((~klt.visible)[lost].mean()) if lost.any() else np.nan
-        for arm, error, still, share in (
-                ("dis", end_point_error(dis, clip.flow, flow_mask(clip)), end_point_error(np.zeros_like(dis), clip.flow, flow_mask(clip)), np.nan),
-                ("lucas_kanade", track_error(klt, xy, seen, 0), _still_error(xy, seen), caught),
-                ("dis_chained", track_error(chained, xy, seen, 0), _still_error(xy, seen), np.nan)):
-            yield {"item": f"world-{seed}", "arm": arm, "seed": 0, "error": error, "relative": error / still, "caught": share}
+        still, mask = np.zeros_like(clip.flow), flow_mask(clip)
+        for arm, teach in flows.items():
+            error = end_point_error(teach(clip.frames), clip.flow, mask)
+            yield _row(seed, arm, error, end_point_error(still, clip.flow, mask))
+        for arm, teach in trackers.items():
+            guess = teach(clip.frames, xy[0])
+            caught = float((~guess.visible)[~seen].mean()) if (~seen).any() else np.nan
+            yield _row(seed, arm, track_error(guess, xy, seen, 0), _still_error(xy, seen), caught)
+
+
+def _teachers():
+    """The teachers that can run here: {arm: flow teacher}, {arm: track teacher}."""
+    flows = {"dis": dis_flow} | ({"raft": raft_flow} if find_raft_weights() else {})
+    trackers = {"lucas_kanade": lucas_kanade_tracks, "dis_chained": lambda frames, points: chain_flow_tracks(dis_flow(frames), points)}
+    return flows, trackers | ({"cotracker": cotracker_tracks} if find_cotracker() else {})
+
+
+def _row(seed, arm, error, still, caught=np.nan):
+    return {"item": f"world-{seed}", "arm": arm, "seed": 0, "error": error, "relative": error / still, "caught": caught}
 
 
 def flow_mask(clip) -> np.ndarray:

@@ -29,8 +29,8 @@ def flow(frames: np.ndarray, teacher: str = "dis", **options) -> np.ndarray:
     """Flow of a clip from the named teacher; `options` are that teacher's own.
 
     Args:
-        frames: uint8 (f, h, w, 3), f >= 2.
-        teacher: 'dis' or 'raft'.
+        frames: uint8 (f, h, w, 3), f >= 2; for 'exact' a clip of the world instead.
+        teacher: 'exact', 'dis' or 'raft'.
 
     Returns:
         float32 (f-1, 2, h, w), (dx, dy) in pixels per frame.
@@ -247,7 +247,33 @@ def _raft_pairs(model, first, second, iterations: int):
     return vectors * vectors.new_tensor([w / big[1], h / big[0]]).view(1, 2, 1, 1)
 
 
-FLOW_TEACHERS: dict[str, Callable] = {"dis": dis_flow, "raft": raft_flow}
+# --- exact ----------------------------------------------------------------------------------------
+
+
+def exact_flow(clip, backward: bool = False) -> np.ndarray:
+    """True flow (f-1, 2, h, w) of a world clip, in pixels per frame.
+
+    Args:
+        clip: a `motionlab.world.Clip` in place of frames.
+        backward: flow from frame t+1 to t instead.
+
+    Raises:
+        MotionLabError: not a world clip, or fewer than two frames.
+    """
+    check_world_clip(clip)
+    return clip.flow_backward if backward else clip.flow
+
+
+def check_world_clip(clip) -> None:
+    """Raise unless `clip` is a clip of the world with at least two frames."""
+    if not hasattr(clip, "scene"):
+        raise MotionLabError("The exact teacher needs a clip of the world: pictures alone have no truth.",
+                             fix="Pass what `world.render` returns, or choose another teacher.")
+    if len(clip.frames) < 2:
+        raise MotionLabError("The exact teacher needs a clip of at least two frames, got one.")
+
+
+FLOW_TEACHERS: dict[str, Callable] = {"exact": exact_flow, "dis": dis_flow, "raft": raft_flow}
 
 
 # --- error against the truth ----------------------------------------------------------------------

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from motionlab.errors import MotionLabError, one_of
-from motionlab.teachers.flow import call_teacher, load_state, one_thread, to_device
+from motionlab.teachers.flow import check_world_clip, call_teacher, load_state, one_thread, to_device
 from motionlab.video import check_frames
 
 # The predictor's own threshold, at which the tracks of MTBench were made (method card det, section 3.1).
@@ -43,10 +43,10 @@ def tracks(frames: np.ndarray, points: np.ndarray, query_frame: int = 0, teacher
     """Tracks of `points` from the named teacher; `options` are that teacher's own.
 
     Args:
-        frames: uint8 (f, h, w, 3), f >= 2.
+        frames: uint8 (f, h, w, 3), f >= 2; for 'exact' a clip of the world instead.
         points: (n, 2), (x, y) in pixels at `query_frame`.
         query_frame: index of the frame in which the points are given.
-        teacher: 'lucas_kanade' or 'cotracker'.
+        teacher: 'exact', 'lucas_kanade' or 'cotracker'.
 
     Raises:
         MotionLabError: unknown teacher or option, and what the teacher itself raises.
@@ -372,7 +372,20 @@ def _on_path(folder: Path):
         sys.path.remove(str(folder))
 
 
-TRACK_TEACHERS: dict[str, Callable] = {"lucas_kanade": lucas_kanade_tracks, "cotracker": cotracker_tracks}
+def exact_tracks(clip, points: np.ndarray, query_frame: int = 0) -> Tracks:
+    """True tracks of the surface points seen at `points` (n, 2) of `query_frame` of a world clip.
+
+    Args:
+        clip: a `motionlab.world.Clip` in place of frames.
+
+    Raises:
+        MotionLabError: not a world clip, fewer than two frames, points outside the frame.
+    """
+    check_world_clip(clip)
+    return Tracks(*clip.tracks(points, query_frame))
+
+
+TRACK_TEACHERS: dict[str, Callable] = {"exact": exact_tracks, "lucas_kanade": lucas_kanade_tracks, "cotracker": cotracker_tracks}
 
 
 # --- error against the truth ----------------------------------------------------------------------
