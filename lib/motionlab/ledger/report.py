@@ -169,19 +169,11 @@ def render_readme_table(root: str | Path | None = None) -> str:
 
 
 def data_digest(root: Path) -> str:
-    """Sixteen hex digits of everything that claims.yaml and measured.yaml say."""
-    data = {
-        paper: [
-            claims.version,
-            [one.sha for one in claims.claims.values()],
-            {
-                claim_id: [record.get("checksum") for record in records]
-                for claim_id, records in load_measured(paper, root).items()
-            },
-        ]
-        for paper, claims in load_all(root).items()
-    }
-    return canonical_sha(data)[:16]
+    """Sixteen hex digits of all YAML below reproductions/: claims, records, protocol and parameters, digit by digit."""
+    folder = Path(root) / "reproductions"
+    files = sorted(path for path in folder.rglob("*.yaml") if "report" not in path.relative_to(folder).parts)
+    texts = {path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8") for path in files}
+    return canonical_sha(texts)[:16]
 
 
 def markdown_chapter(one: Chapter) -> str:
