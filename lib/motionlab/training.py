@@ -21,9 +21,10 @@ uses, is seeded again before each step from (seed, step, process): the state of 
 in the checkpoint, and no generator state has to be stored. With dropout, two processes differ from one; without, the
 loss curves agree up to rounding. `data.batch` must be a function of its indices alone.
 
-Several processes: `accelerate launch --num_processes 2 script.py`. `batch_size` counts over all processes. Process r
-takes the r-th contiguous slice of the batch, and the loss must be a mean over samples. In `loss_fn` only call the model:
-with several processes it is wrapped, and its attributes are not visible.
+Several processes: `accelerate launch --num_processes 2 script.py` on GPUs, `torchrun --nproc_per_node 2 script.py` on
+the CPU (there, `accelerate launch --cpu` starts one process whatever it is told). `batch_size` counts over all
+processes. Process r takes the r-th contiguous slice of the batch, and the loss must be a mean over samples. In
+`loss_fn` only call the model: with several processes it is wrapped, and its attributes are not visible.
 """
 from __future__ import annotations
 
@@ -66,6 +67,7 @@ class TrainConfig:
     'cosine' down to 0 at `steps`. grad_clip: largest gradient norm, 0 for none. ema: decay; in step n it is at most
     (1 + n) / (10 + n), so that the initial weights do not linger. bf16: autocast.
     checkpoint_every, log_every, sample_every: steps, 0 for never (a last checkpoint is always written).
+    find_unused_parameters: for several processes, when some step leaves a trainable parameter without gradient.
     threads: CPU threads of torch, 0 leaves them alone. cpu: stay off the GPU.
 
     Raises:
@@ -101,7 +103,8 @@ class TrainConfig:
         one_of(self.muon_adjust, ("match_rms_adamw", "original"), "muon_adjust")
         for name in ("steps", "batch_size", "lr", "muon_lr"):
             _require(getattr(self, name) > 0, name, "more than 0", getattr(self, name))
-        for name in ("weight_decay", "warmup", "grad_clip", "checkpoint_every", "log_every", "sample_every", "seed", "threads"):
+        for name in ("weight_decay", "warmup", "grad_clip", "checkpoint_every", "log_every", "sample_every", "seed",
+                     "threads"):
             _require(getattr(self, name) >= 0, name, "0 or more", getattr(self, name))
         for name in ("ema", "beta1", "beta2"):
             _require(0 <= getattr(self, name) < 1, name, "in [0, 1)", getattr(self, name))
@@ -125,14 +128,15 @@ class TrainConfig:
         """Read a flat YAML file. Raises MotionLabError as `from_dict`, and for a file that is missing or not flat."""
         import yaml
 
+        example = "TrainConfig().to_yaml(path) writes one to start from."
         try:
             values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
         except FileNotFoundError:
-            raise MotionLabError(f"No training config at {path}.", fix="Write one with TrainConfig().to_yaml(path).") from None
+            raise MotionLabError(f"No training config at {path}.", fix=example) from None
         except yaml.YAMLError as error:
-            raise MotionLabError(f"{path} is not YAML: {error}", fix="Compare with TrainConfig().to_yaml(path).") from None
+            raise MotionLabError(f"{path} is not YAML: {error}", fix=example) from None
         if not isinstance(values, dict):
-            raise MotionLabError(f"{path} must hold 'field: value' lines.", fix="Compare with TrainConfig().to_yaml(path).")
+            raise MotionLabError(f"{path} must hold 'field: value' lines.", fix=example)
         return cls.from_dict(values)
 
     def to_yaml(self, path: str | Path) -> None:
@@ -154,7 +158,8 @@ def _as_type(name: str, value: Any, kind: type) -> Any:
             return float(value)
     if kind is int and isinstance(value, float) and value.is_integer():
         return int(value)
-    raise MotionLabError(f"TrainConfig.{name} must be of type {kind.__name__}, not {value!r}.", fix=f"Set {name} to another value.")
+    raise MotionLabError(f"TrainConfig.{name} must be of type {kind.__name__}, not {value!r}.",
+                         fix=f"Set {name} to another value.")
 
 
 # ------------------------------------------------------------------------------------------- random numbers and data
@@ -225,15 +230,17 @@ def lr_factor(config: TrainConfig, step: int) -> float:
 def block_matrices(model: torch.nn.Module) -> list[str]:
     """Names of the trainable 2-D parameters below a numbered module (`blocks.3.attn.to_q.weight`), no embeddings."""
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
-    return [name for name, p in model.named_parameters()
-            if p.requires_grad and p.ndim == 2 and id(p) not in embeddings and any(part.isdigit() for part in name.split("."))]
+    matrices = [name for name, p in model.named_parameters()
+                if p.requires_grad and p.ndim == 2 and id(p) not in embeddings]
+    return [name for name in matrices if any(part.isdigit() for part in name.split("."))]
 
 
 def _optimizers(model: torch.nn.Module, config: TrainConfig) -> dict[str, torch.optim.Optimizer]:
     """{'adamw': ...} or {'adamw': ..., 'muon': ...}; every group knows its names and its base learning rate."""
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not trainable:
-        raise MotionLabError("The model has no trainable parameter.", fix="Set requires_grad on what should be trained.")
+        raise MotionLabError("The model has no trainable parameter.",
+                             fix="Set requires_grad on what should be trained.")
     muon = block_matrices(model) if config.optimizer == "muon" else []
     if config.optimizer == "muon" and not muon:
         raise MotionLabError("optimizer 'muon' found no 2-D matrix in a numbered block.", fix="Use optimizer 'adamw'.")
@@ -251,7 +258,8 @@ def _optimizers(model: torch.nn.Module, config: TrainConfig) -> dict[str, torch.
 
 
 def _group(trainable: dict, names: list[str], lr: float, weight_decay: float) -> dict[str, Any]:
-    return {"params": [trainable[n] for n in names], "names": names, "base_lr": lr, "lr": lr, "weight_decay": weight_decay}
+    params = [trainable[n] for n in names]
+    return {"params": params, "names": names, "base_lr": lr, "lr": lr, "weight_decay": weight_decay}
 
 
 def _set_lr(optimizers: dict, factor: float) -> None:
@@ -295,6 +303,11 @@ class _Ema:
         decay = min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(list(self.mean.values()), [p.detach().float() for p in self.live.values()], 1 - decay)
 
+    def state(self, model: torch.nn.Module) -> dict[str, torch.Tensor]:
+        """The model's state dict with the averages in it, under every name that a shared parameter has."""
+        average = {p.data_ptr(): self.mean[name] for name, p in self.live.items()}
+        return {name: average.get(value.data_ptr(), value) for name, value in model.state_dict().items()}
+
     @contextlib.contextmanager
     def swapped_in(self) -> Iterator[None]:
         """The model has the averaged weights inside, and its own again, bit for bit, after."""
@@ -332,7 +345,8 @@ def _write_checkpoint(out_dir: Path, step: int, tensors: dict[str, dict], state:
     temporary.mkdir(parents=True)
     for name in TENSOR_FILES:
         save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors[name].items()}, temporary / name)
-    state = {"format": FORMAT, "step": step, **state, "files": {name: _fingerprint(temporary / name) for name in TENSOR_FILES}}
+    files = {name: _fingerprint(temporary / name) for name in TENSOR_FILES}
+    state = {"format": FORMAT, "step": step, **state, "files": files}
     (temporary / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
     for name in (*TENSOR_FILES, "state.json"):
         _sync(temporary / name)
@@ -402,7 +416,8 @@ def _latest(out_dir: Path) -> tuple[Path | None, list[tuple[Path, str]]]:
             return path, broken
         broken.append((path, problem))
     if broken:
-        raise MotionLabError(f"No checkpoint in {out_dir / 'checkpoints'} can be read: {'; '.join(p for _, p in broken)}.",
+        problems = "; ".join(problem for _, problem in broken)
+        raise MotionLabError(f"No checkpoint in {out_dir / 'checkpoints'} can be read: {problems}.",
                              fix="Restore the files from a copy, or delete that folder to start from step 0.")
     return None, []
 
@@ -449,9 +464,11 @@ def export_ema(checkpoint: str | Path, path: str | Path, dtype: torch.dtype = to
     checkpoint, path = Path(checkpoint), Path(path)
     problem = _problem(checkpoint)
     if problem:
-        raise MotionLabError(f"Cannot export: {problem}.", fix="Give a folder out_dir/checkpoints/step_* of a training run.")
+        raise MotionLabError(f"Cannot export: {problem}.",
+                             fix="Give a folder out_dir/checkpoints/step_* of a training run.")
     state = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
-    weights = {k: v.to(dtype) if v.is_floating_point() else v for k, v in load_file(checkpoint / "ema.safetensors").items()}
+    average = load_file(checkpoint / "ema.safetensors")
+    weights = {name: v.to(dtype) if v.is_floating_point() else v for name, v in average.items()}
     notes = {k: v if isinstance(v, str) else json.dumps(v) for k, v in (metadata or {}).items()}
     notes |= {"format": "pt", "motionlab": json.dumps({"step": state["step"], "training": state["config"]})}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -480,8 +497,8 @@ class _Window:
 
     def row(self) -> dict[str, Any]:
         per_bin = [float(s / c) if c else None for s, c in zip(self.bin_sum, self.bin_count)]
-        return {"loss": self.loss / self.steps, "loss_per_t_bin": per_bin, "n_per_t_bin": [int(c) for c in self.bin_count],
-                "grad_norm": self.grad_norm / self.steps}
+        return {"loss": self.loss / self.steps, "loss_per_t_bin": per_bin,
+                "n_per_t_bin": [int(c) for c in self.bin_count], "grad_norm": self.grad_norm / self.steps}
 
 
 class _Log:
@@ -526,7 +543,8 @@ class _Log:
         left = seconds / max(1, step - self.start) * (until - step)
         self.write({"step": step, **row, "seconds": round(seconds, 3), "seconds_left": round(left, 3)})
         if self.main:
-            print(f"step {step}/{self.config.steps}  loss {row['loss']:.4f}  lr {row['lr']:.2e}  {_clock(left)} left", flush=True)
+            done = f"step {step}/{self.config.steps}"
+            print(f"{done}  loss {row['loss']:.4f}  lr {row['lr']:.2e}  {_clock(left)} left", flush=True)
 
     def note(self, step: int, text: str) -> None:
         self.write({"step": step, "note": text})
@@ -604,7 +622,8 @@ class TrainResult:
     out_dir: Path
     notes: tuple[str, ...] = ()
 
-    def export_ema(self, path: str | Path, dtype: torch.dtype = torch.bfloat16, metadata: dict[str, Any] | None = None) -> Path:
+    def export_ema(self, path: str | Path, dtype: torch.dtype = torch.bfloat16,
+                   metadata: dict[str, Any] | None = None) -> Path:
         """`export_ema` of the last checkpoint."""
         return export_ema(self.checkpoint, path, dtype, metadata)
 
@@ -617,7 +636,7 @@ class TrainResult:
 
 def train(model: torch.nn.Module, loss_fn: Callable, data: Any, config: TrainConfig, resume: bool = True,
           on_sample: Callable | None = None, until: int | None = None) -> TrainResult:
-    """Train `model` in place up to `config.steps`, from the newest whole checkpoint in `config.out_dir` if there is one.
+    """Train `model` in place up to `config.steps`, from the newest whole checkpoint in `config.out_dir` if any.
 
     Args:
         loss_fn: (model, batch, noise: SampleNoise) -> (loss, {"t": (b,) in [0, 1], "per_sample": (b,)}); the loss must
@@ -637,13 +656,9 @@ def train(model: torch.nn.Module, loss_fn: Callable, data: Any, config: TrainCon
             a loss_fn that returns something else.
         KeyboardInterrupt: after Ctrl-C, when the step is finished and its checkpoint written (SystemExit on SIGTERM).
     """
-    from accelerate import Accelerator
-    from accelerate.utils import DistributedDataParallelKwargs
-
     if config.threads:
         torch.set_num_threads(config.threads)
-    wrapping = DistributedDataParallelKwargs(find_unused_parameters=config.find_unused_parameters)
-    run = _Run(Accelerator(cpu=config.cpu, kwargs_handlers=[wrapping]), model, loss_fn, data, config, on_sample)
+    run = _Run(_accelerator(config), model, loss_fn, data, config, on_sample)
     run.start(resume)
     try:
         with _StopSignals() as signals:
@@ -652,11 +667,24 @@ def train(model: torch.nn.Module, loss_fn: Callable, data: Any, config: TrainCon
         run.log.close()
 
 
+def _accelerator(config: TrainConfig):
+    """Precision comes from `config.bf16` alone, whatever the user's accelerate configuration says."""
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+    from accelerate.utils import DistributedDataParallelKwargs
+
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:  # a notebook may have trained on another device before
+        AcceleratorState._reset_state(reset_partial_state=True)
+    wrapping = DistributedDataParallelKwargs(find_unused_parameters=config.find_unused_parameters)
+    return Accelerator(cpu=config.cpu, mixed_precision="no", kwargs_handlers=[wrapping])
+
+
 class _Run:
     """The moving parts of one call of `train`."""
 
     def __init__(self, accelerator, model, loss_fn, data, config: TrainConfig, on_sample):
-        self.accelerator, self.loss_fn, self.data, self.config, self.on_sample = accelerator, loss_fn, data, config, on_sample
+        self.accelerator, self.config = accelerator, config
+        self.loss_fn, self.data, self.on_sample = loss_fn, data, on_sample
         self.out_dir, self.main = Path(config.out_dir), accelerator.is_main_process
         self._share_batch()
         self.model = accelerator.prepare(model)
@@ -716,7 +744,7 @@ class _Run:
     def loop(self, until: int, signals: _StopSignals) -> TrainResult:
         self.model.train()
         while self.step < until:
-            stop = self._update(signals.received)
+            stop = self._update(signals)
             self._after_step(until, stop)
             if stop:
                 raise KeyboardInterrupt if stop == signal.SIGINT else SystemExit(128 + stop)
@@ -725,17 +753,17 @@ class _Run:
         status = "finished" if self.step >= self.config.steps else "paused"
         return TrainResult(self.step, status, self.checkpoint, self.out_dir, tuple(self.notes))
 
-    def _update(self, signal_number: int) -> int:
+    def _update(self, signals: _StopSignals) -> int:
         """One step; returns the stop signal that any process received, else 0."""
         _set_lr(self.optimizers, lr_factor(self.config, self.step))
+        self.bare.zero_grad(set_to_none=True)  # here, not after: a run that stopped on NaN may have left gradients
         loss, t, per_sample = self._forward()
         self.accelerator.backward(loss)
         norm = torch.nn.utils.clip_grad_norm_(self.params, self.config.grad_clip or math.inf)
-        loss, t, per_sample, norm, stop = self._agree(loss, t, per_sample, norm, signal_number)
+        loss, t, per_sample, norm, stop = self._agree(loss, t, per_sample, norm, signals.received)
         self._demand_finite(loss, t, per_sample, norm)
         for optimizer in self.optimizers.values():
             optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
         self.ema.update(self.step)
         self.window.add(loss, t, per_sample, norm)
         self.step += 1
@@ -756,9 +784,10 @@ class _Run:
 
     def _agree(self, loss, t, per_sample, norm, signal_number: int):
         """Put the processes' samples together in global order: every process then decides and logs the same."""
-        scalars = torch.stack([loss.detach().double(), norm.detach().double(), loss.new_tensor(signal_number).double()])
-        local = torch.cat([scalars, t.detach().double(), per_sample.detach().double()])[None]  # one transfer per step
-        rows = self.accelerator.gather(local).cpu()
+        device = self.accelerator.device
+        scalars = [x.detach().to(device, torch.float32) for x in (loss, norm, torch.tensor(signal_number))]
+        local = torch.cat([torch.stack(scalars), t.detach().to(device).float(), per_sample.detach().to(device).float()])
+        rows = self.accelerator.gather(local[None]).cpu().double()  # one transfer per step
         b = len(self.positions)
         stop = int(rows[:, 2].max())
         return float(rows[:, 0].mean()), rows[:, 3:3 + b].flatten(), rows[:, 3 + b:].flatten(), float(rows[0, 1]), stop
@@ -769,7 +798,8 @@ class _Run:
             return
         what = "gradient" if math.isfinite(loss) and not bad.any() else "loss"
         times = ", ".join(f"{x:.3f}" for x in (t[bad] if bad.any() else t)[:8])
-        kept = f"{self.checkpoint} is the last good checkpoint" if self.checkpoint else "no checkpoint had been written yet"
+        last = self.checkpoint
+        kept = f"{last} is the last good checkpoint" if last else "no checkpoint had been written yet"
         text = f"The {what} is not finite at step {self.step + 1} (t = {times}); {kept}."
         self.log.note(self.step, text)
         raise MotionLabError(text, fix="Lower lr or muon_lr, lengthen the warm-up, or look at those samples; "
@@ -792,8 +822,7 @@ class _Run:
     def _save(self) -> None:
         self.checkpoint = self.out_dir / "checkpoints" / f"step_{self.step:08d}"
         if self.main:
-            weights = self.bare.state_dict()
-            tensors = {"model.safetensors": weights, "ema.safetensors": weights | self.ema.mean,
+            tensors = {"model.safetensors": self.bare.state_dict(), "ema.safetensors": self.ema.state(self.bare),
                        "optimizer.safetensors": _flatten(self.optimizers)}
             _write_checkpoint(self.out_dir, self.step, tensors, {
                 "config": dataclasses.asdict(self.config), "data_length": len(self.data),
@@ -808,7 +837,8 @@ class _Run:
                 numbers = self.on_sample(self.bare, self.step)
             self.bare.train()
             if isinstance(numbers, dict):
-                self.log.write({"step": self.step, "samples": numbers})
+                named = {f"sample/{name}": float(value) for name, value in numbers.items()}
+                self.log.write({"step": self.step, **named})
         self.accelerator.wait_for_everyone()
 
 
