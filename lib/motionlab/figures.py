@@ -105,7 +105,8 @@ def _plain(ax):
 def film(rows: dict[str, np.ndarray], every: int = 4):
     """Named strips of frames {label: (f, h, w, 3)}, time from left to right."""
     strips = {name: np.concatenate(list(enlarge(frames[::every], 96)), axis=1) for name, frames in rows.items()}
-    fig, axes = _figure(9, 1.35 * len(strips) + 0.3, len(strips), 1, squeeze=False)
+    tallest = max(strip.shape[0] / strip.shape[1] for strip in strips.values())
+    fig, axes = _figure(9, (7.4 * tallest + 0.12) * len(strips) + 0.3, len(strips), 1, squeeze=False)
     for ax, (name, strip) in zip(axes[:, 0], strips.items()):
         ax.imshow(strip, interpolation="nearest", aspect="equal")
         ax.set_ylabel(name, rotation=0, ha="right", va="center", color=DARK)

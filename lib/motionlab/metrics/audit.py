@@ -66,7 +66,8 @@ def changed_tracks(arm: str, tracks, rng, size, other=None, parts=None) -> np.nd
 def changed_pictures(arm: str, clip, rng, other) -> np.ndarray:
     """Frames (f, h, w, 3) of the world clip after one change: scenes are rendered anew where tracks would lie.
 
-    Speed, amplitude and lost limbs change the scene; the rest changes the frames.
+    Speed, amplitude and lost limbs change the scene; the rest changes the frames. At double speed the scene simply goes
+    on for twice as long, so a subject that travels may leave the frame towards the end, as it would before a camera.
     """
     frames, size, fps = clip.frames, clip.size, clip.fps
     if arm in ("speed_half", "speed_double"):
