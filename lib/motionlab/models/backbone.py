@@ -1,0 +1,296 @@
+"""The small video DiT: diffusers' CogVideoXTransformer3DModel, unmodified, in the kit's time convention.
+
+One checkpoint serves text-to-video, first-frame and first+last-frame conditioning, and every length up to
+`max_frames` latent frames: positions are sin-cos, so a length is never learned. Known frames enter as a condition
+latent beside the noisy one, with a mask channel that says which frames they are.
+"""
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from motionlab.diffusion import cfg
+from motionlab.errors import MotionLabError, nearest, one_of
+from motionlab.models.text import Grammar, TextEncoder
+
+FORMAT = "motionlab.backbone/1"
+MODES = ("text", "first", "first_last")
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """Sizes of a backbone. `channels`, `height`, `width` describe the codec's latent; lengths count latent frames.
+
+    Raises:
+        MotionLabError: sizes that cannot be built together.
+    """
+
+    d: int = 192
+    layers: int = 8
+    heads: int = 6
+    channels: int = 24
+    height: int = 12
+    width: int = 12
+    max_frames: int = 7
+    patch: int = 1
+    d_text: int = 128
+    text_length: int = 32
+    d_time: int = 256
+
+    def __post_init__(self):
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if type(value) is not int or value < 1:
+                raise MotionLabError(f"Backbone setting {field.name} is {value!r}.", fix=f"Give a whole number >= 1, for example {field.default}.")
+        if self.d % self.heads or self.d % 16:
+            raise MotionLabError(f"A width d={self.d} does not divide by 16 (sin-cos positions) and by heads={self.heads}.", fix="For example d=192, heads=6.")
+        if self.height % self.patch or self.width % self.patch:
+            raise MotionLabError(f"Latents of {self.height}x{self.width} do not divide into patches of {self.patch}.", fix="Choose patch 1 or 2.")
+
+    @classmethod
+    def from_dict(cls, values: dict) -> BackboneConfig:
+        """Raises MotionLabError for a field that does not exist; the nearest is named."""
+        known = [field.name for field in fields(cls)]
+        for name in values:
+            one_of(str(name), known, "backbone setting")
+        return cls(**values)
+
+    @classmethod
+    def from_yaml(cls, source: str | Path) -> BackboneConfig:
+        """From a YAML file (a Path) or YAML text (a str).
+
+        Raises:
+            MotionLabError: no such file, not a mapping, a misspelt field (the nearest is named).
+        """
+        import yaml
+        try:
+            values = yaml.safe_load(source.read_text(encoding="utf-8") if isinstance(source, Path) else source)
+        except (OSError, yaml.YAMLError) as error:
+            raise MotionLabError(f"Cannot read the backbone's settings: {error}", fix="Give a YAML mapping such as 'd: 192'.") from None
+        if not isinstance(values, dict):
+            raise MotionLabError(f"The backbone's settings are a {type(values).__name__}, not a mapping.", fix="Write lines such as 'd: 192'.")
+        return cls.from_dict(values)
+
+    def to_yaml(self) -> str:
+        """YAML text that `from_yaml` reads back to an equal config."""
+        import yaml
+        return yaml.safe_dump(asdict(self), sort_keys=False)
+
+
+class Backbone(nn.Module):
+    """Text, noisy latent, time and known frames -> velocity.
+
+    Args:
+        config: its sizes.
+        seed: of the initial weights; the global random state is left as it was.
+
+    Attributes: `transformer` (the diffusers model), `text` (TextEncoder), `grammar` (tokeniser).
+    """
+
+    def __init__(self, config: BackboneConfig | None = None, seed: int = 0):
+        super().__init__()
+        self.config = config or BackboneConfig()
+        self.grammar = Grammar(self.config.text_length)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.text = TextEncoder(len(self.grammar), self.config.d_text, self.config.text_length)
+            self.transformer = _transformer(self.config)
+
+    def forward(self, x_t: torch.Tensor, t: torch.Tensor, tokens: torch.Tensor, cond: torch.Tensor | None = None,
+                cond_mask: torch.Tensor | None = None) -> torch.Tensor:
+        """The velocity u (b, f, c, h, w) at x_t (b, f, c, h, w), t (b,) in [0, 1].
+
+        Args:
+            tokens: (b, n) of `Grammar.encode`.
+            cond: latents of known frames, (b, f, c, h, w); what lies where the mask is off is never read.
+            cond_mask: (b, f) bool, True where the frame is known. None: text-to-video.
+
+        Raises:
+            MotionLabError: other channels, grid, length or batch than the config's; a mask without latents.
+        """
+        self._check(x_t, t, tokens)
+        known, mask = self._condition(x_t, cond, cond_mask)
+        t = torch.as_tensor(t, device=x_t.device).expand(len(x_t))
+        # CogVideoX counts time 0..1000 from clean to noise; t keeps its precision because the sinusoids are float32.
+        return self.transformer(torch.cat([x_t, known, mask], 2), self.text(tokens).to(x_t.dtype), 1000 * (1 - t.float()),
+                                return_dict=False)[0]
+
+    def _check(self, x_t, t, tokens):
+        c = self.config
+        if x_t.dim() != 5:
+            raise MotionLabError(f"Latents of shape {tuple(x_t.shape)} were given.", fix="The backbone reads (b, f, c, h, w).")
+        b, f, channels, h, w = x_t.shape
+        if channels != c.channels:
+            raise MotionLabError(f"The latents have {channels} channels; this backbone was made for a codec of {c.channels}.", fix="Use the codec that the backbone was trained with.")
+        if (h, w) != (c.height, c.width):
+            raise MotionLabError(f"The latents are {h}x{w}; this backbone's grid is {c.height}x{c.width}.", fix="Encode video of the size that the backbone was trained at.")
+        if not 1 <= f <= c.max_frames:
+            raise MotionLabError(f"The clip has {f} latent frames; this backbone does 1 to {c.max_frames}.", fix=f"A clip of 1+4k frames has k+1 latent frames: at most {4 * c.max_frames - 3} frames.")
+        if len(tokens) != b or torch.as_tensor(t).numel() not in (1, b):
+            raise MotionLabError(f"{b} clips, {len(tokens)} texts and {torch.as_tensor(t).numel()} times were given.", fix="Give one of each per clip.")
+
+    def _condition(self, x_t, cond, cond_mask):
+        b, f, _, h, w = x_t.shape
+        if cond_mask is None:
+            if cond is not None:
+                raise MotionLabError("Known frames were given without a mask.", fix="Pass cond_mask=condition_mask('first', b, f).")
+            return torch.zeros_like(x_t), x_t.new_zeros(b, f, 1, h, w)
+        if tuple(cond_mask.shape) != (b, f) or cond_mask.dtype != torch.bool:
+            raise MotionLabError(f"The mask of known frames is {cond_mask.dtype} {tuple(cond_mask.shape)}.", fix=f"Give a bool mask ({b}, {f}), one entry per latent frame.")
+        if cond is None:
+            if bool(cond_mask.any()):
+                raise MotionLabError("The mask marks known frames, but no latents of them were given.", fix="Pass cond=, or leave the mask out.")
+            cond = torch.zeros_like(x_t)
+        if cond.shape != x_t.shape:
+            raise MotionLabError(f"The conditioning latents {tuple(cond.shape)} differ in size from the clip's {tuple(x_t.shape)}.",
+                                 fix="Encode the conditioning frame at the clip's size, and place it with `place_frames`.")
+        mask = cond_mask.to(x_t.device)[:, :, None, None, None]
+        known = torch.where(mask, cond.to(x_t), torch.zeros_like(x_t))       # not a product: NaN * 0 is NaN
+        return known, mask.to(x_t.dtype).expand(b, f, 1, h, w)
+
+
+def _transformer(c: BackboneConfig) -> nn.Module:
+    from diffusers import CogVideoXTransformer3DModel
+    return CogVideoXTransformer3DModel(
+        num_attention_heads=c.heads, attention_head_dim=c.d // c.heads, num_layers=c.layers,
+        in_channels=2 * c.channels + 1, out_channels=c.channels, time_embed_dim=c.d_time,
+        text_embed_dim=c.d_text, max_text_seq_length=c.text_length, patch_size=c.patch,
+        sample_width=c.width, sample_height=c.height, sample_frames=4 * c.max_frames - 3, temporal_compression_ratio=4,
+        spatial_interpolation_scale=1.0, use_rotary_positional_embeddings=False, use_learned_positional_embeddings=False)
+
+
+# --- conditioning
+
+def condition_mask(mode: str, b: int, f: int) -> torch.Tensor:
+    """Which latent frames a mode knows, (b, f) bool. Modes: text (none), first, first_last.
+
+    Raises:
+        MotionLabError: an unknown mode, or a clip so short that nothing would be left to generate.
+    """
+    one_of(mode, MODES, "conditioning mode")
+    if f <= MODES.index(mode):
+        raise MotionLabError(f"With '{mode}' frames given, a clip of {f} latent frame{'s' * (f != 1)} leaves nothing to generate.", fix="Ask for a longer clip.")
+    mask = torch.zeros(b, f, dtype=torch.bool)
+    mask[:, 0] = mode != "text"
+    mask[:, -1] |= mode == "first_last"
+    return mask
+
+
+def draw_condition_mask(b: int, f: int, generator: torch.Generator, first: float = 0.2, first_last: float = 0.1) -> torch.Tensor:
+    """Training's mixture of modes, one drawn per clip: (b, f) bool. The rest of the probability is text-to-video.
+
+    Clips too short for a mode get the next simpler one; a mixture of text only, or single frames, draw nothing.
+    """
+    if min(first, first_last) < 0 or first + first_last > 1:
+        raise MotionLabError(f"Mode probabilities first={first} and first_last={first_last} are no mixture.", fix="Both >= 0, together <= 1.")
+    mask = torch.zeros(b, f, dtype=torch.bool)
+    if f > 1 and first + first_last > 0:
+        u = torch.rand(b, generator=generator)
+        mask[:, 0] = u < first + first_last
+        mask[:, -1] |= (u < first_last) & (f > 2)
+    return mask
+
+
+def place_frames(frames: dict[int, torch.Tensor], f: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """`cond` (b, f, c, h, w) and `cond_mask` (b, f) from single latents {index: (b, c, h, w)}; -1 is the last frame.
+
+    Raises:
+        MotionLabError: no frames, an index outside the clip, frames of different sizes.
+    """
+    shapes = {tuple(latent.shape) for latent in frames.values()}
+    if len(shapes) != 1 or len(next(iter(shapes))) != 4:
+        raise MotionLabError(f"The conditioning frames have shapes {sorted(shapes)}.", fix="Give one or more latents (b, c, h, w) of one size.")
+    first = next(iter(frames.values()))
+    cond, mask = first.new_zeros(len(first), f, *first.shape[1:]), torch.zeros(len(first), f, dtype=torch.bool, device=first.device)
+    for index, latent in frames.items():
+        if not -f <= index < f:
+            raise MotionLabError(f"There is no latent frame {index} in a clip of {f}.", fix=f"Use 0 to {f - 1}, or -1 for the last.")
+        cond[:, index], mask[:, index] = latent, True
+    return cond, mask
+
+
+def guided(backbone: Backbone, tokens: torch.Tensor, w: float = 2.0, cond: torch.Tensor | None = None,
+           cond_mask: torch.Tensor | None = None) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """A model u(x, t) with text guidance `cfg`, both halves in one batch; w=0 is the conditional model, in one pass.
+
+    Known frames are given to both halves: guidance is in the text only.
+    """
+    if w == 0:
+        return lambda x, t: backbone(x, t, tokens, cond, cond_mask)
+    both = torch.cat([tokens, backbone.grammar.null(len(tokens)).to(tokens.device)])
+    cond, cond_mask = (None if a is None else torch.cat([a, a]) for a in (cond, cond_mask))
+
+    def u(x, t):
+        t = torch.as_tensor(t, device=x.device).expand(len(x))
+        return cfg(*backbone(torch.cat([x, x]), torch.cat([t, t]), both, cond, cond_mask).chunk(2), w)
+
+    return u
+
+
+# --- files
+
+def save_backbone(backbone: Backbone, path: str | Path, dtype: torch.dtype | None = None, note: dict[str, str] | None = None) -> None:
+    """Write weights as safetensors with config and vocabulary in the metadata; whole or not at all.
+
+    Args:
+        dtype: torch.bfloat16 for shipped files; None keeps the weights exact.
+        note: further metadata, text to text (steps, data, codec).
+    """
+    from safetensors.torch import save_file
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state = {name: value.detach().cpu().to(dtype or value.dtype).contiguous() for name, value in backbone.state_dict().items()}
+    metadata = {**(note or {}), "format": FORMAT, "config": backbone.config.to_yaml(), "vocabulary": " ".join(backbone.grammar.words)}
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    save_file(state, str(part), metadata=metadata)
+    os.replace(part, path)
+
+
+def load_backbone(path: str | Path, codec_channels: int | None = None, dtype: torch.dtype = torch.float32) -> Backbone:
+    """The backbone of a file of `save_backbone`, in eval mode.
+
+    Args:
+        codec_channels: latent channels of the codec that it is to work with, checked when given.
+
+    Raises:
+        MotionLabError: no such file; truncated or foreign; made for another codec or another grammar.
+    """
+    metadata, state = _read(Path(path))
+    again = "Remake it with `make pretrain`, or fetch the file again."
+    if metadata.get("format") != FORMAT:
+        raise MotionLabError(f"'{path}' is no backbone of this kit (its format is {metadata.get('format')!r}).{nearest(metadata.get('format', ''), [FORMAT])}", fix=f"Give a {FORMAT} file. {again}")
+    config = BackboneConfig.from_yaml(metadata.get("config", ""))
+    if codec_channels is not None and codec_channels != config.channels:
+        raise MotionLabError(f"Wrong codec: '{path}' was made for latents of {config.channels} channels, this codec has {codec_channels}.", fix="Use the codec that it was trained with.")
+    backbone = Backbone(config)
+    if metadata.get("vocabulary", "").split() != list(backbone.grammar.words):
+        raise MotionLabError(f"'{path}' was trained on another vocabulary of the world's grammar.", fix=again)
+    _fill(backbone, state, path, again)
+    return backbone.to(dtype).eval()
+
+
+def _fill(backbone, state, path, again):
+    wanted = backbone.state_dict()
+    odd = sorted(set(wanted) ^ set(state)) or [n for n in wanted if wanted[n].shape != state[n].shape]
+    if odd:
+        raise MotionLabError(f"The weights in '{path}' do not fit its config; the first that differs is '{odd[0]}'.", fix=again)
+    bad = [name for name, value in state.items() if not bool(torch.isfinite(value).all())]
+    if bad:
+        raise MotionLabError(f"'{path}' holds values that are not finite in '{bad[0]}'.", fix=again)
+    backbone.load_state_dict(state)
+
+
+def _read(path):
+    from safetensors import SafetensorError, safe_open
+    if not path.is_file():
+        raise MotionLabError(f"There is no checkpoint '{path}'.", fix="`make pretrain` makes it.")
+    try:
+        with safe_open(str(path), "pt") as file:
+            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, OSError) as error:
+        raise MotionLabError(f"'{path}' is truncated or no safetensors file ({error}).", fix="Remake it with `make pretrain`, or fetch the file again.") from None
