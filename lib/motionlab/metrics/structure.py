@@ -1,0 +1,287 @@
+"""Structure error: does the subject keep its parts, their sizes, their distances and their continuity?
+
+Everything is computed from a `palette.LimbReading`. Lengths are in fractions of the subject's size, the square root of
+its median visible area; shares are fractions of limb-frames (limbs times frames) or of steps. 0 is perfect.
+
+A clean clip does not score exactly 0: limbs hide one another and gaits change distances. So the reference-free `total`
+counts only what exceeds the values of clean renders of the same species (`clean_profile`), and figures still draw the
+floor measured on reconstructions.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from motionlab.errors import MotionLabError, one_of
+from motionlab.metrics.palette import LimbReading, limb_links, limb_table, read_limbs
+from motionlab.world.motions import MOTIONS
+from motionlab.world.puppets import SPECIES, species as anatomy_of
+
+TERMS = ("missing", "extra", "stray", "area_variation", "length_variation", "length_error", "jump", "flicker", "frozen")
+STILL = 0.05           # pixels per frame at 48 px height: below this no limb is said to move
+_PROFILE_CLIPS = 6
+DAMAGES = {"clean": (0,), "hide": (1, 2), "shift": (2, 4, 8), "blur": (1, 2, 3), "frozen": (1,), "shuffled": (1,), "species": (1,)}
+
+
+def structure_error(reading: LimbReading, reference: LimbReading | None = None) -> dict:
+    """Structure error of one subject, term by term.
+
+    Args:
+        reading: of the clip that is judged.
+        reference: of the true clip (same species, frames and size); adds the terms that need a truth.
+
+    Returns:
+        dict of floats, NaN where a term has nothing to measure:
+        missing           share of limb-frames absent beyond what occlusion in clean renders explains
+        extra             connected pieces of limbs beyond those that the anatomy has, per limb-frame
+        stray             area in shades that the species does not have, and in colours of nobody, / subject area, at most 1
+        area_variation    mean |area[t+1] - area[t]| of a limb / subject area
+        length_variation  standard deviation over time of the distance between joined limbs / size, mean over joints
+        length_error      how far that distance leaves the range seen in clean renders / size, mean over joints
+        jump              mean second difference of limb centres / size (per frame squared)
+        flicker           share of limb-steps at which a limb appears or vanishes
+        frozen            share of steps at which no limb moves
+        total             sum of what missing, extra, stray, area_variation, length_variation, length_error, jump and
+                          flicker exceed clean renders by, plus frozen; the reference-free score. A subject that is
+                          nowhere to be seen has total 1 + its other terms.
+        With `reference` also:
+        part_error        mean distance of limb centres seen in both / the reference's size
+        presence_error    share of limb-frames seen in one and not in the other
+        reference_total   part_error + presence_error
+
+    Raises:
+        MotionLabError: not a LimbReading; a reference of another species, length or frame size.
+    """
+    _check(reading, reference)
+    profile = clean_profile(reading.species)
+    terms = _terms(reading, profile)
+    terms["total"] = _total(terms, profile)
+    if reference is not None:
+        terms |= _against(reading, reference)
+    return terms
+
+
+def subject_size(reading: LimbReading) -> float:
+    """Square root of the median visible area in pixels, over the frames in which anything is visible; NaN if never."""
+    area = reading.area.sum(1)
+    return float(np.sqrt(np.median(area[area > 0]))) if (area > 0).any() else float("nan")
+
+
+# ---------------------------------------------------------------------------------------------- terms
+@dataclass(frozen=True)
+class Profile:
+    """Of clean renders of a species: presence (limbs,), range of joint distances (joints, 2) / size, floors by term."""
+
+    presence: np.ndarray
+    lengths: np.ndarray
+    floors: dict
+
+
+def _terms(reading, profile):
+    size = subject_size(reading)
+    subject = size ** 2 if np.isfinite(size) else 0.0
+    present, members = reading.present, np.array([len(limb.groups) for limb in limb_table(reading.species)])
+    lengths = joint_lengths(reading)
+    with np.errstate(invalid="ignore"):
+        low, high = profile.lengths.T
+        outside = np.maximum(0, np.maximum(low - lengths, lengths - high))
+    speed = np.linalg.norm(np.diff(reading.centres, axis=0), axis=-1)
+    jump = np.linalg.norm(np.diff(reading.centres, 2, axis=0), axis=-1) / size
+    return {
+        "missing": float(np.maximum(0, profile.presence - present.mean(0)).mean()),
+        "extra": float(np.maximum(0, reading.pieces - members).mean()),
+        "stray": float(min(1.0, (reading.stray + reading.foreign).mean() / subject)) if subject else 1.0,
+        "area_variation": _mean(np.abs(np.diff(reading.area, axis=0)) / (subject or np.nan)),
+        "length_variation": _mean(_spread(lengths)),
+        "length_error": _mean(outside),
+        "jump": _mean(jump),
+        "flicker": _mean(present[1:] != present[:-1]),
+        "frozen": _frozen(speed, reading.size[0]),
+    }
+
+
+def joint_lengths(reading: LimbReading) -> np.ndarray:
+    """Distance between the centres of joined limbs / subject size, (f, joints); NaN where one of them is absent."""
+    links = np.array(limb_links(reading.species), dtype=int).reshape(-1, 2)
+    apart = reading.centres[:, links[:, 0]] - reading.centres[:, links[:, 1]]
+    return np.linalg.norm(apart, axis=-1) / subject_size(reading)
+
+
+def _spread(values):
+    """Standard deviation over time of the joints seen in at least 3 frames."""
+    seen = values[:, (~np.isnan(values)).sum(0) >= 3]
+    return np.nanstd(seen, axis=0) if seen.shape[1] else np.zeros(0)
+
+
+def _frozen(speed, height):
+    seen = ~np.isnan(speed).all(1) if speed.size else np.zeros(0, bool)
+    return float((np.nanmax(speed[seen], axis=1) < STILL * height / 48).mean()) if seen.any() else float("nan")
+
+
+def _mean(values):
+    values = np.asarray(values, dtype=float)
+    values = values[~np.isnan(values)]
+    return float(values.mean()) if values.size else float("nan")
+
+
+def _total(terms, profile):
+    excess = [max(0.0, terms[k] - profile.floors[k]) for k in TERMS[:-1] if not np.isnan(terms[k])]
+    frozen = terms["frozen"]
+    return float(sum(excess) + (1.0 if np.isnan(terms["length_variation"]) and terms["missing"] > 0.5 else 0.0)
+                 + (0.0 if np.isnan(frozen) else max(0.0, frozen - profile.floors["frozen"])))
+
+
+def _against(reading, reference):
+    both = reading.present & reference.present
+    gap = np.linalg.norm(reading.centres - reference.centres, axis=-1)[both] / subject_size(reference)
+    terms = {"part_error": _mean(gap), "presence_error": float((reading.present != reference.present).mean())}
+    return terms | {"reference_total": float(np.nan_to_num(terms["part_error"]) + terms["presence_error"])}
+
+
+@lru_cache(maxsize=None)
+def clean_profile(species: str) -> Profile:
+    """What clean renders of a species give: no pillar, no camera, fixed seeds; the ranges get a margin of 5 % of size.
+
+    Raises:
+        MotionLabError: unknown species.
+    """
+    from motionlab.world import random_scene, render
+
+    one_of(species, SPECIES, "species")
+    moves = [m for m in anatomy_of(species).motions if m != "pass_behind"]
+    readings = []
+    for k in range(_PROFILE_CLIPS):
+        scene = random_scene(9100 + k, species_name=species, motion=moves[k % len(moves)], camera=False, paths=False)
+        readings.append(read_limbs(render(scene).frames, species, scene.actors[0].colour, scene.place))
+    lengths = np.concatenate([joint_lengths(r) for r in readings])
+    low, high = (np.nan_to_num(edge(lengths, axis=0)) for edge in (np.nanmin, np.nanmax))
+    bare = Profile(np.mean([r.present.mean(0) for r in readings], axis=0), np.stack([low - 0.05, high + 0.05], 1), {})
+    rows = [_terms(r, bare) for r in readings]
+    floors = {k: float(np.nanmax([row[k] for row in rows] + [0.0])) for k in TERMS}
+    return Profile(bare.presence, bare.lengths, floors)
+
+
+def _check(reading, reference):
+    for name, r in (("reading", reading), ("reference", reference)):
+        if r is not None and not isinstance(r, LimbReading):
+            raise MotionLabError(f"structure_error's {name} is a {type(r).__name__}, not a LimbReading.",
+                                 fix="Make one with motionlab.metrics.palette.read_limbs(frames, species, colour).")
+    if reference is None:
+        return
+    for name in ("species", "size"):
+        if getattr(reading, name) != getattr(reference, name):
+            raise MotionLabError(f"The reading's {name} is {getattr(reading, name)}, the reference's {getattr(reference, name)}.",
+                                 fix="Compare readings of the same subject in frames of the same size.")
+    if len(reading.area) != len(reference.area):
+        raise MotionLabError(f"The reading has {len(reading.area)} frames, the reference {len(reference.area)}.")
+
+
+# ---------------------------------------------------------------------------------------------- dose-response
+def dose_response(clips, damages: dict | None = None, seed: int = 0, transform=None) -> list[dict]:
+    """Known damage done to rendered clips and what the structure error makes of it: can the instrument see it?
+
+    Args:
+        clips: list of `Clip` with one actor each.
+        damages: name -> doses; default `DAMAGES`: hide (number of limbs not drawn), shift (one limb by k px at 48 px
+            height), blur (Gaussian sigma in px), frozen (first frame repeated), shuffled (frames in random order),
+            species (another species drawn in its place, read as the one asked for), clean.
+        transform: uint8 frames -> uint8 frames applied after the damage, for example a codec's reconstruction.
+
+    Returns:
+        rows {"clip", "damage", "dose", **structure_error(..., reference=clean)}, one per clip, damage and dose.
+
+    Raises:
+        MotionLabError: no clips, an unknown damage.
+    """
+    clips, damages = list(clips), DAMAGES if damages is None else damages
+    if not clips:
+        raise MotionLabError("dose_response got no clips.", fix="Pass a list of rendered clips.")
+    rows = []
+    for number, clip in enumerate(clips):
+        rng = np.random.default_rng([seed, number])
+        reference = _read(clip, clip.frames)
+        for name, doses in damages.items():
+            one_of(name, DAMAGES, "damage")
+            for dose in doses:
+                frames = damage(clip, name, dose, rng)
+                frames = frames if transform is None else transform(frames)
+                rows.append({"clip": number, "damage": name, "dose": dose} | structure_error(_read(clip, frames), reference))
+    return rows
+
+
+def _read(clip, frames):
+    actor = clip.scene.actors[0]
+    return read_limbs(frames, actor.species, actor.colour, clip.scene.place)
+
+
+def damage(clip, name: str, dose, rng) -> np.ndarray:
+    """Frames uint8 (f, h, w, 3) of a clip with one known damage done to its first actor.
+
+    Raises:
+        MotionLabError: unknown damage.
+    """
+    one_of(name, DAMAGES, "damage")
+    return {"clean": lambda *_: clip.frames, "hide": _hide, "shift": _shift, "blur": _blur, "frozen": _freeze,
+            "shuffled": _shuffle, "species": _swap}[name](clip, dose, rng)
+
+
+def _again(clip, scene):
+    from motionlab.world import render
+
+    return render(scene, clip.size, len(clip.frames), clip.fps).frames
+
+
+def _visible_limbs(clip):
+    """Limbs by visible area, the largest last; a limb never seen is left out."""
+    area = {k: m.sum() for k, m in clip.limb_masks().items()}
+    return [k for k in sorted(area, key=area.get) if area[k] > 0]
+
+
+def _hide(clip, dose, rng):
+    limbs = _visible_limbs(clip)
+    chosen = rng.permutation(limbs[max(0, len(limbs) - 4):])[:dose] if len(limbs) > 1 else limbs
+    return _again(clip, clip.scene.with_actor(0, hide=tuple(str(k) for k in chosen)))
+
+
+def _shift(clip, dose, rng):
+    """The middle-sized limb is drawn `dose` pixels off (right and down), over everything else."""
+    limbs = _visible_limbs(clip)
+    limb = limbs[len(limbs) // 2]
+    mask = clip.limb_masks()[limb]
+    out = _again(clip, clip.scene.with_actor(0, hide=(limb,)))
+    k = int(round(dose * clip.size[0] / 48 / np.sqrt(2)))
+    t, y, x = np.nonzero(mask)
+    keep = (y + k < clip.size[0]) & (x + k < clip.size[1])
+    out[t[keep], y[keep] + k, x[keep] + k] = clip.frames[t[keep], y[keep], x[keep]]
+    return out
+
+
+def _blur(clip, dose, rng):
+    import cv2
+
+    return np.stack([cv2.GaussianBlur(frame, (0, 0), float(dose)) for frame in clip.frames])
+
+
+def _freeze(clip, dose, rng):
+    return np.repeat(clip.frames[:1], len(clip.frames), axis=0)
+
+
+def _shuffle(clip, dose, rng):
+    return clip.frames[rng.permutation(len(clip.frames))]
+
+
+def _swap(clip, dose, rng):
+    """Another species in the same place and colour; a motion of its own."""
+    mine = clip.scene.actors[0].species
+    other = str(rng.choice([s for s in SPECIES if s != mine]))
+    motion = next(m for m in anatomy_of(other).motions if m != "pass_behind")
+    changes = {"species": other, "motion": motion, "period": None, "speed": None, "path": (), "y": None, "hide": ()}
+    if MOTIONS[motion].place == "air" and motion != "swing":
+        changes["y"] = 0.46
+    return _again(clip, clip.scene.with_actor(0, **changes))
+
+
+__all__ = ["DAMAGES", "Profile", "TERMS", "clean_profile", "damage", "dose_response", "joint_lengths", "structure_error",
+           "subject_size"]
