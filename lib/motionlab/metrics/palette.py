@@ -81,8 +81,8 @@ def read_limbs(frames: np.ndarray, species: str, colour: str, place: str | None 
     limbs = limb_table(species)
     weights, stray, foreign = _explain(frames, species, colour, place)
     centres, area, pieces = _gather(weights, limbs, frames.shape[1])
-    return LimbReading(centres, area, pieces, stray, foreign, tuple(limb.name for limb in limbs), species, colour, place,
-                       frames.shape[1:3])
+    return LimbReading(centres, area, pieces, stray, foreign, tuple(limb.name for limb in limbs), species, colour,
+                       place, frames.shape[1:3])
 
 
 def read_attributes(frames: np.ndarray) -> dict:
@@ -225,7 +225,8 @@ def _shifted(a, dy, dx, fill):
     """`a` (f, h, w, ...) seen from the neighbour at (dy, dx); outside the picture it is `fill`."""
     out = np.full_like(a, fill)
     h, w = a.shape[1:3]
-    out[:, max(0, -dy):h - max(0, dy), max(0, -dx):w - max(0, dx)] = a[:, max(0, dy):h + min(0, dy), max(0, dx):w + min(0, dx)]
+    seen = a[:, max(0, dy):h + min(0, dy), max(0, dx):w + min(0, dx)]
+    out[:, max(0, -dy):h - max(0, dy), max(0, -dx):w - max(0, dx)] = seen
     return out
 
 
@@ -329,7 +330,8 @@ def _pieces(weight, speck):
     y, x = np.nonzero(labels)
     which, mass = labels[y, x] - 1, weight[y, x].astype(float)
     total = np.bincount(which, mass, count - 1)
-    found = np.stack([total, np.bincount(which, mass * x, count - 1) / total, np.bincount(which, mass * y, count - 1) / total], 1)
+    mean = [np.bincount(which, mass * at, count - 1) / total for at in (x, y)]
+    found = np.stack([total, *mean], 1)
     return found[total >= max(speck, PART * total.max())]
 
 
@@ -353,7 +355,7 @@ def _sample(frames):
 
 
 def _read_place(frames):
-    """The place whose colours (the pillar's left out: all places share it) lie near most pixels, near ones count more."""
+    """The place whose colours lie nearest to most pixels; the pillar's are left out, all places share them."""
     pixels = _sample(frames)
 
     def fit(place):
@@ -406,7 +408,7 @@ def _checked(frames):
                              fix="Convert first: ((video + 1) * 127.5).round().clip(0, 255).astype('uint8').")
     frames = frames[None] if frames.ndim == 3 else frames
     if frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape or min(frames.shape[1:3]) < 3:
-        raise MotionLabError(f"The palette reader got frames of shape {frames.shape}; wanted (f, h, w, 3) or (h, w, 3) RGB.",
+        raise MotionLabError(f"The palette reader got frames of shape {frames.shape}; wanted (f, h, w, 3) or (h, w, 3).",
                              fix="Models give (f, c, h, w): move the channels last.")
     return frames
 

@@ -22,7 +22,8 @@ from motionlab.world.puppets import SPECIES, species as anatomy_of
 TERMS = ("missing", "extra", "stray", "area_variation", "length_variation", "length_error", "jump", "flicker", "frozen")
 STILL = 0.05           # pixels per frame at 48 px height: below this no limb is said to move
 _PROFILE_CLIPS = 6
-DAMAGES = {"clean": (0,), "hide": (1, 2), "shift": (2, 4, 8), "blur": (1, 2, 3), "frozen": (1,), "shuffled": (1,), "species": (1,)}
+DAMAGES = {"clean": (0,), "hide": (1, 2), "shift": (2, 4, 8), "blur": (1, 2, 3), "frozen": (1,), "shuffled": (1,),
+           "species": (1,)}
 
 
 def structure_error(reading: LimbReading, reference: LimbReading | None = None) -> dict:
@@ -36,7 +37,8 @@ def structure_error(reading: LimbReading, reference: LimbReading | None = None) 
         dict of floats, NaN where a term has nothing to measure:
         missing           share of limb-frames absent beyond what occlusion in clean renders explains
         extra             connected pieces of limbs beyond those that the anatomy has, per limb-frame
-        stray             area in shades that the species does not have, and in colours of nobody, / subject area, at most 1
+        stray             area in shades that the species does not have and in colours of nobody / subject area, at most 1;
+                          blind to a wrong species that has the same shades (length_error sees that one)
         area_variation    mean |area[t+1] - area[t]| of a limb / subject area
         length_variation  standard deviation over time of the distance between joined limbs / size, mean over joints
         length_error      how far that distance leaves the range seen in clean renders / size, mean over joints
@@ -172,7 +174,8 @@ def _check(reading, reference):
         return
     for name in ("species", "size"):
         if getattr(reading, name) != getattr(reference, name):
-            raise MotionLabError(f"The reading's {name} is {getattr(reading, name)}, the reference's {getattr(reference, name)}.",
+            mine, theirs = getattr(reading, name), getattr(reference, name)
+            raise MotionLabError(f"The reading's {name} is {mine}, the reference's {theirs}.",
                                  fix="Compare readings of the same subject in frames of the same size.")
     if len(reading.area) != len(reference.area):
         raise MotionLabError(f"The reading has {len(reading.area)} frames, the reference {len(reference.area)}.")
@@ -207,7 +210,8 @@ def dose_response(clips, damages: dict | None = None, seed: int = 0, transform=N
             for dose in doses:
                 frames = damage(clip, name, dose, rng)
                 frames = frames if transform is None else transform(frames)
-                rows.append({"clip": number, "damage": name, "dose": dose} | structure_error(_read(clip, frames), reference))
+                error = structure_error(_read(clip, frames), reference)
+                rows.append({"clip": number, "damage": name, "dose": dose} | error)
     return rows
 
 
@@ -283,5 +287,5 @@ def _swap(clip, dose, rng):
     return _again(clip, clip.scene.with_actor(0, **changes))
 
 
-__all__ = ["DAMAGES", "Profile", "TERMS", "clean_profile", "damage", "dose_response", "joint_lengths", "structure_error",
-           "subject_size"]
+__all__ = ["DAMAGES", "Profile", "TERMS", "clean_profile", "damage", "dose_response", "joint_lengths",
+           "structure_error", "subject_size"]
