@@ -26,7 +26,8 @@ def interpolate(x0: torch.Tensor, x1: torch.Tensor, t) -> torch.Tensor:
         MotionLabError: noise and data differ in shape, or t has another batch size.
     """
     if x0.shape != x1.shape:
-        raise MotionLabError(f"Noise {tuple(x0.shape)} and data {tuple(x1.shape)} differ in shape.", fix="Draw the noise in the shape of the data.")
+        raise MotionLabError(f"Noise {tuple(x0.shape)} and data {tuple(x1.shape)} differ in shape.",
+                             fix="Draw the noise in the shape of the data.")
     t = _like(t, x1)
     return t * x1 + (1 - t) * x0
 
@@ -72,7 +73,8 @@ def time_grid(steps: int, shift: float = 2.0) -> torch.Tensor:
     """
     _at_least_one(steps)
     if not shift > 0:
-        raise MotionLabError(f"The grid's shift is {shift}; it must be positive.", fix="Use 1 for a uniform grid, 2 for the kit's usual one.")
+        raise MotionLabError(f"The grid's shift is {shift}; it must be positive.",
+                             fix="Use 1 for a uniform grid, 2 for the kit's usual one.")
     t = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
     return t / (t + shift * (1 - t))
 
@@ -87,7 +89,8 @@ def linear_quadratic_grid(steps: int, n: int) -> torch.Tensor:
     """
     _at_least_one(steps)
     if n < steps:
-        raise MotionLabError(f"A linear-quadratic grid of {steps} steps cannot follow only {n} linear steps.", fix=f"Choose n >= {steps}, for example 250 or 1000.")
+        raise MotionLabError(f"A linear-quadratic grid of {steps} steps cannot follow only {n} linear steps.",
+                             fix=f"Choose n >= {steps}, for example 250 or 1000.")
     half = steps // 2
     k = torch.arange(steps + 1, dtype=torch.float64)
     bend = (1 - steps / n) / (steps - half) ** 2
@@ -151,12 +154,15 @@ def _evaluate(model, x, step, t, callback):
 
 def _edited(state, edits):
     if edits is not None and not isinstance(edits, dict):
-        raise MotionLabError(f"The step callback returned a {type(edits).__name__}.", fix='Return None, or a dict such as {"u": ...}.')
+        raise MotionLabError(f"The step callback returned a {type(edits).__name__}.",
+                             fix='Return None, or a dict such as {"u": ...}.')
     for name, value in (edits or {}).items():
         if name not in EDITS:
-            raise MotionLabError(f"The step callback edits '{name}'.{nearest(name, EDITS)}", fix='Only "x" and "u" can be edited.')
+            raise MotionLabError(f"The step callback edits '{name}'.{nearest(name, EDITS)}",
+                                 fix='Only "x" and "u" can be edited.')
         if value.shape != state[name].shape:
-            raise MotionLabError(f"The step callback changed {name} from {tuple(state[name].shape)} to {tuple(value.shape)}.", fix="Keep its shape.")
+            raise MotionLabError(f"The step callback changed {name} from {tuple(state[name].shape)} to {tuple(value.shape)}.",
+                                 fix="Keep its shape.")
         state[name] = value
     return state["x"], state["u"]
 
@@ -164,7 +170,8 @@ def _edited(state, edits):
 def _steps(grid):
     times = [float(t) for t in grid]
     if len(times) < 2 or any(not b > a for a, b in zip(times, times[1:])):
-        raise MotionLabError("A sampler's grid must be two or more increasing times.", fix="Use time_grid(steps); noise is t = 0 and data t = 1.")
+        raise MotionLabError("A sampler's grid must be two or more increasing times.",
+                             fix="Use time_grid(steps); noise is t = 0 and data t = 1.")
     return zip(times, times[1:])
 
 
@@ -216,7 +223,8 @@ class VPredictionWrapper:
         alpha, sigma = table.sqrt(), (1 - table).sqrt()
         self.net, self.times = net, alpha / (alpha + sigma)
         if not bool((self.times.diff() < 0).all()):
-            raise MotionLabError("The scheduler's alphas_cumprod do not decrease.", fix="Pass the table with timestep 0 (clean) first.")
+            raise MotionLabError("The scheduler's alphas_cumprod do not decrease.",
+                                 fix="Pass the table with timestep 0 (clean) first.")
 
     def timestep(self, t: torch.Tensor) -> torch.Tensor:
         """The (fractional) timestep of equal log-SNR; t (b,) -> (b,) float64 on t's device."""
@@ -234,9 +242,9 @@ class VPredictionWrapper:
         return torch.lerp(table[low], table[low + 1], at - low)
 
     def __call__(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        t = torch.as_tensor(t, dtype=torch.float64, device=x.device).expand(len(x))
+        t = torch.as_tensor(t).cpu().double().expand(len(x))
         _, _, s = _variance_preserving(t, x)
-        v = self.net(s * x, self.timestep(t).to(torch.float32))
+        v = self.net(s * x, self.timestep(t).float().to(x.device))
         return velocity_from_v(v, x, t)
 
 
@@ -271,7 +279,7 @@ def log_snr(t: torch.Tensor) -> torch.Tensor:
 
 def _variance_preserving(t, x):
     """alpha, sigma and the scale s of time t, each broadcasting over x; worked out in float64, whatever x's type."""
-    t = torch.as_tensor(t).double()
+    t = torch.as_tensor(t).cpu().double()       # on the CPU: not every accelerator has float64
     s = (t ** 2 + (1 - t) ** 2).rsqrt()
     return tuple(_like(a, x) for a in (s * t, s * (1 - t), s))
 
@@ -280,10 +288,11 @@ def _variance_preserving(t, x):
 
 def _like(t, x):
     """t as a tensor of x's type that broadcasts over x (b, ...)."""
-    t = torch.as_tensor(t, device=x.device)
+    t = torch.as_tensor(t)
     if t.dim() == 1 and len(t) not in (1, len(x)):
-        raise MotionLabError(f"{len(t)} times were given for a batch of {len(x)}.", fix="Give one time per clip, or one number.")
-    return (t.reshape(-1, *[1] * (x.dim() - 1)) if t.dim() == 1 else t).to(x.dtype)
+        raise MotionLabError(f"{len(t)} times were given for a batch of {len(x)}.",
+                             fix="Give one time per clip, or one number.")
+    return (t.reshape(-1, *[1] * (x.dim() - 1)) if t.dim() == 1 else t).to(x.dtype).to(x.device)
 
 
 def _batch(t, x):
@@ -292,10 +301,12 @@ def _batch(t, x):
 
 def _on_cpu(generator):
     if not isinstance(generator, torch.Generator) or generator.device.type != "cpu":
-        raise MotionLabError("Random numbers need a torch.Generator on the CPU, so that every device draws the same.", fix="Pass torch.Generator().manual_seed(seed).")
+        raise MotionLabError("Random numbers need a torch.Generator on the CPU, so that every device draws the same.",
+                             fix="Pass torch.Generator().manual_seed(seed).")
     return generator
 
 
 def _at_least_one(steps):
     if not isinstance(steps, int) or steps < 1:
-        raise MotionLabError(f"A sampler needs one step or more, not {steps!r}.", fix="The kit's standard is 20 Euler steps.")
+        raise MotionLabError(f"A sampler needs one step or more, not {steps!r}.",
+                             fix="The kit's standard is 20 Euler steps.")

@@ -40,17 +40,20 @@ class BackboneConfig:
     patch: int = 1
     d_text: int = 128
     text_length: int = 32
-    d_time: int = 256
+    d_time: int = 192
 
     def __post_init__(self):
         for field in fields(self):
             value = getattr(self, field.name)
             if type(value) is not int or value < 1:
-                raise MotionLabError(f"Backbone setting {field.name} is {value!r}.", fix=f"Give a whole number >= 1, for example {field.default}.")
+                raise MotionLabError(f"Backbone setting {field.name} is {value!r}.",
+                                     fix=f"Give a whole number >= 1, for example {field.default}.")
         if self.d % self.heads or self.d % 16:
-            raise MotionLabError(f"A width d={self.d} does not divide by 16 (sin-cos positions) and by heads={self.heads}.", fix="For example d=192, heads=6.")
+            raise MotionLabError(f"A width d={self.d} does not divide by 16 (sin-cos positions) and by heads={self.heads}.",
+                                 fix="For example d=192, heads=6.")
         if self.height % self.patch or self.width % self.patch:
-            raise MotionLabError(f"Latents of {self.height}x{self.width} do not divide into patches of {self.patch}.", fix="Choose patch 1 or 2.")
+            raise MotionLabError(f"Latents of {self.height}x{self.width} do not divide into patches of {self.patch}.",
+                                 fix="Choose patch 1 or 2.")
 
     @classmethod
     def from_dict(cls, values: dict) -> BackboneConfig:
@@ -71,9 +74,11 @@ class BackboneConfig:
         try:
             values = yaml.safe_load(source.read_text(encoding="utf-8") if isinstance(source, Path) else source)
         except (OSError, yaml.YAMLError) as error:
-            raise MotionLabError(f"Cannot read the backbone's settings: {error}", fix="Give a YAML mapping such as 'd: 192'.") from None
+            raise MotionLabError(f"Cannot read the backbone's settings: {error}",
+                                 fix="Give a YAML mapping such as 'd: 192'.") from None
         if not isinstance(values, dict):
-            raise MotionLabError(f"The backbone's settings are a {type(values).__name__}, not a mapping.", fix="Write lines such as 'd: 192'.")
+            raise MotionLabError(f"The backbone's settings are a {type(values).__name__}, not a mapping.",
+                                 fix="Write lines such as 'd: 192'.")
         return cls.from_dict(values)
 
     def to_yaml(self) -> str:
@@ -123,28 +128,36 @@ class Backbone(nn.Module):
     def _check(self, x_t, t, tokens):
         c = self.config
         if x_t.dim() != 5:
-            raise MotionLabError(f"Latents of shape {tuple(x_t.shape)} were given.", fix="The backbone reads (b, f, c, h, w).")
+            raise MotionLabError(f"Latents of shape {tuple(x_t.shape)} were given.",
+                                 fix="The backbone reads (b, f, c, h, w).")
         b, f, channels, h, w = x_t.shape
         if channels != c.channels:
-            raise MotionLabError(f"The latents have {channels} channels; this backbone was made for a codec of {c.channels}.", fix="Use the codec that the backbone was trained with.")
+            raise MotionLabError(f"The latents have {channels} channels; this backbone was made for a codec of {c.channels}.",
+                                 fix="Use the codec that the backbone was trained with.")
         if (h, w) != (c.height, c.width):
-            raise MotionLabError(f"The latents are {h}x{w}; this backbone's grid is {c.height}x{c.width}.", fix="Encode video of the size that the backbone was trained at.")
+            raise MotionLabError(f"The latents are {h}x{w}; this backbone's grid is {c.height}x{c.width}.",
+                                 fix="Encode video of the size that the backbone was trained at.")
         if not 1 <= f <= c.max_frames:
-            raise MotionLabError(f"The clip has {f} latent frames; this backbone does 1 to {c.max_frames}.", fix=f"A clip of 1+4k frames has k+1 latent frames: at most {4 * c.max_frames - 3} frames.")
+            raise MotionLabError(f"The clip has {f} latent frames; this backbone does 1 to {c.max_frames}.",
+                                 fix=f"A clip of 1+4k frames has k+1 latent frames: at most {4 * c.max_frames - 3} frames.")
         if len(tokens) != b or torch.as_tensor(t).numel() not in (1, b):
-            raise MotionLabError(f"{b} clips, {len(tokens)} texts and {torch.as_tensor(t).numel()} times were given.", fix="Give one of each per clip.")
+            raise MotionLabError(f"{b} clips, {len(tokens)} texts and {torch.as_tensor(t).numel()} times were given.",
+                                 fix="Give one of each per clip.")
 
     def _condition(self, x_t, cond, cond_mask):
         b, f, _, h, w = x_t.shape
         if cond_mask is None:
             if cond is not None:
-                raise MotionLabError("Known frames were given without a mask.", fix="Pass cond_mask=condition_mask('first', b, f).")
+                raise MotionLabError("Known frames were given without a mask.",
+                                     fix="Pass cond_mask=condition_mask('first', b, f).")
             return torch.zeros_like(x_t), x_t.new_zeros(b, f, 1, h, w)
         if tuple(cond_mask.shape) != (b, f) or cond_mask.dtype != torch.bool:
-            raise MotionLabError(f"The mask of known frames is {cond_mask.dtype} {tuple(cond_mask.shape)}.", fix=f"Give a bool mask ({b}, {f}), one entry per latent frame.")
+            raise MotionLabError(f"The mask of known frames is {cond_mask.dtype} {tuple(cond_mask.shape)}.",
+                                 fix=f"Give a bool mask ({b}, {f}), one entry per latent frame.")
         if cond is None:
             if bool(cond_mask.any()):
-                raise MotionLabError("The mask marks known frames, but no latents of them were given.", fix="Pass cond=, or leave the mask out.")
+                raise MotionLabError("The mask marks known frames, but no latents of them were given.",
+                                     fix="Pass cond=, or leave the mask out.")
             cond = torch.zeros_like(x_t)
         if cond.shape != x_t.shape:
             raise MotionLabError(f"The conditioning latents {tuple(cond.shape)} differ in size from the clip's {tuple(x_t.shape)}.",
@@ -174,7 +187,8 @@ def condition_mask(mode: str, b: int, f: int) -> torch.Tensor:
     """
     one_of(mode, MODES, "conditioning mode")
     if f <= MODES.index(mode):
-        raise MotionLabError(f"With '{mode}' frames given, a clip of {f} latent frame{'s' * (f != 1)} leaves nothing to generate.", fix="Ask for a longer clip.")
+        raise MotionLabError(f"With '{mode}' frames given, a clip of {f} latent frame{'s' * (f != 1)} leaves nothing to generate.",
+                             fix="Ask for a longer clip.")
     mask = torch.zeros(b, f, dtype=torch.bool)
     mask[:, 0] = mode != "text"
     mask[:, -1] |= mode == "first_last"
@@ -187,7 +201,8 @@ def draw_condition_mask(b: int, f: int, generator: torch.Generator, first: float
     Clips too short for a mode get the next simpler one; a mixture of text only, or single frames, draw nothing.
     """
     if min(first, first_last) < 0 or first + first_last > 1:
-        raise MotionLabError(f"Mode probabilities first={first} and first_last={first_last} are no mixture.", fix="Both >= 0, together <= 1.")
+        raise MotionLabError(f"Mode probabilities first={first} and first_last={first_last} are no mixture.",
+                             fix="Both >= 0, together <= 1.")
     mask = torch.zeros(b, f, dtype=torch.bool)
     if f > 1 and first + first_last > 0:
         u = torch.rand(b, generator=generator)
@@ -204,12 +219,14 @@ def place_frames(frames: dict[int, torch.Tensor], f: int) -> tuple[torch.Tensor,
     """
     shapes = {tuple(latent.shape) for latent in frames.values()}
     if len(shapes) != 1 or len(next(iter(shapes))) != 4:
-        raise MotionLabError(f"The conditioning frames have shapes {sorted(shapes)}.", fix="Give one or more latents (b, c, h, w) of one size.")
+        raise MotionLabError(f"The conditioning frames have shapes {sorted(shapes)}.",
+                             fix="Give one or more latents (b, c, h, w) of one size.")
     first = next(iter(frames.values()))
     cond, mask = first.new_zeros(len(first), f, *first.shape[1:]), torch.zeros(len(first), f, dtype=torch.bool, device=first.device)
     for index, latent in frames.items():
         if not -f <= index < f:
-            raise MotionLabError(f"There is no latent frame {index} in a clip of {f}.", fix=f"Use 0 to {f - 1}, or -1 for the last.")
+            raise MotionLabError(f"There is no latent frame {index} in a clip of {f}.",
+                                 fix=f"Use 0 to {f - 1}, or -1 for the last.")
         cond[:, index], mask[:, index] = latent, True
     return cond, mask
 
@@ -263,10 +280,12 @@ def load_backbone(path: str | Path, codec_channels: int | None = None, dtype: to
     metadata, state = _read(Path(path))
     again = "Remake it with `make pretrain`, or fetch the file again."
     if metadata.get("format") != FORMAT:
-        raise MotionLabError(f"'{path}' is no backbone of this kit (its format is {metadata.get('format')!r}).{nearest(metadata.get('format', ''), [FORMAT])}", fix=f"Give a {FORMAT} file. {again}")
+        raise MotionLabError(f"'{path}' is no backbone of this kit (its format is {metadata.get('format')!r}).{nearest(metadata.get('format', ''), [FORMAT])}",
+                             fix=f"Give a {FORMAT} file. {again}")
     config = BackboneConfig.from_yaml(metadata.get("config", ""))
     if codec_channels is not None and codec_channels != config.channels:
-        raise MotionLabError(f"Wrong codec: '{path}' was made for latents of {config.channels} channels, this codec has {codec_channels}.", fix="Use the codec that it was trained with.")
+        raise MotionLabError(f"Wrong codec: '{path}' was made for latents of {config.channels} channels, this codec has {codec_channels}.",
+                             fix="Use the codec that it was trained with.")
     backbone = Backbone(config)
     if metadata.get("vocabulary", "").split() != list(backbone.grammar.words):
         raise MotionLabError(f"'{path}' was trained on another vocabulary of the world's grammar.", fix=again)
@@ -278,7 +297,8 @@ def _fill(backbone, state, path, again):
     wanted = backbone.state_dict()
     odd = sorted(set(wanted) ^ set(state)) or [n for n in wanted if wanted[n].shape != state[n].shape]
     if odd:
-        raise MotionLabError(f"The weights in '{path}' do not fit its config; the first that differs is '{odd[0]}'.", fix=again)
+        raise MotionLabError(f"The weights in '{path}' do not fit its config; the first that differs is '{odd[0]}'.",
+                             fix=again)
     bad = [name for name, value in state.items() if not bool(torch.isfinite(value).all())]
     if bad:
         raise MotionLabError(f"'{path}' holds values that are not finite in '{bad[0]}'.", fix=again)
@@ -293,4 +313,5 @@ def _read(path):
         with safe_open(str(path), "pt") as file:
             return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, OSError) as error:
-        raise MotionLabError(f"'{path}' is truncated or no safetensors file ({error}).", fix="Remake it with `make pretrain`, or fetch the file again.") from None
+        raise MotionLabError(f"'{path}' is truncated or no safetensors file ({error}).",
+                             fix="Remake it with `make pretrain`, or fetch the file again.") from None

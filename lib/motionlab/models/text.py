@@ -60,7 +60,8 @@ class Grammar:
         """
         for name, p in (("text", text), ("attribute", attribute)):
             if not 0 <= p <= 1:
-                raise MotionLabError(f"The {name} dropout is {p}; it is a probability.", fix="Choose 0 to 1, for example 0.1.")
+                raise MotionLabError(f"The {name} dropout is {p}; it is a probability.",
+                                     fix="Choose 0 to 1, for example 0.1.")
         out = tokens.clone()
         if attribute:
             gone = torch.rand(tokens.shape, generator=generator) < attribute
@@ -77,7 +78,8 @@ class Grammar:
         parse_caption(text)
         row = [self.ids[word] for word in re.findall("[a-z]+", text.lower())]
         if len(row) > self.max_length:
-            raise MotionLabError(f"'{text}' has {len(row)} words; the text encoder reads {self.max_length}.", fix="Name at most two actors.")
+            raise MotionLabError(f"'{text}' has {len(row)} words; the text encoder reads {self.max_length}.",
+                                 fix="Name at most two actors.")
         return row + [PAD] * (self.max_length - len(row))
 
 
