@@ -12,10 +12,8 @@ import pytest
 import yaml
 
 from ledger_example import CLAIMS, make_root, rows, run_notebook
-from motionlab import ledger
+from motionlab import files, ledger
 from motionlab.errors import MotionLabError
-from motionlab.ledger import book as book_module
-from motionlab.ledger import paths
 from motionlab.ledger.claims import checksum, load_measured
 
 
@@ -148,7 +146,7 @@ def fail_with(monkeypatch, code):
             raise OSError(code, os.strerror(code), str(path))
         return io.open(path, mode, *args, **kwargs)
 
-    monkeypatch.setattr(paths, "open", broken, raising=False)
+    monkeypatch.setattr(files, "open", broken, raising=False)
 
 
 @pytest.mark.parametrize(
@@ -167,10 +165,10 @@ def test_full_disk_and_read_only_folder(root, monkeypatch, code, sentence):
 
 
 def test_full_disk_while_a_video_is_encoded(root, monkeypatch):
-    def full(*args):
+    def full(*args, **kwargs):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(book_module, "write_mp4", full)
+    monkeypatch.setattr("av.open", full)
     with pytest.raises(MotionLabError, match="The disk is full"):
         open_book(root).video(np.zeros((2, 8, 8, 3), np.uint8), "clip", 8)
 
@@ -182,14 +180,14 @@ def test_output_folder_that_is_a_file(root):
 
 
 def test_a_kill_before_the_last_step_leaves_the_old_file(tmp_path, monkeypatch):
-    target = paths.write_atomic(tmp_path / "x", "old")
+    target = files.write_atomic(tmp_path / "x", "old")
 
     def killed(*args):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(os, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
-        paths.write_atomic(target, "new")
+        files.write_atomic(target, "new")
     assert target.read_text() == "old" and os.listdir(tmp_path) == ["x"]
 
 

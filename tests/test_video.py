@@ -142,7 +142,7 @@ def test_writing_is_atomic_and_repeatable(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "replace", full)
     for write in (write_mp4, write_gif):
-        with pytest.raises(MotionLabError, match="No space left on device"):
+        with pytest.raises(MotionLabError, match="The disk is full"):
             write(file, videos.counting_frames(5), 24)
     assert file.read_bytes() == before and [inner.name for inner in file.parent.iterdir()] == ["a.mp4"]
 
@@ -166,7 +166,7 @@ def test_writing_nonsense(tmp_path, frames, fps, says):
 
 def test_writing_where_one_may_not(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(MotionLabError, match="Cannot write"):
+    with pytest.raises(MotionLabError, match="cannot be written"):
         write_mp4(tmp_path / "file" / "a.mp4", videos.counting_frames(2), 8)
 
 

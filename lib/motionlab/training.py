@@ -45,6 +45,7 @@ from typing import Any
 import torch
 
 from motionlab.errors import MotionLabError, nearest, one_of
+from motionlab.files import save_weights
 
 FORMAT = "motionlab-training-1"
 BINS = 10
@@ -459,9 +460,9 @@ def export_ema(checkpoint: str | Path, path: str | Path, dtype: torch.dtype = to
     Raises:
         MotionLabError: the checkpoint is missing, truncated or foreign.
     """
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import load_file
 
-    checkpoint, path = Path(checkpoint), Path(path)
+    checkpoint = Path(checkpoint)
     problem = _problem(checkpoint)
     if problem:
         raise MotionLabError(f"Cannot export: {problem}.",
@@ -471,12 +472,7 @@ def export_ema(checkpoint: str | Path, path: str | Path, dtype: torch.dtype = to
     weights = {name: v.to(dtype) if v.is_floating_point() else v for name, v in average.items()}
     notes = {k: v if isinstance(v, str) else json.dumps(v) for k, v in (metadata or {}).items()}
     notes |= {"format": "pt", "motionlab": json.dumps({"step": state["step"], "training": state["config"]})}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".unfinished")
-    save_file(weights, temporary, metadata=notes)
-    _sync(temporary)
-    os.replace(temporary, path)
-    return path
+    return save_weights(path, weights, notes)
 
 
 # --------------------------------------------------------------------------------------------------------------- log

@@ -13,7 +13,7 @@ import math
 import numbers
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from motionlab.errors import MotionLabError, nearest, one_of
+from motionlab.files import FULL, READ_ONLY, replacing
 
 # More than this in memory is a mistake (an hour of 4K), not a clip: better a sentence than a machine out of memory.
 MAX_BYTES = 4 * 1024**3
@@ -537,21 +538,18 @@ def _rate(fps) -> Fraction:
 
 
 def _write_atomically(path, write: Callable[[Path], None]) -> Path:
-    """Write beside the target, then rename: whoever looks sees the old file or the whole new one."""
+    """Write through `replacing`, telling an encoder's own failure in a sentence."""
     import av
 
     path = Path(path).expanduser()
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(part)
-        os.replace(part, path)
-    except (OSError, av.error.FFmpegError) as error:
-        raise MotionLabError(f"Cannot write '{path}' ({_reason(error)}).",
-                             fix="Choose a folder you may write to, with space left on the disk.") from None
-    finally:
-        with suppress(OSError):
-            part.unlink()
+    with replacing(path) as draft:
+        try:
+            write(draft)
+        except av.error.FFmpegError as error:
+            if isinstance(error, OSError) and error.errno in (*FULL, *READ_ONLY):
+                raise OSError(error.errno, error.strerror) from None
+            raise MotionLabError(f"Cannot write '{path}' ({_reason(error)}).",
+                                 fix="Choose a folder you may write to, with space left on the disk.") from None
     return path
 
 

@@ -25,7 +25,6 @@ _HOMES = {
     "split_seeds": "protocol",
     "judged_seeds": "protocol",
     "repo_root": "paths",
-    "write_atomic": "paths",
 }
 __all__ = sorted(_HOMES)
 

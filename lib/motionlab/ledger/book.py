@@ -33,7 +33,8 @@ import motionlab
 from motionlab.errors import MotionLabError, one_of
 from motionlab.ledger import verdict as judging
 from motionlab.ledger.claims import TIERS, Claim, checksum, load_claims, load_measured
-from motionlab.ledger.paths import ensure_writable, replacing, repo_root, shown, write_atomic
+from motionlab.files import ensure_writable, replacing, shown, write_atomic
+from motionlab.ledger.paths import repo_root
 
 FIGURE_BYTES = 200 * 1024
 VIDEO_SIDE = 192  # small clips are enlarged by a whole factor to at least this many pixels
@@ -171,9 +172,10 @@ class Book:
             )
         for claim_id in claims:
             self.claims[claim_id]
+        from motionlab.video import write_mp4
+
         folder, frames = self.out_dir / "figures", enlarged(frames)
-        with replacing(folder / f"{name}.mp4") as draft:
-            write_mp4(frames, draft, fps)
+        write_mp4(folder / f"{name}.mp4", frames, fps, crf=20)
         write_atomic(folder / f"{name}.poster.png", png_bytes(frames[len(frames) // 2]))
         self.videos[name] = {
             "file": f"{name}.mp4",
@@ -420,30 +422,6 @@ def enlarged(frames: np.ndarray) -> np.ndarray:
     frames = frames.repeat(factor, axis=1).repeat(factor, axis=2)
     odd = [(0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)]
     return np.ascontiguousarray(np.pad(frames, odd, mode="edge"))
-
-
-def write_mp4(frames: np.ndarray, path: Path, fps: float) -> None:
-    """Encode uint8 (f, h, w, 3) with even sides as H.264, yuv420p, which every browser plays.
-
-    Raises:
-        MotionLabError: PyAV has no H.264 encoder.
-    """
-    from fractions import Fraction
-
-    import av
-
-    try:
-        av.Codec("libx264", "w")
-    except ValueError as error:
-        raise MotionLabError(
-            "This PyAV has no H.264 encoder (libx264).", fix="Install PyAV from PyPI: pip install av."
-        ) from error
-    with av.open(str(path), "w", format="mp4", options={"movflags": "faststart"}) as container:
-        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000), options={"crf": "20"})
-        stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
 
 
 # ----------------------------------------------------------------------------------------------------------- publishing

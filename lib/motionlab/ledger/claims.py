@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from motionlab.errors import MotionLabError, nearest, one_of
-from motionlab.ledger.paths import repo_root, shown
+from motionlab.files import shown
+from motionlab.ledger.paths import repo_root
 
 SOURCES = ("stated", "code", "inferred", "reported", "unverified", "measured")
 STATUSES = ("final", "draft")

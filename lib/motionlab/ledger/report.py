@@ -17,7 +17,8 @@ from pathlib import Path
 from motionlab.errors import MotionLabError
 from motionlab.ledger import verdict as judging
 from motionlab.ledger.claims import Claim, PaperClaims, canonical_sha, load_all, load_measured
-from motionlab.ledger.paths import repo_root, write_atomic
+from motionlab.files import write_atomic
+from motionlab.ledger.paths import repo_root
 
 BEGIN, END = "<!-- claims:begin -->", "<!-- claims:end -->"
 SIGNS = {"holds": "✔", "fails": "✘", "inconclusive": "≈", "not transferable": "⇸", "not run": "○"}

@@ -23,7 +23,7 @@ from typing import Any
 from motionlab.errors import MotionLabError
 from motionlab.ledger import fingerprint as prints
 from motionlab.ledger import params as parameters
-from motionlab.ledger.paths import write_atomic
+from motionlab.files import write_atomic
 from motionlab.ledger.progress import Progress, duration
 
 CELL_LIMIT_S = {"smoke": 300, "laptop": 1800, "full": 4 * 3600, "paper": 24 * 3600}

@@ -18,7 +18,7 @@ import numpy as np
 
 from motionlab.errors import MotionLabError, nearest
 from motionlab.ledger.claims import Combined, Criterion
-from motionlab.ledger.paths import shown
+from motionlab.files import shown
 
 VERDICTS = ("holds", "fails", "inconclusive", "not transferable", "not run")
 RESAMPLES, LEVEL = 10_000, 0.95

@@ -6,7 +6,6 @@ latent beside the noisy one, with a mask channel that says which frames they are
 """
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import nn
 
 from motionlab.diffusion import cfg
 from motionlab.errors import MotionLabError, nearest, one_of
+from motionlab.files import save_weights
 from motionlab.models.text import Grammar, TextEncoder
 
 FORMAT = "motionlab.backbone/1"
@@ -258,14 +258,9 @@ def save_backbone(backbone: Backbone, path: str | Path, dtype: torch.dtype | Non
         dtype: torch.bfloat16 for shipped files; None keeps the weights exact.
         note: further metadata, text to text (steps, data, codec).
     """
-    from safetensors.torch import save_file
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     state = {name: value.detach().cpu().to(dtype or value.dtype).contiguous() for name, value in backbone.state_dict().items()}
     metadata = {**(note or {}), "format": FORMAT, "config": backbone.config.to_yaml(), "vocabulary": " ".join(backbone.grammar.words)}
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    save_file(state, str(part), metadata=metadata)
-    os.replace(part, path)
+    save_weights(path, state, metadata)
 
 
 def load_backbone(path: str | Path, codec_channels: int | None = None, dtype: torch.dtype = torch.float32) -> Backbone:

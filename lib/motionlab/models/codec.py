@@ -18,6 +18,7 @@ from einops import rearrange
 from torch import nn
 
 from motionlab.errors import MotionLabError, nearest
+from motionlab.files import save_weights
 
 KIND = "motionlab.codec"
 
@@ -162,12 +163,9 @@ def codec_loss(codec: Codec, video: torch.Tensor, weight: torch.Tensor, generato
 # ---------------------------------------------------------------------------------------------- files
 def save_codec(codec: Codec, path: str | Path, dtype=torch.bfloat16, **card) -> Path:
     """Write weights (bf16) with config and `card` (strings about data, steps, time) as safetensors metadata."""
-    from safetensors.torch import save_file
-
     tensors = {name: value.to(dtype).contiguous() for name, value in codec.state_dict().items()}
     meta = {"kind": KIND, "config": json.dumps(dataclasses.asdict(codec.config)), **{k: str(v) for k, v in card.items()}}
-    save_file(tensors, str(path), metadata=meta)
-    return Path(path)
+    return save_weights(path, tensors, meta)
 
 
 def load_codec(path: str | Path, device: str = "cpu") -> Codec:
