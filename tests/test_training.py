@@ -232,7 +232,7 @@ def test_config_yaml_both_ways_and_its_mistakes(tmp_path):
     file.write_text("lr: 1e-3\n")
     assert TrainConfig.from_yaml(file).lr == 1e-3
     for text, sentence in {"batchsize: 4": "no field 'batchsize'. Did you mean 'batch_size'",
-                           "steps: many": "steps must be of type int", "optimizer: moun": "Did you mean 'muon'",
+                           "steps: many": "must be a whole number", "optimizer: moun": "Did you mean 'muon'",
                            "ema: 1.5": r"ema must be in \[0, 1\)", "- 1": "field: value"}.items():
         file.write_text(text)
         with pytest.raises(MotionLabError, match=sentence):

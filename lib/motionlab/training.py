@@ -44,8 +44,9 @@ from typing import Any
 
 import torch
 
-from motionlab.errors import MotionLabError, nearest, one_of
-from motionlab.files import save_weights
+from motionlab import config as configs
+from motionlab.errors import MotionLabError, one_of
+from motionlab.files import save_weights, write_atomic
 
 FORMAT = "motionlab-training-1"
 BINS = 10
@@ -112,55 +113,22 @@ class TrainConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainConfig:
-        """A config from plain values; text such as '1e-3', which YAML does not read as a number, is converted.
-
-        Raises:
-            MotionLabError: a field that does not exist (the nearest one is named), or a value of another type.
-        """
-        defaults = {field.name: field.default for field in dataclasses.fields(cls)}
-        for name in values:
-            if name not in defaults:
-                raise MotionLabError(f"TrainConfig has no field '{name}'.{nearest(name, defaults)}",
-                                     fix=f"The fields are: {', '.join(defaults)}.")
-        return cls(**{name: _as_type(name, value, type(defaults[name])) for name, value in values.items()})
+        """From plain values; errors as `config.from_values`."""
+        return configs.from_values(cls, values, "training config")
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> TrainConfig:
-        """Read a flat YAML file. Raises MotionLabError as `from_dict`, and for a file that is missing or not flat."""
-        import yaml
-
-        example = "TrainConfig().to_yaml(path) writes one to start from."
-        try:
-            values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-        except FileNotFoundError:
-            raise MotionLabError(f"No training config at {path}.", fix=example) from None
-        except yaml.YAMLError as error:
-            raise MotionLabError(f"{path} is not YAML: {error}", fix=example) from None
-        if not isinstance(values, dict):
-            raise MotionLabError(f"{path} must hold 'field: value' lines.", fix=example)
-        return cls.from_dict(values)
+        """From a flat YAML file; errors as `config.from_yaml`."""
+        return configs.from_yaml(cls, Path(path), "training config")
 
     def to_yaml(self, path: str | Path) -> None:
-        import yaml
-
-        Path(path).write_text(yaml.safe_dump(dataclasses.asdict(self), sort_keys=False), encoding="utf-8")
+        """Write the YAML file that `from_yaml` reads."""
+        write_atomic(path, configs.to_yaml(self))
 
 
 def _require(holds: bool, name: str, rule: str, value: Any) -> None:
     if not holds:
         raise MotionLabError(f"TrainConfig.{name} must be {rule}, not {value}.", fix=f"Set another {name}.")
-
-
-def _as_type(name: str, value: Any, kind: type) -> Any:
-    if type(value) is kind:
-        return value
-    if kind is float and isinstance(value, (int, str)) and not isinstance(value, bool):
-        with contextlib.suppress(ValueError):
-            return float(value)
-    if kind is int and isinstance(value, float) and value.is_integer():
-        return int(value)
-    raise MotionLabError(f"TrainConfig.{name} must be of type {kind.__name__}, not {value!r}.",
-                         fix=f"Set {name} to another value.")
 
 
 # ------------------------------------------------------------------------------------------- random numbers and data

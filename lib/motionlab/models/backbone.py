@@ -7,13 +7,14 @@ latent beside the noisy one, with a mask channel that says which frames they are
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from motionlab.diffusion import cfg
+from motionlab import config as configs
 from motionlab.errors import MotionLabError, nearest, one_of
 from motionlab.files import save_weights
 from motionlab.models.text import Grammar, TextEncoder
@@ -57,34 +58,17 @@ class BackboneConfig:
 
     @classmethod
     def from_dict(cls, values: dict) -> BackboneConfig:
-        """Raises MotionLabError for a field that does not exist; the nearest is named."""
-        known = [field.name for field in fields(cls)]
-        for name in values:
-            one_of(str(name), known, "backbone setting")
-        return cls(**values)
+        """From plain values; errors as `config.from_values`."""
+        return configs.from_values(cls, values, "backbone config")
 
     @classmethod
     def from_yaml(cls, source: str | Path) -> BackboneConfig:
-        """From a YAML file (a Path) or YAML text (a str).
-
-        Raises:
-            MotionLabError: no such file, not a mapping, a misspelt field (the nearest is named).
-        """
-        import yaml
-        try:
-            values = yaml.safe_load(source.read_text(encoding="utf-8") if isinstance(source, Path) else source)
-        except (OSError, yaml.YAMLError) as error:
-            raise MotionLabError(f"Cannot read the backbone's settings: {error}",
-                                 fix="Give a YAML mapping such as 'd: 192'.") from None
-        if not isinstance(values, dict):
-            raise MotionLabError(f"The backbone's settings are a {type(values).__name__}, not a mapping.",
-                                 fix="Write lines such as 'd: 192'.")
-        return cls.from_dict(values)
+        """From a YAML file (a Path) or YAML text (a str); errors as `config.from_yaml`."""
+        return configs.from_yaml(cls, source, "backbone config")
 
     def to_yaml(self) -> str:
         """YAML text that `from_yaml` reads back to an equal config."""
-        import yaml
-        return yaml.safe_dump(asdict(self), sort_keys=False)
+        return configs.to_yaml(self)
 
 
 class Backbone(nn.Module):

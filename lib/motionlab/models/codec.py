@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
-from motionlab.errors import MotionLabError, nearest
+from motionlab import config as configs
+from motionlab.errors import MotionLabError
 from motionlab.files import save_weights
 
 KIND = "motionlab.codec"
@@ -36,12 +37,8 @@ class CodecConfig:
 
     @classmethod
     def from_dict(cls, values: dict) -> CodecConfig:
-        """Build from plain values; a misspelt field is an error that names the nearest."""
-        fields = [f.name for f in dataclasses.fields(cls)]
-        for name in values:
-            if name not in fields:
-                raise MotionLabError(f"The codec has no setting '{name}'.{nearest(name, fields)}", fix=f"Settings: {', '.join(fields)}.")
-        return cls(**values)
+        """From plain values; errors as `config.from_values`."""
+        return configs.from_values(cls, values, "codec config")
 
 
 class Block(nn.Module):
