@@ -58,7 +58,8 @@ def test_it_learns_one_clip():
     generator = torch.Generator().manual_seed(0)
     losses = []
     for _ in range(60):
-        loss = codec_loss(codec, video, weight, generator).mean()
+        scale, noise = 0.12 * torch.rand(2, generator=generator), torch.randn(2, 2, 6, 4, 4, generator=generator)
+        loss = codec_loss(codec, video, weight, scale, noise).mean()
         optimizer.zero_grad(), loss.backward(), optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.4 * losses[0]

@@ -23,6 +23,8 @@ _HOMES = {
     "update_readme": "report",
     "render_report": "report",
     "split_seeds": "protocol",
+    "read_protocol": "protocol",
+    "held_out": "protocol",
     "judged_seeds": "protocol",
     "repo_root": "paths",
 }

@@ -133,6 +133,12 @@ class Codec(nn.Module):
             patches = torch.cat([patches, rest], dim=1)
         return rearrange(patches, "b f h w (c p q) -> b f c (h p) (w q)", p=s, q=s)
 
+    def forward(self, video: torch.Tensor, scale: torch.Tensor, noise: torch.Tensor):
+        """Reconstruction from latents with noise added, and the clean latents; arguments as in `codec_loss`."""
+        z = self.encode(video)
+        spread = z.detach().std(dim=(0, 1, 3, 4), keepdim=True)
+        return self.decode(z + scale.view(-1, 1, 1, 1, 1).to(z) * spread * noise.to(z)), z
+
     @torch.no_grad()
     def standardise(self, videos: torch.Tensor) -> None:
         """Set the stored statistics so that the latents of `videos` have mean 0 and deviation 1 per channel."""
@@ -141,18 +147,16 @@ class Codec(nn.Module):
         self.mean.copy_(z.mean(1)), self.std.copy_(z.std(1).clamp(min=1e-4))
 
 
-def codec_loss(codec: Codec, video: torch.Tensor, weight: torch.Tensor, generator: torch.Generator, noise: float = 0.12) -> torch.Tensor:
-    """L1 + 2 MSE of the reconstruction from latents with noise of random size, per clip (b,).
+def codec_loss(codec: Codec, video: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    """L1 + 2 MSE of the reconstruction from noisy latents, per clip (b,), plus a light pull of the latents to zero.
 
     Args:
         weight: (b, f, 1, h, w), larger on subjects, which are small and matter most.
-        generator: CPU generator of the noise. noise: largest deviation, in units of the latent's own per channel.
+        scale: (b,) size of the latent noise, in units of the latent's own deviation per channel.
+        noise: standard normal, in the latents' shape (b, f', c, h', w').
     """
-    z = codec.encode(video)
-    scale = torch.rand(len(z), 1, 1, 1, 1, generator=generator).to(z) * noise
-    spread = z.detach().std(dim=(0, 1, 3, 4), keepdim=True)
-    z = z + scale * spread * torch.randn(z.shape, generator=generator).to(z)
-    error = (codec.decode(z) - video).float()
+    reconstruction, z = codec(video, scale, noise)
+    error = (reconstruction - video).float()
     per_pixel = (error.abs() + 2 * error.square()) * weight
     return per_pixel.mean(dim=(1, 2, 3, 4)) + 1e-3 * z.float().square().mean(dim=(1, 2, 3, 4))
 
