@@ -161,7 +161,8 @@ def _edited(state, edits):
             raise MotionLabError(f"The step callback edits '{name}'.{nearest(name, EDITS)}",
                                  fix='Only "x" and "u" can be edited.')
         if value.shape != state[name].shape:
-            raise MotionLabError(f"The step callback changed {name} from {tuple(state[name].shape)} to {tuple(value.shape)}.",
+            raise MotionLabError(f"The step callback changed {name} from {tuple(state[name].shape)} "
+                                 f"to {tuple(value.shape)}.",
                                  fix="Keep its shape.")
         state[name] = value
     return state["x"], state["u"]

@@ -52,8 +52,9 @@ def _actor(a):
 
 def vocabulary() -> list[str]:
     """All words of the grammar, sorted."""
-    text = [m.verb for m in MOTIONS.values()] + [p.phrase for p in PLACES.values()] + list(CAMERA) + list(SPECIES) + list(COLOURS)
-    return sorted(set(" ".join(text).split()) | {"a", "an", "and", "to", "the", "facing", "left", "right", *TURN.values()})
+    text = [m.verb for m in MOTIONS.values()] + [p.phrase for p in PLACES.values()] + [*CAMERA, *SPECIES, *COLOURS]
+    small = {"a", "an", "and", "to", "the", "facing", "left", "right", *TURN.values()}
+    return sorted(set(" ".join(text).split()) | small)
 
 
 def parse_caption(text: str) -> dict:
@@ -66,7 +67,8 @@ def parse_caption(text: str) -> dict:
     known = vocabulary()
     for word in words:
         if word not in known:
-            raise MotionLabError(f"The world's grammar has no word '{word}'.{nearest(word, known)}", fix="`motionlab world --words` lists them.")
+            raise MotionLabError(f"The world's grammar has no word '{word}'.{nearest(word, known)}",
+                                 fix="`motionlab world --words` lists them.")
     body, _, camera = text.lower().strip().rstrip(".").partition(", ")
     place = next((name for name, p in PLACES.items() if body.endswith(p.phrase)), None)
     if place is None or camera not in CAMERA:
@@ -85,4 +87,6 @@ def _parse_actor(part, text):
                 actor = {"species": subject, "colour": colour, "motion": name, "heading": heading}
                 if _actor(actor).split(" ", 3)[3] == rest and name in SPECIES[subject].motions:
                     return actor
-    raise MotionLabError(f"Cannot read '{part}' in '{text}'.", fix="Say: a <colour> <species> <motion> [to the left|right], for example 'a blue fish swims to the right'.")
+    raise MotionLabError(f"Cannot read '{part}' in '{text}'.",
+                         fix="Say: a <colour> <species> <motion> [to the left|right], for example "
+                             "'a blue fish swims to the right'.")

@@ -80,7 +80,8 @@ class Clip:
         f, h, w = self.ids.shape
         grid = np.stack(np.meshgrid(np.arange(w), np.arange(h)), axis=-1).astype(np.float64)
         landing = grid + np.moveaxis(self.flow, 1, -1)
-        return np.stack([(self.owner(landing[t], t + 1) == self.ids[t]) & self._inside(landing[t]) for t in range(f - 1)])
+        return np.stack([(self.owner(landing[t], t + 1) == self.ids[t]) & self._inside(landing[t])
+                         for t in range(f - 1)])
 
     # ------------------------------------------------------------------ points
     def foreground_points(self, n: int, seed: int = 0, frame: int = 0) -> np.ndarray:
@@ -91,7 +92,8 @@ class Clip:
         """
         rows, cols = np.nonzero(self.object_mask(None)[frame])
         if len(rows) == 0:
-            raise MotionLabError(f"No subject is visible in frame {frame}, so there are no points to follow.", fix="Choose another frame.")
+            raise MotionLabError(f"No subject is visible in frame {frame}, so there are no points to follow.",
+                                 fix="Choose another frame.")
         pick = np.random.default_rng(seed).choice(len(rows), size=n, replace=len(rows) < n)
         return np.stack([cols[pick], rows[pick]], axis=-1).astype(np.float64)
 
@@ -130,14 +132,16 @@ class Clip:
         bad = ~self._inside(points)
         if bad.any():
             h, w = self.size
-            raise MotionLabError(f"{bad.sum()} of {len(points)} query points lie outside the {w}x{h} frame (or are NaN), first: {points[bad][0]}.",
+            raise MotionLabError(f"{bad.sum()} of {len(points)} query points lie outside the {w}x{h} frame "
+                                 f"(or are NaN), first: {points[bad][0]}.",
                                  fix="Give pixels: x in [0, width-1], y in [0, height-1].")
         return points
 
     def _inside(self, points):
         h, w = self.size
         with np.errstate(invalid="ignore"):
-            return (points[..., 0] >= -0.5) & (points[..., 0] <= w - 0.5) & (points[..., 1] >= -0.5) & (points[..., 1] <= h - 0.5)
+            return ((points[..., 0] >= -0.5) & (points[..., 0] <= w - 0.5)
+                    & (points[..., 1] >= -0.5) & (points[..., 1] <= h - 0.5))
 
     # ------------------------------------------------------------------ masks, depth, pose
     @property
@@ -153,7 +157,8 @@ class Clip:
     def limb_masks(self, actor: int = 0) -> dict[str, np.ndarray]:
         """Visible pixels of each limb of an actor: name -> (f, h, w) bool."""
         limbs = dict.fromkeys(layer.limb for layer in self.layers if layer.object == actor)
-        return {limb: np.isin(self.ids, [i for i, layer in enumerate(self.layers) if layer.object == actor and layer.limb == limb]) for limb in limbs}
+        return {limb: np.isin(self.ids, [i for i, layer in enumerate(self.layers)
+                                         if layer.object == actor and layer.limb == limb]) for limb in limbs}
 
     @property
     def depth_order(self) -> list[str]:

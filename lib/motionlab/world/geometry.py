@@ -143,7 +143,8 @@ class Convex:
     r: float = 0.0
 
     def _turn(self) -> float:
-        return np.sign(sum(ax * by - bx * ay for (ax, ay), (bx, by) in zip(self.corners, self.corners[1:] + self.corners[:1])))
+        following = self.corners[1:] + self.corners[:1]
+        return np.sign(sum(ax * by - bx * ay for (ax, ay), (bx, by) in zip(self.corners, following)))
 
     def distance(self, x, y):
         worst, turn = None, self._turn()

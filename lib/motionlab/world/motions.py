@@ -102,7 +102,8 @@ def _gait(actor, t, swing, bend, arms, elbow, lean):
         for name, shift in offsets.items():
             joints |= _leg(name, p + shift, 0.92 * a * swing, 0.8 * a * bend)
         pitch = 0.10 * a * np.sin(p + 0.6) if actor.motion == "run" else 0.02 * np.sin(2 * p)
-        return joints | {"torso": pitch, "tail": 0.35 * a * np.sin(p), "neck": -0.08 * a * np.sin(2 * p), "ear": 0.25 * np.sin(p)}
+        return joints | {"torso": pitch, "tail": 0.35 * a * np.sin(p), "neck": -0.08 * a * np.sin(2 * p),
+                         "ear": 0.25 * np.sin(p)}
     joints = _leg("near_leg", p, a * swing, a * bend) | _leg("far_leg", p + np.pi, a * swing, a * bend)
     for side, sign in (("near_arm", -1.0), ("far_arm", 1.0)):
         joints |= {f"{side}_upper": sign * a * arms * np.sin(p) + 0.05, f"{side}_lower": elbow + 0.2 * sign * np.sin(p)}
@@ -123,7 +124,8 @@ def _fly(actor, t, duration):
     p, a = _phase(actor, t), actor.amplitude
     joints = {}
     for side, late in (("near_wing", 0.0), ("far_wing", 0.35)):
-        joints |= {f"{side}_inner": -1.62 + 0.95 * a * np.sin(p - late), f"{side}_outer": 0.45 * a * np.sin(p - late - 1.0)}
+        joints |= {f"{side}_inner": -1.62 + 0.95 * a * np.sin(p - late),
+                   f"{side}_outer": 0.45 * a * np.sin(p - late - 1.0)}
     joints |= {"tail": 0.12 * np.sin(p), "body": -0.05 + 0.03 * np.cos(p), "head": 0.05}
     return Pose(_travel(actor, t, duration), 0.030 * a * np.cos(p), joints=joints)
 
@@ -158,7 +160,8 @@ def _flip(actor, t, duration):
     tuck = np.sin(np.pi * u) ** 2
     joints = {}
     for side, d in (("near", 0.10), ("far", -0.10)):
-        joints |= {f"{side}_leg_upper": 1.25 * tuck + d, f"{side}_leg_lower": -1.35 * tuck, f"{side}_leg_foot": 0.2 * tuck,
+        joints |= {f"{side}_leg_upper": 1.25 * tuck + d, f"{side}_leg_lower": -1.35 * tuck,
+                   f"{side}_leg_foot": 0.2 * tuck,
                    f"{side}_arm_upper": 0.35 + 1.2 * tuck + d, f"{side}_arm_lower": 0.35 + 0.4 * tuck}
     joints |= {"torso": -0.25 * tuck, "head": -0.15 * tuck}
     y = GROUND - (0.345 * actor.size) * (1 - 0.35 * tuck) - 0.12 * 4 * u * (1 - u)

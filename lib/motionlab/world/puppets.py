@@ -62,7 +62,8 @@ def _two_segment(side: str, kind: str, slot: str, at, parent, upper, lower, r, f
     parts = [Part(f"{limb}_upper", Capsule((0, upper), r, r * 0.86), parent, at, slot, limb),
              Part(f"{limb}_lower", Capsule((0, lower), r * 0.84, r * 0.74), f"{limb}_upper", (0, upper), slot, limb)]
     if foot:
-        parts.append(Part(f"{limb}_foot", Capsule((foot, 0), r * 0.80, r * 0.66), f"{limb}_lower", (0, lower), slot, limb))
+        shape = Capsule((foot, 0), r * 0.80, r * 0.66)
+        parts.append(Part(f"{limb}_foot", shape, f"{limb}_lower", (0, lower), slot, limb))
     return tuple(parts)
 
 
@@ -95,23 +96,28 @@ def _dog() -> Species:
 
 
 def _bird() -> Species:
-    body = (Part("tail", Convex(((0, -0.045), (0.02, 0.05), (-0.20, 0.075), (-0.22, -0.055)), 0.012), "body", (-0.18, -0.01), "tail"),
+    body = (Part("tail", Convex(((0, -0.045), (0.02, 0.05), (-0.20, 0.075), (-0.22, -0.055)), 0.012), "body",
+                 (-0.18, -0.01), "tail"),
             Part("body", Ellipse(0.235, 0.138)),
             Part("head", Ellipse(0.105, 0.105), "body", (0.20, -0.105), "head"),
-            Part("beak", Convex(((0, -0.036), (0.105, 0.012), (0, 0.042)), 0.006), "head", (0.082, 0.01), "tail", "beak"),
+            Part("beak", Convex(((0, -0.036), (0.105, 0.012), (0, 0.042)), 0.006), "head", (0.082, 0.01), "tail",
+                 "beak"),
             Part("eye", Ellipse(0.020, 0.024), "head", (0.034, -0.020), "eye", "head"))
     far = (Part("far_wing_inner", Capsule((0, 0.15), 0.075, 0.080), "body", (0.03, -0.05), "far", "far_wing"),
            Part("far_wing_outer", Capsule((0, 0.15), 0.078, 0.030), "far_wing_inner", (0, 0.15), "far", "far_wing"))
     near = (Part("near_wing_inner", Capsule((0, 0.15), 0.078, 0.085), "body", (-0.01, -0.03), "near", "near_wing"),
-            Part("near_wing_outer", Capsule((0, 0.15), 0.083, 0.032), "near_wing_inner", (0, 0.15), "near", "near_wing"))
+            Part("near_wing_outer", Capsule((0, 0.15), 0.083, 0.032), "near_wing_inner", (0, 0.15), "near",
+                 "near_wing"))
     return Species("bird", far + body + near, ("fly",))
 
 
 def _fish() -> Species:
     chain = (Part("spine2", Capsule((-0.13, 0), 0.125, 0.085), "spine1", (-0.13, 0), "near", "rear"),
              Part("spine3", Capsule((-0.11, 0), 0.080, 0.045), "spine2", (-0.13, 0), "near", "rear"),
-             Part("tail", Convex(((0.02, -0.03), (0.02, 0.03), (-0.15, 0.135), (-0.15, -0.135)), 0.012), "spine3", (-0.11, 0), "tail"),
-             Part("top_fin", Convex(((0.07, 0.0), (-0.12, 0.0), (-0.12, -0.10)), 0.012), "spine1", (-0.02, -0.115), "far2"),
+             Part("tail", Convex(((0.02, -0.03), (0.02, 0.03), (-0.15, 0.135), (-0.15, -0.135)), 0.012), "spine3",
+                  (-0.11, 0), "tail"),
+             Part("top_fin", Convex(((0.07, 0.0), (-0.12, 0.0), (-0.12, -0.10)), 0.012), "spine1", (-0.02, -0.115),
+                  "far2"),
              Part("spine1", Capsule((-0.13, 0), 0.150, 0.128), "head", (-0.02, 0)),
              Part("head", Ellipse(0.158, 0.140), "", (0.14, 0), "head"),
              Part("eye", Ellipse(0.022, 0.026), "head", (0.075, -0.03), "eye", "head"),
@@ -131,22 +137,26 @@ def _snake() -> Species:
 
 
 def _ball() -> Species:
-    return Species("ball", (Part("body", Ellipse(0.225, 0.225)), Part("band", Box(0.215, 0.045), "body", (0, 0), "pale"),
+    return Species("ball", (Part("body", Ellipse(0.225, 0.225)),
+                            Part("band", Box(0.215, 0.045), "body", (0, 0), "pale"),
                             Part("dot", Ellipse(0.055, 0.055), "body", (0, -0.135), "mark")),
                    ("bounce", "roll", "pass_behind"), radius=0.225)
 
 
 def _wheel() -> Species:
-    spokes = tuple(Part(f"spoke{k}", Capsule((0, 0.225), 0.026, 0.026), "rim", (0, 0), "near2" if k else "pale", f"spoke{k}",
-                        angle=k * 2 * 3.141592653589793 / 5) for k in range(5))
-    return Species("wheel", (Part("rim", Ring(0.195, 0.265), slot="body"),) + spokes + (Part("hub", Ellipse(0.072, 0.072), "rim", (0, 0), "rim"),),
+    spokes = tuple(Part(f"spoke{k}", Capsule((0, 0.225), 0.026, 0.026), "rim", (0, 0), "near2" if k else "pale",
+                        f"spoke{k}", angle=k * 2 * 3.141592653589793 / 5) for k in range(5))
+    return Species("wheel", (Part("rim", Ring(0.195, 0.265), slot="body"),) + spokes
+                   + (Part("hub", Ellipse(0.072, 0.072), "rim", (0, 0), "rim"),),
                    ("roll", "spin", "pass_behind"), radius=0.265)
 
 
 def _spinner() -> Species:
-    blades = tuple(Part(f"blade{k}", Convex(((0.0, 0.0), (0.13, 0.11), (0.0, 0.33)), 0.016), "axle", (0, 0), slot, f"blade{k}",
-                        angle=k * 1.5707963267948966) for k, slot in enumerate(("body", "near", "pale", "far")))
-    return Species("spinner", (Part("pole", Capsule((0, 0.55), 0.026, 0.030), "", (0, 0), "rim"), Part("axle", Ellipse(0.05, 0.05), "", (0, 0), "mark"))
+    blades = tuple(Part(f"blade{k}", Convex(((0.0, 0.0), (0.13, 0.11), (0.0, 0.33)), 0.016), "axle", (0, 0), slot,
+                        f"blade{k}", angle=k * 1.5707963267948966)
+                   for k, slot in enumerate(("body", "near", "pale", "far")))
+    return Species("spinner", (Part("pole", Capsule((0, 0.55), 0.026, 0.030), "", (0, 0), "rim"),
+                               Part("axle", Ellipse(0.05, 0.05), "", (0, 0), "mark"))
                    + blades + (Part("cap", Ellipse(0.046, 0.046), "axle", (0, 0), "mark"),), ("spin",))
 
 
@@ -158,19 +168,23 @@ def _pendulum() -> Species:
 
 
 def _box() -> Species:
-    return Species("box", (Part("body", Box(0.20, 0.20, r=0.03)), Part("lid", Box(0.20, 0.05, (0, -0.15), 0.02), "body", (0, 0), "near"),
-                           Part("ribbon", Box(0.042, 0.20), "body", (0, 0), "pale"), Part("knot", Ellipse(0.05, 0.04), "body", (0, -0.15), "mark")),
+    return Species("box", (Part("body", Box(0.20, 0.20, r=0.03)),
+                           Part("lid", Box(0.20, 0.05, (0, -0.15), 0.02), "body", (0, 0), "near"),
+                           Part("ribbon", Box(0.042, 0.20), "body", (0, 0), "pale"),
+                           Part("knot", Ellipse(0.05, 0.04), "body", (0, -0.15), "mark")),
                    ("slide", "pass_behind"), radius=0.20)
 
 
 def _jelly() -> Species:
-    return Species("jelly", (Part("body", Ellipse(0.235, 0.20)), Part("belly", Ellipse(0.12, 0.085), "body", (0.02, 0.075), "pale"),
+    return Species("jelly", (Part("body", Ellipse(0.235, 0.20)),
+                             Part("belly", Ellipse(0.12, 0.085), "body", (0.02, 0.075), "pale"),
                              Part("far_eye", Ellipse(0.028, 0.036), "body", (0.135, -0.06), "eye", "eyes"),
-                             Part("near_eye", Ellipse(0.028, 0.036), "body", (0.025, -0.06), "eye", "eyes")), ("hop",), radius=0.20)
+                             Part("near_eye", Ellipse(0.028, 0.036), "body", (0.025, -0.06), "eye", "eyes")),
+                   ("hop",), radius=0.20)
 
 
-SPECIES = {s.noun: s for s in (_person(), _dog(), _bird(), _fish(), _snake(), _ball(), _wheel(), _spinner(), _pendulum(),
-                               _box(), _jelly())}
+SPECIES = {s.noun: s for s in (_person(), _dog(), _bird(), _fish(), _snake(), _ball(), _wheel(), _spinner(),
+                               _pendulum(), _box(), _jelly())}
 
 
 def species(name: str) -> Species:

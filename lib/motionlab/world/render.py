@@ -67,9 +67,11 @@ def render(scene: Scene, size: int | tuple[int, int] = 48, frames: int = 17, fps
 
 def _check(h, w, frames, fps):
     if int(h) < MIN_SIZE or int(w) < MIN_SIZE:
-        raise MotionLabError(f"Size {h}x{w} is below the minimum of {MIN_SIZE} pixels: limbs would vanish.", fix=f"Ask for at least {MIN_SIZE}.")
+        raise MotionLabError(f"Size {h}x{w} is below the minimum of {MIN_SIZE} pixels: limbs would vanish.",
+                             fix=f"Ask for at least {MIN_SIZE}.")
     if frames < 1 or fps <= 0:
-        raise MotionLabError(f"A clip needs at least one frame and a positive frame rate, not frames={frames}, fps={fps}.")
+        raise MotionLabError("A clip needs at least one frame and a positive frame rate, "
+                             f"not frames={frames}, fps={fps}.")
 
 
 # ---------------------------------------------------------------------------------------------- layers
@@ -89,7 +91,8 @@ def _view(scene, times, h, w, parallax):
     centre = np.array([0.5 * w / h, 0.5])
     offset = np.outer(times - scene.duration / 2, scene.camera.pan) * parallax
     zoom = np.exp(scene.camera.zoom * (times - scene.duration / 2))
-    return affine(h * centre[0] - 0.5, h * centre[1] - 0.5, 0.0, h * zoom, h * zoom) @ affine(-centre[0] - offset[:, 0], -centre[1] - offset[:, 1])
+    return affine(h * centre[0] - 0.5, h * centre[1] - 0.5, 0.0, h * zoom, h * zoom) @ affine(
+        -centre[0] - offset[:, 0], -centre[1] - offset[:, 1])
 
 
 def _actor_layers(actor: Actor, index: int, times, duration, view) -> list[Layer]:
@@ -145,7 +148,8 @@ def _background(scene: Scene, view) -> list[Layer]:
     sky = Layer("sky", -1, "sky", None, view["sky"], clutter(_sky_paint(place, x0)))
     hills = Layer("hills", -1, "hills", Ridge(0.66, ((0.055, 0.90, 7 * x0), (0.020, 0.34, 3 * x0))), view["hills"],
                   clutter(lambda x, y: np.broadcast_to(np.array(place.hills), x.shape + (3,))))
-    ground = Layer("ground", -1, "ground", Ridge(0.80, ((0.006, 0.70, 5 * x0),)), view["ground"], clutter(_ground_paint(place, x0)))
+    ground = Layer("ground", -1, "ground", Ridge(0.80, ((0.006, 0.70, 5 * x0),)), view["ground"],
+                   clutter(_ground_paint(place, x0)))
     return [sky, hills, ground]
 
 
@@ -250,4 +254,5 @@ def _bounds(layer, t, scale, h, w):
     m = layer.transform[t]
     r = reach * max(np.hypot(m[0, 0], m[1, 0]), np.hypot(m[0, 1], m[1, 1])) + 1.0
     x, y = m[0, 2], m[1, 2]
-    return ((max(0, int(np.floor(y - r))), min(h, int(np.ceil(y + r)) + 1)), (max(0, int(np.floor(x - r))), min(w, int(np.ceil(x + r)) + 1)))
+    return ((max(0, int(np.floor(y - r))), min(h, int(np.ceil(y + r)) + 1)),
+            (max(0, int(np.floor(x - r))), min(w, int(np.ceil(x + r)) + 1)))

@@ -22,7 +22,8 @@ class Actor:
         heading: "right" or "left"; for a spin, clockwise or counterclockwise.
         size: scale of the anatomy (1: as drawn in puppets.py).
         x, y: where the middle of its way lies, in frame heights. For motions on the ground y is an offset from it
-            (None: 0), for motions in the air the height of the root (None: 0.46), for a pendulum an offset of its pivot.
+            (None: 0), for motions in the air the height of the root (None: 0.46), for a pendulum an offset of its
+            pivot.
         period, speed: seconds per cycle, frame heights per second; None takes the motion's usual ones.
         phase: in cycles. amplitude: scale of the joint angles and hop heights.
         path: control points (dx, dy) of an extra trajectory spread over the clip.
@@ -58,7 +59,8 @@ class Actor:
         object.__setattr__(self, "path", tuple((float(a), float(b)) for a, b in self.path))
         object.__setattr__(self, "hide", tuple(self.hide))
         if len(self.path) == 1:
-            raise MotionLabError("An actor's path needs at least two control points.", fix="Add a point, or leave path empty.")
+            raise MotionLabError("An actor's path needs at least two control points.",
+                                 fix="Add a point, or leave path empty.")
         for name in ("size", "period", "amplitude"):
             if not getattr(self, name) > 0:
                 raise MotionLabError(f"An actor's {name} must be positive, not {getattr(self, name)}.")
@@ -82,9 +84,10 @@ class Occluder:
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything that a renderer needs. `duration` (s) only places the middle of the ways; any number of frames renders.
+    """Everything that a renderer needs.
 
     Attributes:
+        duration: seconds; it only places the middle of the ways, any number of frames renders.
         clutter: 0 (plain) to 1 (busy): random low-contrast texture on the background; `texture_seed` draws it.
     """
 
@@ -138,7 +141,8 @@ class Scene:
             occluders = tuple(_build(Occluder, o, f"{where}: occluder") for o in data.pop("occluders", []))
             return _build(cls, data | {"actors": actors, "camera": camera, "occluders": occluders}, where)
         except TypeError as error:
-            raise MotionLabError(f"{where}: a value has the wrong type ({error}).", fix="See `motionlab world --help` for an example scene.") from None
+            raise MotionLabError(f"{where}: a value has the wrong type ({error}).",
+                                 fix="See `motionlab world --help` for an example scene.") from None
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> Scene:
@@ -148,7 +152,8 @@ class Scene:
         try:
             data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise MotionLabError(f"No scene file at {path}.", fix="Write one: `motionlab world --seed 3 --out DIR` saves DIR/scene.yaml.") from None
+            raise MotionLabError(f"No scene file at {path}.",
+                                 fix="Write one: `motionlab world --seed 3 --out DIR` saves DIR/scene.yaml.") from None
         except yaml.YAMLError as error:
             raise MotionLabError(f"{path} is not valid YAML: {error}") from None
         if not isinstance(data, dict):
@@ -162,7 +167,8 @@ def _build(kind, values, where):
     fields = [f.name for f in dataclasses.fields(kind)]
     for name in values:
         if name not in fields:
-            raise MotionLabError(f"{where}: unknown field '{name}'.{nearest(name, fields)}", fix=f"Fields: {', '.join(fields)}.")
+            raise MotionLabError(f"{where}: unknown field '{name}'.{nearest(name, fields)}",
+                                 fix=f"Fields: {', '.join(fields)}.")
     try:
         values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         return kind(**values)
@@ -180,24 +186,27 @@ def _plain(value):
 
 # ---------------------------------------------------------------------------------------------- random scenes
 SIZES = {"person": (0.94, 1.02), "dog": (0.86, 0.98), "bird": (1.00, 1.16), "fish": (1.00, 1.14), "snake": (1.02, 1.14),
-         "ball": (1.00, 1.15), "wheel": (0.95, 1.05), "spinner": (0.98, 1.08), "pendulum": (1.00, 1.10), "box": (1.05, 1.20),
-         "jelly": (1.00, 1.15)}
+         "ball": (1.00, 1.15), "wheel": (0.95, 1.05), "spinner": (0.98, 1.08), "pendulum": (1.00, 1.10),
+         "box": (1.05, 1.20), "jelly": (1.00, 1.15)}
 
 
-def random_scene(seed: int, *, actors: int = 1, kind: str | None = None, species_name: str | None = None, motion: str | None = None,
-                 clutter: float = 0.0, aspect: float = 1.0, camera: bool = True, paths: bool = True) -> Scene:
+def random_scene(seed: int, *, actors: int = 1, kind: str | None = None, species_name: str | None = None,
+                 motion: str | None = None, clutter: float = 0.0, aspect: float = 1.0, camera: bool = True,
+                 paths: bool = True) -> Scene:
     """The scene of a seed. One seed is one scene for ever; options narrow the draw.
 
     Args:
         kind: one of basic, complex, rotation, physics. species_name, motion: fix these.
-        camera: allow pan and zoom (a third of the scenes). paths: allow trajectories that captions cannot express (half).
+        camera: allow pan and zoom (a third of the scenes).
+        paths: allow trajectories that captions cannot express (half).
     """
     rng = np.random.default_rng([int(seed), 20261])
     cast = tuple(_random_actor(rng, i, actors, kind, species_name, motion, aspect, paths) for i in range(actors))
     pillars = tuple(Occluder(x=float(0.5 * aspect + rng.uniform(-0.06, 0.06)), width=float(rng.uniform(0.20, 0.28)))
                     for a in cast[:1] if a.motion == "pass_behind")
-    return Scene(actors=cast, place=str(rng.choice(list(PLACES))), camera=_random_camera(rng, cast) if camera else Camera(),
-                 occluders=pillars, clutter=clutter, texture_seed=int(rng.integers(2 ** 31)), scroll=float(rng.uniform(0, 2)))
+    return Scene(actors=cast, place=str(rng.choice(list(PLACES))),
+                 camera=_random_camera(rng, cast) if camera else Camera(), occluders=pillars, clutter=clutter,
+                 texture_seed=int(rng.integers(2 ** 31)), scroll=float(rng.uniform(0, 2)))
 
 
 def _choices(kind, species_name, motion):
@@ -205,7 +214,8 @@ def _choices(kind, species_name, motion):
              if (kind is None or MOTIONS[m].kind == kind) and (species_name in (None, s)) and (motion in (None, m))]
     if not pairs:
         raise MotionLabError(f"No species and motion fit kind={kind}, species={species_name}, motion={motion}.",
-                             fix=f"Kinds: {', '.join(KINDS)}; species: {', '.join(SPECIES)}; motions: {', '.join(MOTIONS)}.")
+                             fix=f"Kinds: {', '.join(KINDS)}; species: {', '.join(SPECIES)}; "
+                                 f"motions: {', '.join(MOTIONS)}.")
     return pairs
 
 
@@ -220,9 +230,11 @@ def _random_actor(rng, index, count, kind, species_name, motion, aspect, paths) 
     size = float(rng.uniform(*SIZES[subject]) * crowd)
     y = float(0.46 + rng.uniform(-0.05, 0.05)) if base.place == "air" and subject != "pendulum" else None
     path = _random_path(rng, move) if paths and rng.random() < 0.5 else ()
-    return Actor(species=subject, colour=str(rng.choice(list(COLOURS))), motion=move, heading=str(rng.choice(["left", "right"])), size=size,
+    return Actor(species=subject, colour=str(rng.choice(list(COLOURS))), motion=move,
+                 heading=str(rng.choice(["left", "right"])), size=size,
                  x=float(middle + rng.uniform(-0.04, 0.04)), y=y, period=float(base.period * rng.uniform(0.92, 1.12)),
-                 speed=float(base.speed * rng.uniform(0.8, 1.1)), phase=float(rng.random()), amplitude=float(rng.uniform(0.9, 1.1)), path=path)
+                 speed=float(base.speed * rng.uniform(0.8, 1.1)), phase=float(rng.random()),
+                 amplitude=float(rng.uniform(0.9, 1.1)), path=path)
 
 
 def _random_path(rng, motion):
