@@ -235,7 +235,7 @@ def guided(backbone: Backbone, tokens: torch.Tensor, w: float = 2.0, cond: torch
 
 # --- files
 
-def save_backbone(backbone: Backbone, path: str | Path, dtype: torch.dtype | None = None, note: dict[str, str] | None = None) -> None:
+def save_backbone(backbone: Backbone, path: str | Path, dtype: torch.dtype | None = None, note: dict[str, str] | None = None) -> Path:
     """Write weights as safetensors with config and vocabulary in the metadata; whole or not at all.
 
     Args:
@@ -244,7 +244,7 @@ def save_backbone(backbone: Backbone, path: str | Path, dtype: torch.dtype | Non
     """
     state = {name: value.detach().cpu().to(dtype or value.dtype).contiguous() for name, value in backbone.state_dict().items()}
     metadata = {**(note or {}), "format": FORMAT, "config": backbone.config.to_yaml(), "vocabulary": " ".join(backbone.grammar.words)}
-    save_weights(path, state, metadata)
+    return save_weights(path, state, metadata)
 
 
 def load_backbone(path: str | Path, codec_channels: int | None = None, dtype: torch.dtype = torch.float32) -> Backbone:

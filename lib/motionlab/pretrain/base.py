@@ -1,15 +1,19 @@
-"""Stage `base`: the small video DiT, first on single frames, then on ever longer clips."""
+"""Stage `base`: the small video DiT, first on single frames, then on ever longer clips; and the gates before it."""
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
+import imageio.v3 as iio
 import torch
 
 from motionlab.diffusion import interpolate, velocity
-from motionlab.models.backbone import Backbone, BackboneConfig, draw_condition_mask
+from motionlab.models.backbone import Backbone, BackboneConfig, draw_condition_mask, load_backbone, save_backbone
+from motionlab.models.codec import Codec
+from motionlab.models.generate import contact_sheet, generate
 from motionlab.models.text import Grammar
+from motionlab.pretrain.bank import as_frames
 from motionlab.pretrain.latents import Latents
 from motionlab.training import TrainConfig, TrainResult, train
 
@@ -57,11 +61,41 @@ def _length(recipe, noise):
     return recipe.length
 
 
-def train_base(backbone: Backbone, data: Latents, recipe: BaseRecipe, training: TrainConfig, out_dir: Path, on_sample=None,
-               until: int | None = None) -> TrainResult:
-    """One stage, in place and resumable; `training.out_dir` is set to `out_dir`."""
-    training = dataclasses.replace(training, out_dir=str(out_dir))
-    return train(backbone, flow_matching_loss(recipe, backbone.grammar), data, training, on_sample=on_sample, until=until)
+def train_base(model: BackboneConfig, data: Latents, recipe: BaseRecipe, training: TrainConfig, folder: Path, start: Path | None = None,
+               watch: Watch | None = None, until: int | None = None) -> Path | None:
+    """One stage, resumable: from the averaged weights of the stage before (`start`), or from random ones.
+
+    Returns:
+        folder/ema.safetensors (bf16), or None when it paused at `until`.
+    """
+    backbone = Backbone(model, seed=training.seed) if start is None else load_backbone(start)
+    training = dataclasses.replace(training, out_dir=str(folder))
+    result = train(backbone, flow_matching_loss(recipe, backbone.grammar), data, training, on_sample=watch, until=until)
+    if result.status != "finished":
+        return None
+    backbone.load_state_dict(result.ema_state())
+    return save_backbone(backbone, folder / "ema.safetensors", torch.bfloat16, {"steps": str(result.step), "clips": str(len(data))})
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What is looked at during training: a sheet of samples and the loss on held-out clips; keeps the weights of that step.
+
+    prompts: of the sheet, each with the noise seed of its place in the list. length: latent frames.
+    """
+
+    codec: Codec
+    prompts: tuple[str, ...]
+    held_out: Latents
+    length: int
+    folder: Path
+
+    def __call__(self, backbone: Backbone, step: int) -> dict[str, float]:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        save_backbone(backbone, self.folder / f"ema_{step:06d}.safetensors", torch.bfloat16, {"steps": str(step)})
+        clips = generate(backbone, self.codec, self.prompts, range(len(self.prompts)), length=self.length)
+        iio.imwrite(self.folder / f"samples_{step:06d}.png", contact_sheet(as_frames(clips), columns=4 if self.length == 1 else 2))
+        return held_out_loss(backbone, self.held_out, self.length)
 
 
 @torch.no_grad()
@@ -81,4 +115,4 @@ def held_out_loss(backbone: Backbone, data: Latents, length: int, n: int = 32, b
     return {f"held_out/{t:.2f}": mean for t, mean in zip(times, means)} | {"held_out/mean": sum(means) / 10}
 
 
-__all__ = ["BackboneConfig", "BaseRecipe", "flow_matching_loss", "held_out_loss", "train_base"]
+__all__ = ["BackboneConfig", "BaseRecipe", "Watch", "flow_matching_loss", "held_out_loss", "train_base"]

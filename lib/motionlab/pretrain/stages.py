@@ -45,10 +45,68 @@ def _codec(settings, work, out, until):
     return train_codec(**_read(settings, kinds, "codec"), work=work, out=out, until=until)
 
 
+def _base(settings, work, out, until):
+    """Stage after stage; each begins with the averaged weights of the one before."""
+    import shutil
+
+    found = None
+    for stage in settings["stages"]:
+        name = stage["name"]
+        finished = work / "base" / name / "ema.safetensors"
+        found = finished if finished.is_file() else _base_stage(settings, stage, work, found, until)
+        if found is None:
+            return None
+    out.parent.mkdir(parents=True, exist_ok=True)
+    return Path(shutil.copyfile(found, out))
+
+
+def _base_stage(settings, stage, work, start, until):
+    from motionlab.models.backbone import Backbone
+    from motionlab.models.codec import load_codec
+    from motionlab.pretrain.bank import BankConfig
+    from motionlab.pretrain.base import BackboneConfig, BaseRecipe, Watch, train_base
+    from motionlab.pretrain.latents import open_latents
+    from motionlab.training import TrainConfig
+
+    name = stage["name"]
+    print(f"stage base, {name}", flush=True)
+    read = _read({k: settings[k] for k in ("bank", "held_out", "model")}, {"bank": BankConfig, "held_out": BankConfig, "model": BackboneConfig}, "base")
+    part = _read({k: v for k, v in stage.items() if k not in ("name", "only")}, {"recipe": BaseRecipe, "training": TrainConfig}, f"base, {name}")
+    grammar, codec_path = Backbone(read["model"]).grammar, checkpoint("codec")
+    data, unseen = (open_latents(read[k], codec_path, work, grammar) for k in ("bank", "held_out"))
+    if "only" in stage:
+        data, unseen = data.where(_shows(stage["only"])), unseen.where(_shows(stage["only"]))
+    prompts = tuple(data.captions[:8]) if len(data) <= 8 else tuple(unseen.captions[:16])
+    length, folder = part["recipe"].length, work / "base" / name
+    watch = Watch(load_codec(codec_path), prompts, unseen, length, folder / "samples")
+    return train_base(read["model"], data, part["recipe"], part["training"], folder, start, watch, until)
+
+
+def _gate(settings, work, out, until):
+    """A small training that must succeed before the large one is worth its hours; leaves its weights below `work` only."""
+    for stage in settings["stages"]:
+        _base_stage(settings, stage, work, None, until)
+
+
+def _shows(only):
+    """Keeps captions whose one actor has one of the listed values of each attribute, and at most `clips` of them."""
+    from motionlab.world.captions import parse_caption
+
+    left = [only.get("clips", 10 ** 9)]
+
+    def keep(text):
+        actor = parse_caption(text)["actors"][0] | {"camera": parse_caption(text)["camera"]}
+        good = all(actor[name] in values for name, values in only.items() if name != "clips")
+        left[0] -= good
+        return good and left[0] >= 0
+
+    return keep
+
+
 def _read(settings, kinds, stage):
     for part in settings:
         one_of(part, kinds, f"part of stage {stage}")
     return {part: configs.from_values(kind, settings.get(part, {}), f"{part} of stage {stage}") for part, kind in kinds.items()}
 
 
-STAGES = {"codec": _codec}
+STAGES = {"codec": _codec, "base": _base, "gate_overfit": _gate, "gate_four": _gate}
