@@ -1,4 +1,4 @@
-"""The console script `motionlab`: list, run, report, verify, doctor, world, version.
+"""The console script `motionlab`: list, run, sweep, report, verify, doctor, world, version.
 
 Exit codes: 0 done; 1 a notebook failed or a check found something; 2 the call was mistaken, and nothing was run;
 130 interrupted. `MOTIONLAB_DEBUG=1` shows the traceback behind an error.
@@ -75,8 +75,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(command=lambda options: parser.print_help() or MISTAKE)
     _add_list(commands)
     _add_run(commands)
+    _add_sweep(commands)
     _add_plain(commands)
     _add_world(commands)
+    _add_pretrain(commands)
     return parser
 
 
@@ -102,6 +104,19 @@ def _add_run(commands) -> None:
     parser.add_argument("--publish", action="store_true", help="copy the results into reproductions/ as evidence")
 
 
+def _add_sweep(commands) -> None:
+    parser = _add(commands, "sweep", _sweep, "measure the rows (arm x seed) of an ablations.yaml, skipping finished ones")
+    parser.add_argument("file", metavar="FILE", help="an ablations.yaml, or the name of its paper")
+    parser.add_argument("--tier", default="full", help="full (default) or smoke")
+    parser.add_argument("--arm", nargs="+", default=[], metavar="NAME", help="only these arms")
+    parser.add_argument("--seed", nargs="+", type=int, default=[], metavar="N", help="only these seeds")
+    parser.add_argument("--jobs", type=int, default=1, help="rows measured at the same time (default 1)")
+    parser.add_argument("--dry-run", action="store_true", help="tell what is finished and what the rest costs")
+    parser.add_argument("--redo", action="store_true", help="measure again rows whose settings or code have changed")
+    parser.add_argument("--publish", action="store_true", help="write all finished rows to reproductions/PAPER/raw/")
+    parser.add_argument("--out", metavar="DIR", help="where rows are kept (default runs/sweep)")
+
+
 def _add_plain(commands) -> None:
     _add(commands, "report", _report, "render the README's table and reproductions/report/index.html")
     _add(commands, "verify", _verify, "recompute every verdict and table from the committed raw data")
@@ -117,6 +132,13 @@ def _add_world(commands) -> None:
     parser.add_argument("--size", type=int, default=256, help="height and width in pixels (default 256)")
     parser.add_argument("--frames", type=int, help="number of frames (default: the scene's)")
     parser.add_argument("--scene", metavar="YAML", help="a scene file of your own instead of a seed")
+
+
+def _add_pretrain(commands) -> None:
+    parser = _add(commands, "pretrain", _pretrain, "make the testbed's checkpoints again, stage by stage; a second call goes on")
+    parser.add_argument("stages", nargs="*", metavar="STAGE", help="names from reproductions/testbed/pretrain.yaml (default: all)")
+    parser.add_argument("--work", default="runs/pretrain", metavar="DIR", help="where banks, logs and checkpoints lie")
+    parser.add_argument("--publish", action="store_true", help="copy finished checkpoints to where they are shipped")
 
 
 def _root() -> Path:
@@ -254,6 +276,44 @@ def _interrupted(todo) -> int:
     return INTERRUPTED
 
 
+def _sweep(options: argparse.Namespace) -> int:
+    from motionlab.ledger import sweep as sweeps
+
+    sweep = sweeps.read_sweep(options.file, _root())
+    rows = sweeps.plan(sweep, options.tier, options.arm, options.seed, options.out)
+    everything = sweeps.plan(sweep, options.tier, out=options.out)
+    todo = sweeps.announce(sweep, rows, options.redo, options.jobs)
+    if options.dry_run:
+        return 0
+    if not options.redo:
+        sweeps.refuse_stale(rows)
+    if options.publish:
+        sweeps.check_publishable(options.tier, everything, todo)
+    _stop_politely()
+    try:
+        failed = sweeps.run_sweep(sweep, todo, options.jobs, options.redo)
+    except KeyboardInterrupt:
+        print(f"\ninterrupted. This goes on from there:\n  {_sweep_command(options)}", file=sys.stderr)
+        return INTERRUPTED
+    print(f"\n{sweeps.summary(rows)}")
+    if options.publish:
+        print(f"published: {sweeps.publish(sweep, everything)}")
+    if failed:
+        print(f"{len(failed)} of {len(todo)} rows failed: {', '.join(failed)}", file=sys.stderr)
+    return FAILED if failed else 0
+
+
+def _sweep_command(options: argparse.Namespace) -> str:
+    import shlex
+
+    words = ["motionlab", "sweep", options.file, "--tier", options.tier]
+    words += [word for name in ("arm", "seed") if getattr(options, name) for word in (f"--{name}", *getattr(options, name))]
+    words += ["--jobs", options.jobs] if options.jobs != 1 else []
+    words += ["--out", options.out] if options.out else []
+    words += [f"--{name}" for name in ("redo", "publish") if getattr(options, name)]
+    return shlex.join(map(str, words))
+
+
 def _render(root: Path, changed: bool, published: bool) -> None:
     """The report grows after each notebook; a broken report never costs a result."""
     if not changed and (root / "reproductions" / "report" / "index.html").exists():
@@ -315,6 +375,21 @@ def _world(options: argparse.Namespace) -> int:
     written = export.write_world(seed=options.seed, size=options.size, out=options.out, scene=options.scene, **extra)
     for path in written.values():
         print(path)
+    return 0
+
+
+def _pretrain(options: argparse.Namespace) -> int:
+    from motionlab.pretrain import stages
+
+    root = _root()
+    names = options.stages or list(stages.read_settings(root))
+    for name in names:
+        one_of(name, stages.read_settings(root), "stage")
+    for name in names:
+        made = stages.run_stage(name, root / options.work, root)
+        print(f"stage {name}: {made or 'done'}", flush=True)
+    for path in stages.publish(names, root / options.work, root) if options.publish else ():
+        print(f"published {path}")
     return 0
 
 

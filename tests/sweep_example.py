@@ -1,0 +1,23 @@
+"""A row function for the tests of the sweep: three steps, each kept, so that tests can count what was done again."""
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+
+def run_row(arm: dict, seed: int, out_dir: Path, tier: str, units: int = 2, sleep_s: float = 0.0) -> list[dict]:
+    """Rows of two metrics: `gain` is arm's gain + seed, `unit` the unit's number."""
+    for step in range(3):
+        kept = out_dir / f"step_{step}"
+        if not kept.exists():
+            (out_dir / "begun").open("a").write(f"{step}\n")
+            time.sleep(arm.get("sleep_s", sleep_s) if step == 1 else 0)
+            if arm.get("fails"):
+                raise ValueError(f"arm {arm['name']} is broken on purpose")
+            kept.touch()
+    rows = [{"unit": f"p{unit}", "metric": "gain", "value": arm.get("gain", 0) + seed} for unit in range(units)]
+    return rows + [{"unit": f"p{unit}", "metric": "unit", "value": None if unit else 0.1} for unit in range(units)]
+
+
+def no_rows(arm, seed, out_dir, tier):
+    return []
