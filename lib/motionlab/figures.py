@@ -7,13 +7,21 @@ from __future__ import annotations
 import numpy as np
 
 CHANGE_LABELS = {
-    "identity": "itself", "dropped_limb": "one limb stops / is missing", "amplitude_half": "half amplitude", "amplitude_more": "1.5x amplitude",
-    "spatial_shift": "shifted by 20 %", "speed_half": "half speed", "speed_double": "double speed", "jitter": "jitter, 1 px of 48",
-    "frame_shuffle": "frames shuffled", "mirror": "mirrored", "time_reversal": "played backwards", "frozen": "frozen", "another_clip": "another clip",
+    "identity": "itself", "dropped_limb": "one limb stops / is missing", "amplitude_half": "half amplitude",
+    "amplitude_more": "1.5x amplitude", "spatial_shift": "shifted by 20 %", "speed_half": "half speed",
+    "speed_double": "double speed", "jitter": "jitter, 1 px of 48", "frame_shuffle": "frames shuffled",
+    "mirror": "mirrored", "time_reversal": "played backwards", "frozen": "frozen", "another_clip": "another clip",
 }
 METRIC_LABELS = {
-    "mf_paper": "MF (paper)", "mf_release": "MF (release)", "mf_dmt": "DMT", "dynamic_top5": "dynamic\ndegree\n(top 5 %)", "smoothness": "smoothness\n(VBench-\nstyle)",
+    "mf_paper": "MF (paper)", "mf_release": "MF (release)", "mf_dmt": "DMT",
+    "dynamic_top5": "dynamic\ndegree\n(top 5 %)", "smoothness": "smoothness\n(VBench-\nstyle)",
     "vtg_smoothness": "smoothness\n(VTG, 1-G)", "roughness": "consistency\n(AID; less\nis better)",
+}
+REFERENCE = ("mf_paper", "mf_release", "mf_dmt")
+NO_REFERENCE = ("dynamic_top5", "smoothness", "vtg_smoothness", "roughness")
+SCORE_AXES = {                                          # what a reader is told about the way a score points
+    "dynamic_top5": "pixels per frame\nmore motion →", "smoothness": "score\ncalled better →",
+    "vtg_smoothness": "score\ncalled better →", "roughness": "mean RMSE of neighbours\n← called better",
 }
 DARK, ACCENT, SOFT = "#22303c", "#c4512d", "#8fa3b0"
 
@@ -32,8 +40,10 @@ def flow_frames(flow: np.ndarray, sigma: float = 0.15) -> np.ndarray:
     return np.round(np.moveaxis(np.asarray(flow_to_rgb(flow, sigma=sigma)), -3, -1) * 255).astype(np.uint8)
 
 
-def track_frames(frames: np.ndarray, tracks: np.ndarray, visible: np.ndarray, side: int = 192, tail: int = 8) -> np.ndarray:
-    """Frames with each visible point (ring) and where it was in the last `tail` frames (line), coloured by its start."""
+def track_frames(frames: np.ndarray, tracks: np.ndarray, visible: np.ndarray, side: int = 192,
+                 tail: int = 8) -> np.ndarray:
+    """Frames with each visible point (ring) and where it was in the last `tail` frames (line), coloured by its start.
+    """
     import colorsys
 
     import cv2
@@ -46,7 +56,7 @@ def track_frames(frames: np.ndarray, tracks: np.ndarray, visible: np.ndarray, si
     for t in range(len(big)):
         for n, colour in enumerate(colours):
             if visible[t, n]:
-                path = (places[max(0, t - tail):t + 1, n] * 16).round().astype(np.int32)[:, None]      # sixteenths of a pixel
+                path = (places[max(0, t - tail):t + 1, n] * 16).round().astype(np.int32)[:, None]  # 1/16 pixel
                 cv2.polylines(big[t], [path], False, colour, 1, cv2.LINE_AA, 4)
                 centre = tuple(int(v) for v in places[t, n].round())
                 cv2.circle(big[t], centre, max(2, int(k)), (20, 20, 20), -1, cv2.LINE_AA)
@@ -57,7 +67,8 @@ def track_frames(frames: np.ndarray, tracks: np.ndarray, visible: np.ndarray, si
 def limb_frames(clip) -> np.ndarray:
     """Limb masks of all subjects in distinct colours over the greyed frames."""
     out = np.repeat(clip.frames.mean(-1, keepdims=True) * 0.35 + 150, 3, axis=-1)
-    colours = np.array([[230, 97, 1], [0, 114, 178], [0, 158, 115], [240, 228, 66], [204, 121, 167], [86, 180, 233], [90, 60, 30], [20, 20, 20]])
+    colours = np.array([[230, 97, 1], [0, 114, 178], [0, 158, 115], [240, 228, 66],
+                        [204, 121, 167], [86, 180, 233], [90, 60, 30], [20, 20, 20]])
     for actor in range(len(clip.scene.actors)):
         for k, mask in enumerate(clip.limb_masks(actor).values()):
             out[mask] = colours[k % len(colours)]
@@ -70,7 +81,8 @@ def truth_frames(clip, tracks, visible, sigma: float = 0.05, side: int = 192) ->
     if len(clip.frames) > 1:
         flow = flow_frames(clip.flow, sigma)
         panels.append(enlarge(np.concatenate([flow, flow[-1:]]), side))
-    return np.concatenate([*panels, enlarge(limb_frames(clip), side), track_frames(clip.frames, tracks, visible, side)], axis=2)
+    panels += [enlarge(limb_frames(clip), side), track_frames(clip.frames, tracks, visible, side)]
+    return np.concatenate(panels, axis=2)
 
 
 def tile(videos: list[np.ndarray], columns: int) -> np.ndarray:
@@ -85,7 +97,9 @@ def show(path):
     """What a notebook cell displays for a saved figure or video (embedded, so that the notebook stands alone)."""
     from IPython.display import Image, Video
 
-    return Video(str(path), embed=True, html_attributes="controls loop muted autoplay") if str(path).endswith(".mp4") else Image(str(path), width=900)
+    if str(path).endswith(".mp4"):
+        return Video(str(path), embed=True, html_attributes="controls loop muted autoplay")
+    return Image(str(path), width=900)
 
 
 # ---------------------------------------------------------------------------------------------- drawing
@@ -125,7 +139,10 @@ def interval(values, seed: int = 0) -> tuple[float, float, float]:
 
 
 def responses(table, metrics, arms=None):
-    """{(arm, metric): (mean, low, high)} of the paired change against "identity"; relative for metrics without a reference."""
+    """{(arm, metric): (mean, low, high)} of the paired change against "identity".
+
+    For metrics without a reference it is relative to the original's mean score.
+    """
     out = {}
     for metric in metrics:
         wide = table.pivot_table(index="item", columns="arm", values=metric, dropna=False)
@@ -135,50 +152,85 @@ def responses(table, metrics, arms=None):
     return out
 
 
-def response_matrix(table, metrics=tuple(METRIC_LABELS)):
-    """What each metric answers to each known change: mean of the change, 95 % half-width below it."""
+def response_matrix(table, metrics=REFERENCE + NO_REFERENCE):
+    """What each metric answers to each known change: mean of the change, 95 % half-width below it.
+
+    Colour says which way a score goes, never whether that is good; the key below says so.
+    """
     arms = [a for a in CHANGE_LABELS if a != "identity" and a in set(table["arm"])]
     found = responses(table, metrics, arms)
-    fig, ax = _figure(9, 0.46 * len(arms) + 1.5)
+    fig, ax = _figure(9, 0.46 * len(arms) + 2.2)
     grid = np.array([[found[a, m][0] for m in metrics] for a in arms])
-    ax.imshow(np.ma.masked_invalid(grid), cmap="RdBu", vmin=-1, vmax=1, aspect="auto")
+    image = ax.imshow(np.ma.masked_invalid(grid), cmap="RdBu", vmin=-1, vmax=1, aspect="auto")
+    ax.set_facecolor("#dddddd")                                             # shows through where nothing is defined
     for i, arm in enumerate(arms):
         for j, metric in enumerate(metrics):
             mean, low, high = found[arm, metric]
             text = "undefined" if np.isnan(mean) else f"{mean:+.2f}\n±{(high - low) / 2:.2f}"
-            ax.text(j, i, text, ha="center", va="center", fontsize=7.5, color="white" if abs(mean) > 0.62 else DARK, linespacing=1.0)
+            colour = "white" if abs(mean) > 0.55 else DARK
+            ax.text(j, i, text, ha="center", va="center", fontsize=7.5, color=colour, linespacing=1.0)
     ax.set_xticks(range(len(metrics)), [METRIC_LABELS[m] for m in metrics], fontsize=8)
     ax.xaxis.tick_top()
     ax.set_yticks(range(len(arms)), [CHANGE_LABELS[a] for a in arms], fontsize=9)
-    split = sum(m.startswith("mf_") for m in metrics) - 0.5
-    ax.axvline(split, color="white", lw=4)
-    ax.set_xlabel("left: change of the score (scale -1 to 1)      right: change relative to the original's score; no reference clip", fontsize=8)
+    ax.axvline(sum(m in REFERENCE for m in metrics) - 0.5, color="white", lw=4)
+    ax.set_xlabel("left: change of the score (scale -1 to 1)      "
+                  "right: change relative to the original's score; no reference clip", fontsize=8)
+    _colour_key(fig, ax, image)
     return fig
 
 
-def ladder(table, metrics=("mf_paper", "mf_release", "mf_dmt")):
-    """Scores of each change, small multiples with one shared axis: does a metric order changes as a person would?"""
+def _colour_key(fig, ax, image):
+    """The way a score goes, in words beside the colours: for AID a fall is called better."""
+    key = fig.colorbar(image, ax=ax, orientation="horizontal", extend="both", aspect=45, shrink=0.62, pad=0.02)
+    key.set_ticks([-1, 0, 1], labels=["-1\nred: the score falls", "0\nunchanged", "+1\nblue: the score rises"])
+    key.ax.tick_params(labelsize=8, length=0)
+    key.set_label("Colour and sign give the direction, not good or bad: "
+                  "AID's consistency is called better when it falls.", fontsize=8)
+
+
+def ladder(table, metrics=REFERENCE, marked=("frozen", "another_clip")):
+    """Mean score of each change with its 95 % interval, small multiples: does a metric order changes as a person would?
+
+    Metrics with a reference share one axis; those without have each their own, with the original's score as a line.
+
+    Args:
+        table: rows {item, arm, <metric>}; a metric that is undefined for an arm is written as such.
+        marked: the arms to compare, drawn as large filled marks.
+    """
     arms = [a for a in CHANGE_LABELS if a in set(table["arm"])]
-    fig, axes = _figure(9, 4.2, 1, len(metrics), sharey=True, sharex=True)
-    for ax, metric in zip(axes, metrics):
+    shared = set(metrics) <= set(REFERENCE)
+    fig, axes = _figure(9, 4.4, 1, len(metrics), sharey=True, sharex=shared, squeeze=False)
+    for ax, metric in zip(axes[0], metrics):
+        found = {arm: interval(table.loc[table["arm"] == arm, metric]) for arm in arms}
         for i, arm in enumerate(arms):
-            mean, low, high = interval(table.loc[table["arm"] == arm, metric])
-            highlighted = arm in ("frozen", "another_clip")
-            ax.plot([low, high], [i, i], color=ACCENT if highlighted else DARK, lw=2.5, solid_capstyle="butt")
-            ax.plot(mean, i, "D" if highlighted else "o", ms=6, color=ACCENT if highlighted else DARK)
-        ax.axvline(0, color=SOFT, lw=0.8), ax.axvline(1, color=SOFT, lw=0.8, ls=":")
+            _rung(ax, i, found[arm], marked.index(arm) if arm in marked else None)
+        for place, style in ((0, "-"), (1, ":")) if shared else ((found["identity"][0], ":"),):
+            ax.axvline(place, color=SOFT, lw=0.8, ls=style, zorder=0)
+        ax.margins(x=0.12)
         ax.set_title(METRIC_LABELS[metric], fontsize=10, color=DARK)
-        ax.set_xlabel("score (1: the same motion)", fontsize=8)
+        ax.set_xlabel(SCORE_AXES.get(metric, "score (1: the same motion)"), fontsize=8)
         _plain(ax)
-    axes[0].set_yticks(range(len(arms)), [CHANGE_LABELS[a] for a in arms])
-    axes[0].invert_yaxis()
+    names = CHANGE_LABELS if shared else CHANGE_LABELS | {"identity": "the original"}
+    axes[0, 0].set_yticks(range(len(arms)), [names[arm] for arm in arms])
+    axes[0, 0].set_ylim(len(arms) - 0.5, -0.5)
     return fig
+
+
+def _rung(ax, row, found, mark):
+    """One arm: its interval as a bar with ends, its mean as a mark; `mark` counts the arms that stand out."""
+    mean, low, high = found
+    if np.isnan(mean):
+        ax.text(0.5, row, "undefined", transform=ax.get_yaxis_transform(), ha="center", va="center", fontsize=8,
+                color=ACCENT if mark is not None else DARK)
+        return
+    shape, size, colour = ("o", 4, DARK) if mark is None else ("Ds^"[mark], 7, ACCENT)
+    ax.errorbar(mean, row, xerr=[[mean - low], [high - mean]], fmt=shape, ms=size, color=colour, lw=2, capsize=5)
 
 
 def teacher_errors(table, bar: float = 0.2):
     """Error of each teacher relative to no motion, a dot per clip, mean and 95 % interval in black."""
-    labels = {"dis": "DIS flow", "raft": "RAFT flow", "lucas_kanade": "Lucas-Kanade tracks", "dis_chained": "chained DIS tracks",
-              "cotracker": "CoTracker3 tracks"}
+    labels = {"dis": "DIS flow", "raft": "RAFT flow", "lucas_kanade": "Lucas-Kanade tracks",
+              "dis_chained": "chained DIS tracks", "cotracker": "CoTracker3 tracks"}
     labels = {arm: label for arm, label in labels.items() if arm in set(table["arm"])}
     fig, ax = _figure(8, 0.75 * len(labels) + 0.4)
     for i, arm in enumerate(labels):
@@ -189,7 +241,8 @@ def teacher_errors(table, bar: float = 0.2):
         ax.plot([low, high], [i, i], color="black", lw=4), ax.plot(mean, i, "D", color="black", ms=7)
     ax.axvline(bar, color=ACCENT, ls="--", lw=1.5)
     ax.text(bar, -0.45, " bar of claims T1, T2", color=ACCENT, fontsize=8, va="bottom")
-    ax.axvline(1, color=DARK, lw=0.8, ls=":"), ax.text(1, -0.45, " as bad as no motion", fontsize=8, va="bottom", color=DARK)
+    ax.axvline(1, color=DARK, lw=0.8, ls=":")
+    ax.text(1, -0.45, " as bad as no motion", fontsize=8, va="bottom", color=DARK)
     ax.set_yticks(range(len(labels)), list(labels.values()))
     ax.set_ylim(len(labels) - 0.5, -0.6)
     ax.set_xlim(left=0)
