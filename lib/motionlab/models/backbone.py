@@ -50,7 +50,8 @@ class BackboneConfig:
                 raise MotionLabError(f"Backbone setting {field.name} is {value!r}.",
                                      fix=f"Give a whole number >= 1, for example {field.default}.")
         if self.d % self.heads or self.d % 16:
-            raise MotionLabError(f"A width d={self.d} does not divide by 16 (sin-cos positions) and by heads={self.heads}.",
+            raise MotionLabError(f"A width d={self.d} does not divide by 16 (sin-cos positions) "
+                                 f"and by heads={self.heads}.",
                                  fix="For example d=192, heads=6.")
         if self.height % self.patch or self.width % self.patch:
             raise MotionLabError(f"Latents of {self.height}x{self.width} do not divide into patches of {self.patch}.",
@@ -106,8 +107,8 @@ class Backbone(nn.Module):
         known, mask = self._condition(x_t, cond, cond_mask)
         t = torch.as_tensor(t, device=x_t.device).expand(len(x_t))
         # CogVideoX counts time 0..1000 from clean to noise; t keeps its precision because the sinusoids are float32.
-        return self.transformer(torch.cat([x_t, known, mask], 2), self.text(tokens).to(x_t.dtype), 1000 * (1 - t.float()),
-                                return_dict=False)[0]
+        return self.transformer(torch.cat([x_t, known, mask], 2), self.text(tokens).to(x_t.dtype),
+                                1000 * (1 - t.float()), return_dict=False)[0]
 
     def _check(self, x_t, t, tokens):
         c = self.config
@@ -116,14 +117,16 @@ class Backbone(nn.Module):
                                  fix="The backbone reads (b, f, c, h, w).")
         b, f, channels, h, w = x_t.shape
         if channels != c.channels:
-            raise MotionLabError(f"The latents have {channels} channels; this backbone was made for a codec of {c.channels}.",
+            raise MotionLabError(f"The latents have {channels} channels; "
+                                 f"this backbone was made for a codec of {c.channels}.",
                                  fix="Use the codec that the backbone was trained with.")
         if (h, w) != (c.height, c.width):
             raise MotionLabError(f"The latents are {h}x{w}; this backbone's grid is {c.height}x{c.width}.",
                                  fix="Encode video of the size that the backbone was trained at.")
         if not 1 <= f <= c.max_frames:
             raise MotionLabError(f"The clip has {f} latent frames; this backbone does 1 to {c.max_frames}.",
-                                 fix=f"A clip of 1+4k frames has k+1 latent frames: at most {4 * c.max_frames - 3} frames.")
+                                 fix="A clip of 1+4k frames has k+1 latent frames: "
+                                     f"at most {4 * c.max_frames - 3} frames.")
         if len(tokens) != b or torch.as_tensor(t).numel() not in (1, b):
             raise MotionLabError(f"{b} clips, {len(tokens)} texts and {torch.as_tensor(t).numel()} times were given.",
                                  fix="Give one of each per clip.")
@@ -144,8 +147,10 @@ class Backbone(nn.Module):
                                      fix="Pass cond=, or leave the mask out.")
             cond = torch.zeros_like(x_t)
         if cond.shape != x_t.shape:
-            raise MotionLabError(f"The conditioning latents {tuple(cond.shape)} differ in size from the clip's {tuple(x_t.shape)}.",
-                                 fix="Encode the conditioning frame at the clip's size, and place it with `place_frames`.")
+            raise MotionLabError(f"The conditioning latents {tuple(cond.shape)} differ in size "
+                                 f"from the clip's {tuple(x_t.shape)}.",
+                                 fix="Encode the conditioning frame at the clip's size, "
+                                     "and place it with `place_frames`.")
         mask = cond_mask.to(x_t.device)[:, :, None, None, None]
         known = torch.where(mask, cond.to(x_t), torch.zeros_like(x_t))       # not a product: NaN * 0 is NaN
         return known, mask.to(x_t.dtype).expand(b, f, 1, h, w)
@@ -158,7 +163,8 @@ def _transformer(c: BackboneConfig) -> nn.Module:
         in_channels=2 * c.channels + 1, out_channels=c.channels, time_embed_dim=c.d_time,
         text_embed_dim=c.d_text, max_text_seq_length=c.text_length, patch_size=c.patch,
         sample_width=c.width, sample_height=c.height, sample_frames=4 * c.max_frames - 3, temporal_compression_ratio=4,
-        spatial_interpolation_scale=1.0, use_rotary_positional_embeddings=False, use_learned_positional_embeddings=False)
+        spatial_interpolation_scale=1.0, use_rotary_positional_embeddings=False,
+        use_learned_positional_embeddings=False)
 
 
 # --- conditioning
@@ -171,7 +177,8 @@ def condition_mask(mode: str, b: int, f: int) -> torch.Tensor:
     """
     one_of(mode, MODES, "conditioning mode")
     if f <= MODES.index(mode):
-        raise MotionLabError(f"With '{mode}' frames given, a clip of {f} latent frame{'s' * (f != 1)} leaves nothing to generate.",
+        raise MotionLabError(f"With '{mode}' frames given, a clip of {f} latent frame{'s' * (f != 1)} "
+                             "leaves nothing to generate.",
                              fix="Ask for a longer clip.")
     mask = torch.zeros(b, f, dtype=torch.bool)
     mask[:, 0] = mode != "text"
@@ -179,7 +186,8 @@ def condition_mask(mode: str, b: int, f: int) -> torch.Tensor:
     return mask
 
 
-def draw_condition_mask(b: int, f: int, generator: torch.Generator, first: float = 0.2, first_last: float = 0.1) -> torch.Tensor:
+def draw_condition_mask(b: int, f: int, generator: torch.Generator, first: float = 0.2,
+                        first_last: float = 0.1) -> torch.Tensor:
     """Training's mixture of modes, one drawn per clip: (b, f) bool. The rest of the probability is text-to-video.
 
     Clips too short for a mode get the next simpler one; a mixture of text only, or single frames, draw nothing.
@@ -206,7 +214,8 @@ def place_frames(frames: dict[int, torch.Tensor], f: int) -> tuple[torch.Tensor,
         raise MotionLabError(f"The conditioning frames have shapes {sorted(shapes)}.",
                              fix="Give one or more latents (b, c, h, w) of one size.")
     first = next(iter(frames.values()))
-    cond, mask = first.new_zeros(len(first), f, *first.shape[1:]), torch.zeros(len(first), f, dtype=torch.bool, device=first.device)
+    cond = first.new_zeros(len(first), f, *first.shape[1:])
+    mask = torch.zeros(len(first), f, dtype=torch.bool, device=first.device)
     for index, latent in frames.items():
         if not -f <= index < f:
             raise MotionLabError(f"There is no latent frame {index} in a clip of {f}.",
@@ -235,15 +244,18 @@ def guided(backbone: Backbone, tokens: torch.Tensor, w: float = 2.0, cond: torch
 
 # --- files
 
-def save_backbone(backbone: Backbone, path: str | Path, dtype: torch.dtype | None = None, note: dict[str, str] | None = None) -> Path:
+def save_backbone(backbone: Backbone, path: str | Path, dtype: torch.dtype | None = None,
+                  note: dict[str, str] | None = None) -> Path:
     """Write weights as safetensors with config and vocabulary in the metadata; whole or not at all.
 
     Args:
         dtype: torch.bfloat16 for shipped files; None keeps the weights exact.
         note: further metadata, text to text (steps, data, codec).
     """
-    state = {name: value.detach().cpu().to(dtype or value.dtype).contiguous() for name, value in backbone.state_dict().items()}
-    metadata = {**(note or {}), "format": FORMAT, "config": backbone.config.to_yaml(), "vocabulary": " ".join(backbone.grammar.words)}
+    state = {name: value.detach().cpu().to(dtype or value.dtype).contiguous()
+             for name, value in backbone.state_dict().items()}
+    metadata = {**(note or {}), "format": FORMAT, "config": backbone.config.to_yaml(),
+                "vocabulary": " ".join(backbone.grammar.words)}
     return save_weights(path, state, metadata)
 
 
@@ -259,11 +271,13 @@ def load_backbone(path: str | Path, codec_channels: int | None = None, dtype: to
     metadata, state = _read(Path(path))
     again = "Remake it with `make pretrain`, or fetch the file again."
     if metadata.get("format") != FORMAT:
-        raise MotionLabError(f"'{path}' is no backbone of this kit (its format is {metadata.get('format')!r}).{nearest(metadata.get('format', ''), [FORMAT])}",
+        raise MotionLabError(f"'{path}' is no backbone of this kit (its format is {metadata.get('format')!r})."
+                             f"{nearest(metadata.get('format', ''), [FORMAT])}",
                              fix=f"Give a {FORMAT} file. {again}")
     config = BackboneConfig.from_yaml(metadata.get("config", ""))
     if codec_channels is not None and codec_channels != config.channels:
-        raise MotionLabError(f"Wrong codec: '{path}' was made for latents of {config.channels} channels, this codec has {codec_channels}.",
+        raise MotionLabError(f"Wrong codec: '{path}' was made for latents of {config.channels} channels, "
+                             f"this codec has {codec_channels}.",
                              fix="Use the codec that it was trained with.")
     backbone = Backbone(config)
     if metadata.get("vocabulary", "").split() != list(backbone.grammar.words):
