@@ -9,7 +9,7 @@ BIN := $(VENV)/Scripts
 endif
 STAMP := $(VENV)/.ready
 
-.PHONY: reproduce test lab bench setup clean help
+.PHONY: reproduce test pretrain lab bench setup clean help
 
 help:           ## this list
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/ -/'
@@ -22,6 +22,9 @@ test: $(STAMP)      ## all tests, every notebook at tier smoke, the import contr
 	$(BIN)/python -m pytest
 	$(BIN)/lint-imports
 	$(BIN)/motionlab verify
+
+pretrain: $(STAMP)  ## train every shipped checkpoint again (hours on a CPU; a second call goes on)
+	$(BIN)/motionlab pretrain
 
 lab: $(STAMP)       ## open JupyterLab on the notebooks
 	$(BIN)/jupyter lab notebooks

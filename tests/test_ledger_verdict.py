@@ -207,3 +207,26 @@ def test_words():
     assert [verdict.wanted(w) for w in ((0.05, None), (None, 2), (0.9, 1.1))] == ["≥ 0.05", "≤ 2", "0.9 to 1.1"]
     assert [verdict.number(v) for v in (0.12345, 0.0, 12345.6, None)] == ["0.123", "0", "12,346", "undefined"]
     assert verdict.number(0.5, signed=True) == "+0.5"
+
+
+def test_a_ratio_is_of_the_means_and_resampled_in_pairs():
+    rng = np.random.default_rng(0)
+    base = rng.uniform(1, 3, 200)
+    rows = [(i, "cure", 0, 0.8 * v) for i, v in enumerate(base)] + [(i, "base", 0, v) for i, v in enumerate(base)]
+    leaf = Criterion(raw="a.csv", metric="m", arm="cure", over="base", within=(0.75, 0.85))
+    part = verdict.judge_leaf(leaf, table(rows))
+    assert part["estimate"] == pytest.approx(0.8) and part["ci95"] == pytest.approx([0.8, 0.8])  # exactly proportional
+    assert part["verdict"] == "holds" and part["n"] == 200 and "cure over base" in verdict.name_of(part)
+
+
+def test_a_ratio_without_a_denominator_is_not_decided():
+    rows = [(i, arm, 0, int(arm == "cure")) for i in range(10) for arm in ("cure", "base")]
+    leaf = Criterion(raw="a.csv", metric="m", arm="cure", over="base", within=(0.8, None))
+    assert verdict.judge_leaf(leaf, table(rows))["verdict"] == "inconclusive"
+
+
+def test_a_ratio_counts_pairs_with_a_missing_partner_as_undefined():
+    rows = [(i, "cure", 0, 1.0) for i in range(6)] + [(i, "base", 0, 2.0) for i in range(4)]
+    leaf = Criterion(raw="a.csv", metric="m", arm="cure", over="base", within=(0.4, 0.6))
+    part = verdict.judge_leaf(leaf, table(rows))
+    assert (part["n"], part["n_undefined"], part["estimate"], part["verdict"]) == (4, 2, 0.5, "holds")

@@ -32,7 +32,8 @@ READING_ORDER = ("audit", "videojam", "det", "sam2videox", "vtg")
 class Criterion:
     """One interval test: the `statistic` over items of `metric` in `arm` must lie `within` (None is unbounded).
 
-    `minus` names an arm and `against` a column that are subtracted item by item; `where` keeps rows {column: value}.
+    `minus` names an arm and `against` a column that are subtracted item by item; with `over` (an arm) it is the ratio of
+    the two arms' statistics. `where` keeps rows {column: value}.
     """
 
     raw: str
@@ -40,6 +41,7 @@ class Criterion:
     arm: str
     within: tuple[float | None, float | None]
     minus: str | None = None
+    over: str | None = None
     against: str | None = None
     statistic: str = "mean"
     where: dict = field(default_factory=dict)
@@ -449,8 +451,8 @@ def parse_leaf(data: Any, place: Place, what: str) -> Criterion:
     allowed = tuple(one.name for one in fields(Criterion)) + ("all", "any")
     data = place.keys(data, allowed, ("raw", "metric", "arm", "within"), what)
     texts = {
-        key: place.text(data, key, what, optional=key in ("minus", "against", "why"))
-        for key in ("raw", "metric", "arm", "minus", "against", "why")
+        key: place.text(data, key, what, optional=key in ("minus", "over", "against", "why"))
+        for key in ("raw", "metric", "arm", "minus", "over", "against", "why")
     }
     if not re.fullmatch(r"[\w.-]+\.csv", texts["raw"]):
         place.fail(f"'raw' of {what} is '{texts['raw']}', where the plain name of a .csv file is needed.")

@@ -30,8 +30,17 @@ Table = dict[str, np.ndarray]  # column -> array of text, all of one length
 
 
 def estimate(values: np.ndarray, statistic: str = "mean") -> float:
-    """The statistic of values (n,): "mean", "median", or "share_true" (the mean of 0/1 values)."""
-    return float(np.median(values) if statistic == "median" else np.mean(values))
+    """The statistic of values (n,): "mean", "median", or "share_true" (the mean of 0/1 values).
+
+    Of pairs (n, 2): the statistic of the first column over that of the second.
+    """
+    out = (np.median if statistic == "median" else np.mean)(values, axis=0)
+    return float(ratio(out) if values.ndim == 2 else out)
+
+
+def ratio(statistics: np.ndarray) -> np.ndarray:
+    """(..., 2) -> first over second (...); a denominator of 0 gives NaN."""
+    return statistics[..., 0] / np.where(statistics[..., 1] == 0, np.nan, statistics[..., 1])
 
 
 def bootstrap_interval(
@@ -40,20 +49,24 @@ def bootstrap_interval(
     """95 % percentile bootstrap interval (low, high) of a statistic over items.
 
     Args:
-        values: (n,) one finite number per item.
+        values: (n,) one finite number per item, or pairs (n, 2) for a ratio.
         statistic: "mean", "median" or "share_true".
     """
     rng, n = np.random.default_rng(seed), len(values)
     rows = max(1, CHUNK // n)
     draws = [resample(values, statistic, rng, min(rows, resamples - start)) for start in range(0, resamples, rows)]
-    low, high = np.quantile(np.concatenate(draws), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    draws = np.concatenate(draws)
+    if np.isnan(draws).any():  # a replicate without any denominator bounds nothing
+        return -np.inf, np.inf
+    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 
 
 def resample(values: np.ndarray, statistic: str, rng: np.random.Generator, rows: int) -> np.ndarray:
-    """`rows` bootstrap replicates of the statistic, (rows,)."""
+    """`rows` bootstrap replicates of the statistic, (rows,); both members of a pair are drawn together."""
     drawn = values[rng.integers(0, len(values), size=(rows, len(values)))]
-    return np.median(drawn, axis=1, overwrite_input=True) if statistic == "median" else drawn.mean(axis=1)
+    out = np.median(drawn, axis=1, overwrite_input=True) if statistic == "median" else drawn.mean(axis=1)
+    return ratio(out) if values.ndim == 2 else out
 
 
 def compare(interval: tuple[float, float], within: tuple[float | None, float | None]) -> str:
@@ -208,35 +221,45 @@ def per_item(table: Table, criterion: Criterion) -> tuple[np.ndarray, list[str]]
     """Values (items, seeds), NaN where undefined, and the seeds' names; items sorted, so that row order plays no role.
 
     With `minus`, a value is the difference to the other arm's row of the same item and seed (of its only seed, where it
-    has just one); a row without a partner is undefined.
+    has just one); a row without a partner is undefined. With `over`, values are pairs (items, seeds, 2).
     """
-    values = arm_values(table, criterion.arm, criterion)
+    values, absent = arm_values(table, criterion.arm, criterion), np.inf
     if criterion.minus is not None:
-        other = arm_values(table, criterion.minus, criterion)
-        only = {seed for _, seed in other}
-        single = only.pop() if len(only) == 1 else None
-        values = {
-            (item, seed): value - other.get((item, seed if single is None else single), np.nan)
-            for (item, seed), value in values.items()
-        }
+        values = {key: value - other for key, (value, other) in with_partner(values, table, criterion.minus, criterion).items()}
+    if criterion.over is not None:
+        values, absent = with_partner(values, table, criterion.over, criterion), (np.inf, np.inf)
     items, seeds = (sorted({key[axis] for key in values}) for axis in (0, 1))
-    grid = [[values.get((item, seed), np.inf) for seed in seeds] for item in items]  # inf: there is no such row
+    grid = [[values.get((item, seed), absent) for seed in seeds] for item in items]  # inf: there is no such row
     return np.array(grid), seeds
 
 
-def judge_values(grid: np.ndarray, criterion: Criterion) -> dict:
-    """Judge values (items, seeds): estimate, ci95, n, n_undefined, each seed's estimate, verdict and its reason.
+def with_partner(values: dict, table: Table, arm: str, criterion: Criterion) -> dict[tuple[str, str], tuple[float, float]]:
+    """Each value beside the other arm's of the same item and seed (of its only seed, where it has just one)."""
+    other = arm_values(table, arm, criterion)
+    only = {seed for _, seed in other}
+    single = only.pop() if len(only) == 1 else None
+    return {
+        (item, seed): (value, other.get((item, seed if single is None else single), np.nan))
+        for (item, seed), value in values.items()
+    }
 
-    NaN is an undefined value; +inf marks an (item, seed) that was never run.
+
+def judge_values(grid: np.ndarray, criterion: Criterion) -> dict:
+    """Judge values (items, seeds[, 2]): estimate, ci95, n, n_undefined, each seed's estimate, verdict and its reason.
+
+    NaN is an undefined value (a pair with one NaN is undefined); +inf marks an (item, seed) that was never run.
     """
-    n_undefined, n_rows = int(np.isnan(grid).sum()), int((~np.isinf(grid)).sum())
-    grid = np.where(np.isinf(grid), np.nan, grid)
-    defined = grid[~np.isnan(grid).all(axis=1)]
-    items = np.nanmean(defined, axis=1) if len(defined) else np.empty(0)
-    by_seed = [
-        estimate(column[~np.isnan(column)], criterion.statistic) if (~np.isnan(column)).any() else None
-        for column in grid.T
-    ]
+    pairs = grid if grid.ndim == 3 else grid[..., None]
+    undefined, run = np.isnan(pairs).any(axis=-1), ~np.isinf(pairs).any(axis=-1)
+    n_undefined, n_rows = int(undefined.sum()), int(run.sum())
+    good = run & ~undefined
+    pairs = np.where(good[..., None], pairs, np.nan)
+    defined = pairs[good.any(axis=1)]
+    items = np.nanmean(defined, axis=1) if len(defined) else np.empty((0, pairs.shape[-1]))
+    columns = [pairs[good[:, k], k] for k in range(pairs.shape[1])]
+    if grid.ndim == 2:
+        items, columns = items[:, 0], [column[:, 0] for column in columns]
+    by_seed = [estimate(column, criterion.statistic) if len(column) else None for column in columns]
     found = {"estimate": None, "ci95": [None, None], "n": len(items), "n_undefined": n_undefined}
     if len(items):
         found |= {
@@ -271,6 +294,7 @@ def judge_leaf(criterion: Criterion, table: Table) -> dict:
         "metric": criterion.metric,
         "arm": criterion.arm,
         "minus": criterion.minus,
+        "over": criterion.over,
         "against": criterion.against,
         "statistic": criterion.statistic,
         "where": dict(criterion.where),
@@ -339,6 +363,7 @@ def name_of(part: dict) -> str:
     share = {"median": "median of ", "share_true": "share of "}.get(part["statistic"], "")
     metric = f"{part['metric']} - {part['against']}" if part["against"] else part["metric"]
     arm = f"{part['arm']} - {part['minus']}" if part["minus"] else part["arm"]
+    arm = f"{arm} over {part['over']}" if part.get("over") else arm
     where = f" ({', '.join(f'{key}={value}' for key, value in part['where'].items())})" if part["where"] else ""
     return f"{share}{metric}: {arm}{where}"
 

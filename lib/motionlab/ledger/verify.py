@@ -18,7 +18,7 @@ from motionlab.ledger.paths import repo_root
 
 TOLERANCE = 1e-6
 NUMBERS = ("estimate", "ci95", "n", "n_undefined", "by_seed")
-ASKED = ("raw", "metric", "arm", "minus", "against", "statistic", "where", "within")
+ASKED = ("raw", "metric", "arm", "minus", "over", "against", "statistic", "where", "within")
 
 
 def verify(root: str | Path | None = None) -> list[str]:
@@ -72,7 +72,7 @@ def version_problems(records: list[dict]) -> list[str]:
     """A criterion that changed between two records must carry another version."""
     asked: dict[int, list] = {}
     for record in records:
-        now = [{key: part[key] for key in ASKED} for part in record["parts"]]
+        now = [{key: part.get(key) for key in ASKED} for part in record["parts"]]
         if asked.setdefault(record["criterion_version"], now) != now:
             return [
                 f"its criterion changed without a new version (both are version {record['criterion_version']}); "

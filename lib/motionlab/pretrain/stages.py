@@ -4,35 +4,63 @@ from __future__ import annotations
 from pathlib import Path
 
 from motionlab import config as configs
-from motionlab.errors import MotionLabError, one_of
+from motionlab.errors import one_of
 from motionlab.ledger.claims import read_yaml
 from motionlab.ledger.paths import repo_root
 
 HOME = Path("reproductions") / "testbed"
 
 
-def checkpoint(name: str, root: Path | None = None) -> Path:
-    """Where the shipped checkpoint of a stage lies."""
-    return Path(root or repo_root()) / HOME / "checkpoints" / f"{name}.safetensors"
+def checkpoint(name: str, work: Path | None = None, root: Path | None = None) -> Path:
+    """The checkpoint of a stage: the one made below `work` where there is one, else the shipped one."""
+    made = Path(work or "") / "checkpoints" / f"{name}.safetensors"
+    return made if work and made.is_file() else Path(root or repo_root()) / HOME / "checkpoints" / f"{name}.safetensors"
 
 
-def run_stage(name: str, work: Path, root: Path | None = None, until: int | None = None, **changes) -> Path | None:
+def run_stage(name: str, work: Path, root: Path | None = None, until: int | None = None) -> Path | None:
     """Run one stage to its end, or up to step `until`; what was trained before below `work` is gone on with.
 
     Returns:
-        The checkpoint that the stage leaves, None when it paused.
+        The checkpoint that the stage leaves in `work`/checkpoints; None when it paused or leaves none (a gate).
 
     Raises:
         MotionLabError: unknown stage or setting, and whatever training raises.
     """
-    root = Path(root or repo_root())
-    path = root / HOME / "pretrain.yaml"
-    settings = read_yaml(path)
-    one_of(name, STAGES, "stage")
-    if name not in settings:
-        raise MotionLabError(f"{path} has no stage '{name}'.", fix=f"It has: {', '.join(settings)}.")
+    settings = read_settings(root)
+    one_of(name, settings, "stage")
+    out = Path(work) / "checkpoints" / f"{name}.safetensors"
+    if out.is_file():
+        print(f"stage {name}: finished before ({out})", flush=True)
+        return out
     print(f"stage {name}", flush=True)
-    return STAGES[name](settings[name], Path(work), checkpoint(name, root), until)
+    return STAGES[name](settings[name], Path(work), out, until)
+
+
+def read_settings(root: Path | None = None) -> dict:
+    """`pretrain.yaml`: stage -> settings, in the order in which they run.
+
+    Raises:
+        MotionLabError: a stage that the code does not know.
+    """
+    path = Path(root or repo_root()) / HOME / "pretrain.yaml"
+    settings = read_yaml(path)
+    for name in settings:
+        one_of(name, STAGES, f"stage in {path}")
+    return settings
+
+
+def publish(names, work: Path, root: Path | None = None) -> list[Path]:
+    """Copy finished checkpoints from `work` to where they are shipped."""
+    import shutil
+
+    out = []
+    for name in names:
+        made = Path(work) / "checkpoints" / f"{name}.safetensors"
+        if made.is_file():
+            target = checkpoint(name, None, root)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            out.append(Path(shutil.copyfile(made, target)))
+    return out
 
 
 def _codec(settings, work, out, until):
@@ -72,7 +100,7 @@ def _base_stage(settings, stage, work, start, until):
     print(f"stage base, {name}", flush=True)
     read = _read({k: settings[k] for k in ("bank", "held_out", "model")}, {"bank": BankConfig, "held_out": BankConfig, "model": BackboneConfig}, "base")
     part = _read({k: v for k, v in stage.items() if k not in ("name", "only")}, {"recipe": BaseRecipe, "training": TrainConfig}, f"base, {name}")
-    grammar, codec_path = Backbone(read["model"]).grammar, checkpoint("codec")
+    grammar, codec_path = Backbone(read["model"]).grammar, checkpoint("codec", work)
     data, unseen = (open_latents(read[k], codec_path, work, grammar) for k in ("bank", "held_out"))
     if "only" in stage:
         data, unseen = data.where(_shows(stage["only"])), unseen.where(_shows(stage["only"]))
