@@ -230,7 +230,7 @@ class Evaluator(nn.Module):
         device, parts, was_training = self.heads["place"].weight.device, [], self.training
         self.eval()
         for first in range(0, len(frames), batch):
-            video = torch.from_numpy(np.ascontiguousarray(frames[first:first + batch])).to(device).float() / 127.5 - 1
+            video = torch.tensor(frames[first:first + batch], device=device).float() / 127.5 - 1
             chosen = None if wanted is None else wanted[first:first + batch].to(device)
             out = self(rearrange(video, "b f h w c -> b f c h w"), chosen)
             parts.append({name: out[name].float().cpu() for name in (*CLASSES, "positions", "visible")})

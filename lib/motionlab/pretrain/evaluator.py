@@ -88,8 +88,9 @@ def _write_truth(clips, bank, workers, folder):
     from multiprocessing import get_context
 
     parts, rows = [clips.seeds[i:i + CHUNK] for i in range(0, len(clips), CHUNK)], []
+    one = partial(_truth_part, size=bank.size, frames=bank.frames)
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        for part in pool.map(partial(_truth_part, size=bank.size, frames=bank.frames), parts):
+        for part in pool.map(one, parts) if len(parts) > 1 else map(one, parts):      # a pool starts no process unasked
             rows += part
             if len(rows) % (8 * CHUNK) == 0:
                 print(f"limb positions: {len(rows)}/{len(clips)} clips", flush=True)
