@@ -1,0 +1,71 @@
+"""Every number that an arm's clips are judged by: one row per clip, the same columns in every experiment."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from motionlab.errors import MotionLabError
+from motionlab.experiments.prompts import Prompt
+from motionlab.metrics.failures import detect_failures
+from motionlab.metrics.motion import dynamic_degree, motion_smoothness
+from motionlab.metrics.palette import read_attributes, read_limbs
+from motionlab.metrics.structure import TERMS, structure_error
+from motionlab.models.evaluator import CLASSES, Evaluator, labels_of
+from motionlab.teachers.flow import flow
+
+FPS = 16.0
+LOOK, MOVE = ("species", "colour", "place"), ("motion", "heading", "camera")
+
+
+def measure(frames: np.ndarray, prompts: Sequence[Prompt], evaluators: dict[str, Evaluator], arm: str, seed: int = 0) -> list[dict]:
+    """Rows {item, arm, seed, kind, metrics} of generated (or real) clips.
+
+    Args:
+        frames: uint8 (n, f, h, w, 3), one clip per prompt.
+        evaluators: name -> learned reader; the first one's columns have no suffix, the others' end in `_<name>`.
+
+    Columns: for each evaluator species_ok, colour_ok, place_ok, motion_ok, heading_ok, camera_ok (1 or 0; motion only where
+    the clip has several frames), look_ok and move_ok (all of the first three; motion and heading); palette_species_ok,
+    palette_colour_ok, palette_place_ok (no network); dynamic_degree (0/1), speed (mean of the fastest 5 % of pixels,
+    pixels per sampled step), smoothness; structure (metrics.structure `total`) and its terms as structure_<term>;
+    failure_<name> of every detector.
+
+    Raises:
+        MotionLabError: another number of clips than prompts.
+    """
+    if len(frames) != len(prompts):
+        raise MotionLabError(f"{len(frames)} clips were given for {len(prompts)} prompts.", fix="Give one clip per prompt.")
+    rows = [{"item": p.id, "arm": arm, "seed": seed, "kind": p.kind} for p in prompts]
+    for k, (name, evaluator) in enumerate(evaluators.items()):
+        for row, seen in zip(rows, recognised(frames, prompts, evaluator)):
+            row |= {column + (f"_{name}" if k else ""): value for column, value in seen.items()}
+    for row, clip, prompt in zip(rows, frames, prompts):
+        row |= _without_network(clip, prompt)
+    return rows
+
+
+def recognised(frames: np.ndarray, prompts: Sequence[Prompt], evaluator: Evaluator) -> list[dict]:
+    """What was asked for and is seen, 1 or 0, by a learned reader; columns as in `measure`."""
+    read, out = evaluator.read(frames), []
+    for i, prompt in enumerate(prompts):
+        asked = {name: CLASSES[name][index] for name, index in labels_of(prompt.asked).items()}
+        ok = {f"{name}_ok": float("nan") if read[name][i] is None else float(read[name][i] == asked[name]) for name in CLASSES}
+        ok["look_ok"] = min(ok[f"{name}_ok"] for name in LOOK)
+        ok["move_ok"] = ok["motion_ok"] * ok["heading_ok"]
+        out.append(ok)
+    return out
+
+
+def _without_network(clip, prompt):
+    actor = prompt.asked["actors"][0]
+    seen = read_attributes(clip)
+    out = {f"palette_{name}_ok": float(seen[name] == asked) for name, asked in
+           (("species", actor["species"]), ("colour", actor["colour"]), ("place", prompt.asked["place"]))}
+    terms = structure_error(read_limbs(clip, actor["species"], actor["colour"], prompt.asked["place"]))
+    out |= {"structure": terms["total"]} | {f"structure_{name}": terms[name] for name in TERMS}
+    if len(clip) > 2:
+        moving = flow(clip, "dis")
+        degree = dynamic_degree(moving, FPS)
+        out |= {"dynamic_degree": float(degree.dynamic), "speed": degree.top5, "smoothness": motion_smoothness(clip, moving)}
+    return out | {f"failure_{name}": value for name, value in detect_failures(clip, prompt.asked).items()}
