@@ -170,11 +170,20 @@ def render_readme_table(root: str | Path | None = None) -> str:
 
 
 def data_digest(root: Path) -> str:
-    """Sixteen hex digits of all YAML below reproductions/: claims, records, protocol and parameters, digit by digit."""
+    """Sixteen hex digits of all YAML and CSV below reproductions/, digit by digit.
+
+    It covers what no record points at: protocol, parameters, and raw rows that no claim is judged from yet.
+    """
     folder = Path(root) / "reproductions"
-    files = sorted(path for path in folder.rglob("*.yaml") if "report" not in path.relative_to(folder).parts)
+    found = [*folder.rglob("*.yaml"), *folder.rglob("*.csv")]
+    files = sorted(path for path in found if "report" not in path.relative_to(folder).parts)
     texts = {path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8") for path in files}
     return canonical_sha(texts)[:16]
+
+
+def without_digest(text: str) -> str:
+    """A README's text without the digest of the data: what of the table a reader sees."""
+    return re.sub(r"<!-- data: [0-9a-f]{16} -->", "", text)
 
 
 def markdown_chapter(one: Chapter) -> str:

@@ -1,7 +1,7 @@
 """Recompute every verdict and table from the committed raw data; say in sentences what does not agree.
 
-Runs in seconds and needs neither models nor torch. A changed digit in a raw CSV, in measured.yaml, in a claim's
-wording, criterion or paper value, or in the README's table is found here.
+Runs in seconds and needs neither models nor torch. A changed digit in any YAML or CSV below reproductions/ (raw rows,
+measured.yaml, a claim's wording, criterion or paper value, protocol, parameters), or in the README's table, is found.
 """
 
 from __future__ import annotations
@@ -160,21 +160,24 @@ def sha_of(path: Path) -> str | None:
 
 
 def readme_problems(root: Path) -> list[str]:
-    """Is the README's table the one rendered from the data?"""
-    from motionlab.ledger.report import readme_with_table
+    """Is the README's table the one rendered from the data, and is the data the one it was rendered from?"""
+    from motionlab.ledger.report import readme_with_table, without_digest
 
-    path = root / "README.md"
     try:
-        text = path.read_text(encoding="utf-8")
-        return (
-            []
-            if readme_with_table(text, root) == text
-            else [
-                "README.md: the claims table is not the one rendered from claims.yaml and measured.yaml; "
-                "run `motionlab report`."
-            ]
-        )
+        text = (root / "README.md").read_text(encoding="utf-8")
+        rendered = readme_with_table(text, root)
     except OSError:
         return ["README.md is missing."]
     except MotionLabError as error:
         return [str(error)]
+    if rendered == text:
+        return []
+    if without_digest(rendered) == without_digest(text):
+        return [
+            "a YAML or CSV file below reproductions/ changed since the README's table was rendered, though no verdict "
+            "did: see `git diff -- reproductions`; if it is meant, run `motionlab report`, else restore it with git."
+        ]
+    return [
+        "README.md: the claims table is not the one rendered from claims.yaml and measured.yaml; "
+        "run `motionlab report`."
+    ]
