@@ -7,7 +7,8 @@ import torch
 
 from motionlab.errors import MotionLabError
 from motionlab.models.image_encoder import ImageEncoder, ImageEncoderConfig, load_image_encoder, patchify, positions, save_image_encoder
-from motionlab.pretrain.bank import Bank, BankConfig, as_video
+from motionlab.pretrain.bank import Bank, BankConfig
+from motionlab.video import as_video
 from motionlab.pretrain.image_encoder import FrameData, ImageEncoderRecipe, MaskedAutoencoder, masked_loss, train_image_encoder
 from motionlab.training import SampleNoise, TrainConfig
 from motionlab.world import random_scene, render

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 
 from motionlab.errors import MotionLabError
+from motionlab.flow_rgb import WORLD_SIGMA, flow_video
 from motionlab.metrics.reconstruction import flow_picture_error, limb_truth, palette_part_error, psnr
-from motionlab.pretrain.bank import flow_picture
 from motionlab.world import random_scene, render
 
 CLIP = render(random_scene(12, species_name="dog", camera=False), frames=5)
@@ -29,7 +29,7 @@ def test_a_missing_subject_is_infinitely_far():
 
 
 def test_an_exact_flow_picture_keeps_the_flow_and_a_white_one_loses_all():
-    picture = flow_picture(CLIP)
+    picture = flow_video(CLIP.flow, WORLD_SIGMA)
     kept, lost = flow_picture_error(picture, CLIP), flow_picture_error(np.full_like(picture, 255), CLIP)
     assert kept["epe"] < 0.05 and kept["speed"] > 0.2
     assert lost["relative"] == pytest.approx(1, abs=0.15)

@@ -53,6 +53,13 @@ def flow_to_rgb(flow, sigma: float = SIGMA, background: str = "white"):
     return _like(1 - m * (1 - colour) if background == "white" else m * colour, flow)
 
 
+def flow_video(flow: np.ndarray, sigma: float = SIGMA, background: str = "white") -> np.ndarray:
+    """The flow (f-1, 2, h, w) of a clip as a clip of pictures, uint8 (f, h, w, 3); the last is repeated (VideoJAM does not
+    say how f frames get f flows; this keeps lengths equal)."""
+    rgb = np.moveaxis(flow_to_rgb(np.asarray(flow), sigma, background), -3, -1)
+    return np.round(255 * np.concatenate([rgb, rgb[-1:]])).astype(np.uint8)
+
+
 def rgb_to_flow(rgb, sigma: float = SIGMA, background: str = "white"):
     """Read the flow back from its picture: the least-squares nearest colour that Eq. 5 can draw.
 

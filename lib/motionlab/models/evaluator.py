@@ -191,9 +191,10 @@ class Evaluator(nn.Module):
 
     def _limbs(self, fine, frame, species, b):
         y = self.join(fine + F.interpolate(self.up(F.silu(frame)), scale_factor=2.0, mode="nearest"))
-        y = rearrange(F.silu(y), "(b f) d h w -> b f d (h w)", b=b)
-        heat = torch.einsum("bkd,bfdp->bfkp", self.queries[species].to(y.dtype), y).float()
-        seen = torch.einsum("bfkp,bfdp->bfkd", heat.softmax(-1).to(y.dtype), y).float()
+        y = rearrange(F.silu(y), "(b f) d h w -> b f d (h w)", b=b).float()
+        with torch.autocast(y.device.type, enabled=False):                    # positions are read finer than bf16's steps
+            heat = torch.einsum("bkd,bfdp->bfkp", self.queries[species], y)
+            seen = torch.einsum("bfkp,bfdp->bfkd", heat.softmax(-1), y)
         presence = self.presence[species][:, None]
         visible = (seen * presence[..., :-1]).sum(-1) + presence[..., -1]
         heat = rearrange(heat, "b f k (h w) -> b f k h w", h=fine.shape[-2])

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
 
 from motionlab.diffusion import SAMPLERS, time_grid
@@ -61,11 +60,3 @@ def generate_latents(backbone, prompts, seeds, *, length=5, mode="text", known=N
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             out.append(SAMPLERS[solver](lambda x, t: u(x, t).float(), x0[part].to(device), grid, callback).cpu())
     return torch.cat(out)
-
-
-def contact_sheet(frames: np.ndarray, every: int = 2, columns: int = 2, gap: int = 2) -> np.ndarray:
-    """Clips uint8 (n, f, h, w, 3) as one picture: a row of frames per clip, `columns` clips side by side."""
-    rows = [np.concatenate(list(clip[::every]), axis=1) for clip in frames]
-    rows = [np.pad(row, ((gap, 0), (0, 2 * gap), (0, 0)), constant_values=255) for row in rows]
-    rows += [np.full_like(rows[0], 255)] * (-len(rows) % columns)
-    return np.concatenate([np.concatenate(rows[i:i + columns], axis=1) for i in range(0, len(rows), columns)], axis=0)

@@ -15,7 +15,7 @@ import numpy as np
 
 from motionlab.errors import MotionLabError
 from motionlab.files import explained, write_atomic
-from motionlab.flow_rgb import WORLD_SIGMA, flow_to_rgb
+from motionlab.flow_rgb import WORLD_SIGMA, flow_video
 from motionlab.ledger.protocol import held_out, read_protocol, split_seeds
 from motionlab.world import random_scene, render
 
@@ -115,24 +115,5 @@ def _render_part(seeds, config):
     out = {"frames": np.stack([c.frames for c in clips]), "captions": [c.caption for c in clips],
            "subject": np.stack([c.object_mask(None) for c in clips]).astype(np.uint8)}
     if config.flow:
-        out["flow_pictures"] = np.stack([flow_picture(c) for c in clips])
+        out["flow_pictures"] = np.stack([flow_video(c.flow, WORLD_SIGMA) for c in clips])
     return out
-
-
-def flow_picture(clip, sigma: float = WORLD_SIGMA) -> np.ndarray:
-    """Exact forward flow as a clip of pictures, uint8 (f, h, w, 3); the last is repeated so that lengths agree."""
-    rgb = np.moveaxis(flow_to_rgb(clip.flow, sigma), -3, -1)
-    rgb = np.concatenate([rgb, rgb[-1:]])
-    return np.round(255 * rgb).astype(np.uint8)
-
-
-def as_video(frames: np.ndarray):
-    """uint8 (..., f, h, w, 3) -> float32 tensor (..., f, 3, h, w) in [-1, 1]."""
-    import torch
-
-    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(frames, -1, -3))).float() / 127.5 - 1
-
-
-def as_frames(video) -> np.ndarray:
-    """Inverse of `as_video`, clipped."""
-    return np.moveaxis(((video.detach().float().cpu().clamp(-1, 1) + 1) * 127.5).round().numpy().astype(np.uint8), -3, -1)

@@ -11,11 +11,11 @@ import torch
 from motionlab.diffusion import interpolate, velocity
 from motionlab.models.backbone import Backbone, BackboneConfig, draw_condition_mask, load_backbone, save_backbone
 from motionlab.models.codec import Codec
-from motionlab.models.generate import contact_sheet, generate
+from motionlab.models.generate import generate
 from motionlab.models.text import Grammar
-from motionlab.pretrain.bank import as_frames
 from motionlab.pretrain.latents import Latents
-from motionlab.training import TrainConfig, TrainResult, train
+from motionlab.training import TrainConfig, train
+from motionlab.video import as_frames, contact_sheet
 
 
 @dataclass(frozen=True)

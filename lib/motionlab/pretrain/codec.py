@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from motionlab.models.codec import Codec, CodecConfig, codec_loss, save_codec
-from motionlab.pretrain.bank import Bank, BankConfig, as_video, open_bank
+from motionlab.pretrain.bank import Bank, BankConfig, open_bank
+from motionlab.video import as_video
 from motionlab.training import TrainConfig, train
 
 

@@ -15,7 +15,8 @@ import torch
 from torch import nn
 
 from motionlab.models.image_encoder import ImageEncoder, ImageEncoderConfig, ViTBlock, patchify, positions, save_image_encoder
-from motionlab.pretrain.bank import Bank, BankConfig, as_video, open_bank
+from motionlab.pretrain.bank import Bank, BankConfig, open_bank
+from motionlab.video import as_video
 from motionlab.training import TrainConfig, train
 
 

@@ -11,7 +11,8 @@ import torch
 from motionlab.files import explained, write_atomic
 from motionlab.models.codec import load_codec
 from motionlab.models.text import Grammar
-from motionlab.pretrain.bank import BankConfig, as_video, open_bank
+from motionlab.pretrain.bank import BankConfig, open_bank
+from motionlab.video import as_video
 
 
 class Latents:

@@ -1,0 +1,24 @@
+"""Where the shipped checkpoints lie."""
+from __future__ import annotations
+
+from pathlib import Path
+
+from motionlab.errors import MotionLabError, nearest
+from motionlab.ledger.paths import repo_root
+
+HOME = Path("reproductions") / "testbed" / "checkpoints"
+
+
+def shipped(name: str, root: Path | None = None) -> Path:
+    """The file of a shipped checkpoint by name ("codec", "base", ...), or of another by its path below the repository.
+
+    Raises:
+        MotionLabError: there is no such file; the nearest name is given.
+    """
+    root = Path(root or repo_root())
+    path = root / name if name.endswith(".safetensors") else root / HOME / f"{name}.safetensors"
+    if path.is_file():
+        return path
+    known = sorted(p.stem for p in (root / HOME).glob("*.safetensors"))
+    raise MotionLabError(f"There is no checkpoint '{name}' ({path}).{nearest(name, known)}",
+                         fix=f"Shipped are: {', '.join(known) or 'none'}; `make pretrain` makes them.")
