@@ -1,0 +1,78 @@
+"""Preconditions of the papers' effects, measured on the testbed with their controls before anyone builds on them."""
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from motionlab.errors import MotionLabError
+from motionlab.models.image_encoder import ImageEncoder
+from motionlab.video import as_video
+
+CELL = 4          # pixels per token at 48 px: the codec's stride
+GROUP = 4         # frames per latent after the first
+
+
+@torch.no_grad()
+def track_matching(encoder: ImageEncoder, clip, points: int = 64, seed: int = 0) -> dict[str, float]:
+    """Do features follow the content? Cosine similarity of patch features one latent frame apart, on and off exact tracks.
+
+    Only points that move to another cell and stay visible count: for one that stays in its cell, on and off are one place.
+
+    Returns:
+        on_track: mean similarity of a point's cell and the cell that it moved to. same_place: with the cell that it left.
+        other_point: with the cell of another foreground point in the later frame. cells: median displacement of all
+        foreground points per latent frame, in cells. All NaN but `cells` where no point counts.
+
+    Raises:
+        MotionLabError: a clip that is shorter than two latent frames.
+    """
+    if len(clip.frames) <= GROUP:
+        raise MotionLabError(f"The clip has {len(clip.frames)} frames; two latent frames need {GROUP + 1}.", fix="Render a longer clip.")
+    times = np.arange(0, len(clip.frames), GROUP)
+    features = F.normalize(encoder.features(as_video(clip.frames[times])), dim=-1)
+    grid = clip.size[1] // CELL
+    rng, sums, moves = np.random.default_rng(seed), [], []
+    for k, (now, then) in enumerate(zip(times, times[1:])):
+        if not clip.object_mask(None)[now].any():
+            continue
+        tracks, visible = clip.tracks(clip.foreground_points(points, seed, now), now)
+        keep = visible[now] & visible[then]
+        here, there = (_cells(tracks[t][keep], clip.size) for t in (now, then))
+        moves.append(np.linalg.norm(tracks[then][keep] - tracks[now][keep], axis=1) / CELL)
+        index_here, index_there = (c[:, 1] * grid + c[:, 0] for c in (here, there))
+        other = rng.permutation(index_there)
+        counts = (index_here != index_there) & (other != index_there)
+        a, b = features[k], features[k + 1]
+        rows = [(a[index_here] * b[to]).sum(-1).numpy()[counts] for to in (index_there, index_here, other)]
+        sums.append(np.stack(rows, 1))
+    found = np.concatenate(sums) if sums else np.empty((0, 3))
+    means = found.mean(0) if len(found) else np.full(3, np.nan)
+    cells = float(np.median(np.concatenate(moves))) if moves else float("nan")
+    return {"on_track": float(means[0]), "same_place": float(means[1]), "other_point": float(means[2]), "cells": cells}
+
+
+def _cells(points, size):
+    """Cell coordinates (n, 2) int of pixel points (n, 2), kept inside the frame."""
+    h, w = size
+    return np.clip(np.floor((points + 0.5) / CELL), 0, [w // CELL - 1, h // CELL - 1]).astype(int)
+
+
+def middle_errors(frames: np.ndarray, true: np.ndarray, known: np.ndarray) -> dict[str, float]:
+    """Is the generated middle nearer the true one than a cross-fade? Root mean square errors in 0..255 of the unknown frames.
+
+    Args:
+        frames: generated with first and last latent frame given, uint8 (f, h, w, 3).
+        true: the clip. known: its reconstruction, from which the cross-fade takes its ends (frame 0 and frame f - 4).
+
+    Returns:
+        generated, crossfade, and still (the first known frame repeated).
+    """
+    first, last = 0, len(true) - GROUP
+    middle = slice(first + 1, last)
+    share = ((np.arange(len(true)) - first) / (last - first))[middle, None, None, None]
+    fade = (1 - share) * known[first].astype(float) + share * known[last]
+    still = np.broadcast_to(known[first].astype(float), fade.shape)
+    target = true[middle].astype(float)
+    return {name: float(np.sqrt(((x - target) ** 2).mean())) for name, x in
+            (("generated", frames[middle].astype(float)), ("crossfade", fade), ("still", still))}

@@ -1,0 +1,55 @@
+"""Proofs of the testbed on hand-made encoders and clips whose answers are known."""
+import numpy as np
+import pytest
+import torch
+
+from motionlab.errors import MotionLabError
+from motionlab.experiments.finetune import budget
+from motionlab.experiments.proofs import middle_errors, track_matching
+from motionlab.world import random_scene, render
+
+CLIP = render(random_scene(31, species_name="person", motion="run", camera=False, paths=False), frames=17)
+
+
+class Knows:
+    """Features say which limb a cell shows (content), or where the cell is (place): one follows tracks, one does not."""
+
+    def __init__(self, content: bool):
+        self.content = content
+
+    def features(self, video):
+        if not self.content:
+            return torch.eye(144).expand(len(video), -1, -1)
+        ids = torch.tensor(np.stack([CLIP.ids[t] for t in range(0, 17, 4)]), dtype=torch.int64)
+        share = torch.nn.functional.one_hot(ids, len(CLIP.layers)).float().unflatten(1, (12, 4)).unflatten(3, (12, 4)).mean((2, 4))
+        return share.flatten(1, 2) + 1e-6
+
+
+def test_content_follows_the_track_and_position_does_not():
+    content, place = (track_matching(Knows(kind), CLIP) for kind in (True, False))
+    assert content["on_track"] > content["same_place"] + 0.2 and content["on_track"] > content["other_point"] + 0.4
+    assert place["same_place"] == pytest.approx(1) and place["on_track"] == 0
+    assert content["cells"] == place["cells"] and 0.5 < content["cells"] < 3
+
+
+def test_a_clip_without_two_latent_frames_is_refused():
+    with pytest.raises(MotionLabError, match="need 5"):
+        track_matching(Knows(False), render(random_scene(31), frames=4))
+
+
+def test_the_true_middle_has_no_error_and_a_fade_of_a_runner_has():
+    found = middle_errors(CLIP.frames, CLIP.frames, CLIP.frames)
+    assert found["generated"] == 0 and found["crossfade"] > 5 and found["still"] > found["crossfade"] * 0.5
+
+
+def test_a_fade_between_equal_ends_is_right_for_a_still_clip():
+    still = np.repeat(CLIP.frames[:1], 17, axis=0)
+    found = middle_errors(CLIP.frames, still, still)
+    assert found["generated"] > 1 and found["crossfade"] == pytest.approx(0, abs=1e-9) and found["still"] == 0
+
+
+def test_the_standard_budget_is_the_protocols():
+    config = budget(seed=2, lr=1e-3)
+    assert config.steps * config.batch_size == 4000 and config.seed == 2 and config.lr == config.muon_lr == 1e-3
+    with pytest.raises(MotionLabError, match="whole number of batches"):
+        budget(seed=0, lr=1e-3, clip_steps=4001)
