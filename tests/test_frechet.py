@@ -91,8 +91,9 @@ def test_it_says_when_it_shrank():
 
 def test_bad_sets_are_refused():
     x = np.zeros((8, 3))
-    for bad, text in ((np.zeros((8, 4)), "cannot be compared"), (np.zeros(8), "cannot be compared"), (np.zeros((1, 3)), "no covariance"),
-                      (np.full((8, 3), np.nan), "not finite"), (np.zeros((0, 3)), "no covariance")):
+    for bad, text in ((np.zeros((8, 4)), "cannot be compared"), (np.zeros(8), "cannot be compared"),
+                      (np.zeros((1, 3)), "no covariance"), (np.zeros((0, 3)), "no covariance"),
+                      (np.full((8, 3), np.nan), "not finite")):
         with pytest.raises(MotionLabError, match=text):
             frechet_distance(x, bad)
     with pytest.raises(MotionLabError, match="no two halves"):

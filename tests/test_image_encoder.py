@@ -6,14 +6,17 @@ import pytest
 import torch
 
 from motionlab.errors import MotionLabError
-from motionlab.models.image_encoder import ImageEncoder, ImageEncoderConfig, load_image_encoder, patchify, positions, save_image_encoder
+from motionlab.models.image_encoder import (ImageEncoder, ImageEncoderConfig, load_image_encoder, patchify, positions,
+                                            save_image_encoder)
 from motionlab.pretrain.bank import Bank, BankConfig
 from motionlab.video import as_video
-from motionlab.pretrain.image_encoder import FrameData, ImageEncoderRecipe, MaskedAutoencoder, masked_loss, train_image_encoder
+from motionlab.pretrain.image_encoder import (FrameData, ImageEncoderRecipe, MaskedAutoencoder, masked_loss,
+                                              train_image_encoder)
 from motionlab.training import SampleNoise, TrainConfig
 from motionlab.world import random_scene, render
 
-SMALL, LIGHT = ImageEncoderConfig(d=32, layers=2, heads=2), ImageEncoderRecipe(decoder_d=16, decoder_layers=1, decoder_heads=2)
+SMALL = ImageEncoderConfig(d=32, layers=2, heads=2)
+LIGHT = ImageEncoderRecipe(decoder_d=16, decoder_layers=1, decoder_heads=2)
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +34,8 @@ def work(tmp_path_factory):
 def test_features_of_any_frame_size_row_by_row():
     model = ImageEncoder(SMALL).eval()
     assert model.features(torch.rand(2, 3, 48, 48)).shape == (2, 144, 32)
-    assert model.features(torch.rand(1, 3, 16, 24)).shape == (1, 24, 32) and model.pooled(torch.rand(2, 3, 16, 16)).shape == (2, 32)
+    assert model.features(torch.rand(1, 3, 16, 24)).shape == (1, 24, 32)
+    assert model.pooled(torch.rand(2, 3, 16, 16)).shape == (2, 32)
     frame = torch.zeros(1, 3, 16, 24)
     frame[0, 1, 5, 20] = 1.0                                            # row 1, column 5 of the 4 x 6 patches
     assert patchify(frame, 4)[0].abs().sum(1).nonzero().tolist() == [[1 * 6 + 5]]
@@ -66,7 +70,8 @@ def test_hidden_patches_are_never_seen():
     model, frames = MaskedAutoencoder(SMALL, LIGHT).eval(), torch.rand(1, 3, 16, 16)
     keep = torch.tensor([[3, 8, 14, 5]])
     other = frames.clone()
-    hidden = torch.ones(16, dtype=torch.bool).index_fill(0, keep[0], False).view(4, 4).repeat_interleave(4, 0).repeat_interleave(4, 1)
+    hidden = torch.ones(16, dtype=torch.bool).index_fill(0, keep[0], False).view(4, 4)
+    hidden = hidden.repeat_interleave(4, 0).repeat_interleave(4, 1)
     other[0, :, hidden] += 1.0
     assert torch.equal(model(frames, keep), model(other, keep)) and model(frames, keep).shape == (1, 16, 48)
     other[0, :, ~hidden] += 1.0
@@ -83,7 +88,8 @@ def test_the_loss_counts_hidden_patches_only_and_subjects_more():
     frames, subject = torch.ones(2, 3, 16, 16), torch.zeros(2, 1, 16, 16)
     frames[:, :, :8], subject[:, :, :8] = 3.0, 1.0                     # eight patches of 9, eight of 1
     model = Zeros()
-    loss, parts = masked_loss(ImageEncoderRecipe(subject_weight=3.0), 4)(model, {"frames": frames, "subject": subject}, SampleNoise(0, 0, range(2)))
+    loss_fn = masked_loss(ImageEncoderRecipe(subject_weight=3.0), 4)
+    loss, parts = loss_fn(model, {"frames": frames, "subject": subject}, SampleNoise(0, 0, range(2)))
     assert model.keep.shape == (2, 4)
     for i in range(2):
         upper = 8 - int((model.keep[i] < 8).sum())
@@ -95,7 +101,8 @@ def test_the_loss_counts_hidden_patches_only_and_subjects_more():
 def test_frames_of_a_bank_one_by_one(work):
     bank = Bank(work / "bank_examples_0_4_5_48_False")
     batch = FrameData(bank).batch(torch.tensor([7, 19]))
-    assert len(FrameData(bank)) == 20 and torch.equal(batch["frames"], as_video(bank.frames[[1, 3], [2, 4]][:, None])[:, 0])
+    assert len(FrameData(bank)) == 20
+    assert torch.equal(batch["frames"], as_video(bank.frames[[1, 3], [2, 4]][:, None])[:, 0])
     assert (batch["subject"][1, 0].numpy() == bank.subject[3, 4]).all()
 
 
@@ -112,7 +119,8 @@ def test_it_learns_a_few_frames(work):
 
 def test_a_stage_stops_resumes_and_leaves_the_encoder_alone(work, tmp_path):
     settings = dict(bank=BankConfig(split="examples", clips=4, frames=5), model=SMALL, recipe=LIGHT, work=work,
-                    training=TrainConfig(steps=4, batch_size=4, warmup=1, cpu=True), out=tmp_path / "image_encoder.safetensors")
+                    training=TrainConfig(steps=4, batch_size=4, warmup=1, cpu=True),
+                    out=tmp_path / "image_encoder.safetensors")
     assert train_image_encoder(**settings, until=2) is None
     model = load_image_encoder(train_image_encoder(**settings))
     assert model.config == SMALL and set(model.state_dict()) == set(ImageEncoder(SMALL).state_dict())
@@ -133,7 +141,8 @@ def test_files_round_trip_and_foreign_ones_are_named(tmp_path):
     with pytest.raises(MotionLabError, match="No image encoder at"):
         load_image_encoder(tmp_path / "none.safetensors")
     some = {name: value for name, value in load_file(path).items() if name != "norm.weight"}
-    save_file(some, str(tmp_path / "some.safetensors"), metadata={"kind": "motionlab.image_encoder", "config": '{"d": 32, "layers": 2, "heads": 2}'})
+    meta = {"kind": "motionlab.image_encoder", "config": '{"d": 32, "layers": 2, "heads": 2}'}
+    save_file(some, str(tmp_path / "some.safetensors"), metadata=meta)
     with pytest.raises(MotionLabError, match="first that differs is 'norm.weight'"):
         load_image_encoder(tmp_path / "some.safetensors")
 
@@ -146,7 +155,7 @@ def test_bad_input_says_what_would_fit():
     model = ImageEncoder(SMALL)
     with pytest.raises(MotionLabError, match="b, 3, h, w"):
         model(torch.zeros(1, 5, 3, 16, 16))
-    with pytest.raises(MotionLabError, match="do not divide into 4x4"):
+    with pytest.raises(MotionLabError, match="18x16 pixels do not divide into 4x4"):
         model(torch.zeros(1, 3, 18, 16))
     with pytest.raises(MotionLabError, match="cannot be built"):
         ImageEncoderConfig(d=30)

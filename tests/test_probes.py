@@ -56,9 +56,11 @@ def test_networks_side_by_side():
     truth = {c.video()[t].tobytes(): patch_parts(c, [t])[0] for c in clips for t in (0, 4)}
 
     def oracle(frames):
-        return torch.nn.functional.one_hot(torch.tensor(np.stack([truth[f.numpy().tobytes()] for f in frames])), len(PARTS)).float()
+        parts = torch.tensor(np.stack([truth[f.numpy().tobytes()] for f in frames]))
+        return torch.nn.functional.one_hot(parts, len(PARTS)).float()
 
-    found = probe_features({"oracle": oracle, "pixels": raw_pixels(), "nothing": lambda v: torch.ones(len(v), 144, 2)}, clips, frames=(0, 4))
+    networks = {"oracle": oracle, "pixels": raw_pixels(), "nothing": lambda v: torch.ones(len(v), 144, 2)}
+    found = probe_features(networks, clips, frames=(0, 4))
     assert found["oracle"]["part"].balanced_accuracy == 1.0
     assert found["nothing"]["part"].balanced_accuracy < found["pixels"]["part"].balanced_accuracy < 1.0
     assert found["pixels"]["part"].n[1] == 6 * 2 * 144 and found["pixels"]["colour"].n == (14 * 2, 6 * 2)

@@ -4,9 +4,9 @@ d^2 = |m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)), the squared 2-Wasserste
 means and covariances (Dowson and Landau, 1982; FID: Heusel et al., arXiv 1706.08500). As usual the square is reported.
 
 Small samples. The value is biased upwards by about 1/n, the more the larger d is: two samples of one distribution are
-never at distance 0. So compare sets of equal size only, and draw `bias_floor` beside every value. When a set
-has fewer than 2 d rows, its covariance is rank deficient or nearly so, and both are shrunk towards a multiple of the identity with the weight of
-Ledoit and Wolf (2004), which minimises the expected squared error and needs no setting.
+never at distance 0. So compare sets of equal size only, and draw `bias_floor` beside every value. When a set has fewer
+than 2 d rows, its covariance is rank deficient or nearly so, and both are shrunk towards a multiple of the identity
+with the weight of Ledoit and Wolf (2004), which minimises the expected squared error and needs no setting.
 """
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from motionlab.errors import MotionLabError
 
 @dataclass(frozen=True)
 class Frechet:
-    """value: the distance; low, high: 95 % interval; floor: `bias_floor` of the reference; n: rows; shrunk: whether covariances were."""
+    """value: the distance; low, high: 95 % interval; floor: `bias_floor` of the reference; n: rows of both; shrunk:
+    whether the covariances were."""
 
     value: float
     low: float
@@ -61,8 +62,8 @@ def bias_floor(reference: np.ndarray, rows: int | None = None, splits: int = 8, 
     """What the distance is between samples of one distribution: mean over random disjoint halves of the reference.
 
     Args:
-        reference: (n, d). rows: at most this many rows in each half (the size of the set that is judged); the floor falls
-            with their number, so smaller halves than that set overstate it.
+        reference: (n, d). rows: at most this many rows in each half (the size of the set that is judged); the floor
+            falls with their number, so smaller halves than that set overstate it.
 
     Raises:
         MotionLabError: as `frechet_distance`, or fewer than four rows.
@@ -82,13 +83,15 @@ def bias_floor(reference: np.ndarray, rows: int | None = None, splits: int = 8, 
 def _checked(a, b):
     a, b = (np.asarray(x, dtype=np.float64) for x in (a, b))
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or a.shape[1] == 0:
-        raise MotionLabError(f"Feature sets of shapes {a.shape} and {b.shape} cannot be compared; wanted (n, d) and (m, d).",
+        raise MotionLabError(f"Feature sets {a.shape} and {b.shape} cannot be compared; wanted (n, d) and (m, d).",
                              fix="One row per clip, from one network: evaluator.features(video) gives (b, d).")
     for x in (a, b):
         if len(x) < 2:
-            raise MotionLabError(f"A feature set of {len(x)} rows has no covariance.", fix="Give at least two, better twice as many as features.")
+            raise MotionLabError(f"A feature set of {len(x)} rows has no covariance.",
+                                 fix="Give at least two, better twice as many as features.")
         if not np.isfinite(x).all():
-            raise MotionLabError("A feature set holds values that are not finite.", fix="Look for NaN in the clips or in the network.")
+            raise MotionLabError("A feature set holds values that are not finite.",
+                                 fix="Look for NaN in the clips or in the network.")
     return a, b
 
 

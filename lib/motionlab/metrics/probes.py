@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from einops import rearrange
 
 from motionlab.errors import MotionLabError
 from motionlab.models.evaluator import LIMBS, limb_groups
@@ -30,7 +31,8 @@ class Probe:
     n: tuple[int, int]
 
 
-def linear_probe(train_x: np.ndarray, train_y: np.ndarray, test_x: np.ndarray, test_y: np.ndarray, ridge: float = 1e-3) -> Probe:
+def linear_probe(train_x: np.ndarray, train_y: np.ndarray, test_x: np.ndarray, test_y: np.ndarray,
+                 ridge: float = 1e-3) -> Probe:
     """Probe from features (n, d) to classes (n,) whole numbers, judged on other rows (m, d), (m,).
 
     Args:
@@ -41,7 +43,8 @@ def linear_probe(train_x: np.ndarray, train_y: np.ndarray, test_x: np.ndarray, t
     """
     train_x, test_x = _checked(train_x, train_y), _checked(test_x, test_y)
     if train_x.shape[1] != test_x.shape[1]:
-        raise MotionLabError(f"The probe was given features of width {train_x.shape[1]} and {test_x.shape[1]}.", fix="Use one network for both.")
+        raise MotionLabError(f"The probe was given features of width {train_x.shape[1]} and {test_x.shape[1]}.",
+                             fix="Use one network for both.")
     classes, index = np.unique(train_y, return_inverse=True)
     if len(classes) < 2:
         raise MotionLabError("The probe's training rows hold one class only.", fix="Give more clips.")
@@ -64,9 +67,11 @@ def _solve(x, index, n, ridge):
 def _checked(x, y):
     x = np.asarray(x, dtype=np.float64)
     if x.ndim != 2 or np.shape(y) != (len(x),) or len(x) == 0:
-        raise MotionLabError(f"The probe was given features {x.shape} and classes {np.shape(y)}; wanted (n, d) and (n,).", fix="One row per patch or frame.")
+        raise MotionLabError(f"The probe got features {x.shape} and classes {np.shape(y)}; wanted (n, d) and (n,).",
+                             fix="One row per patch or frame.")
     if not np.isfinite(x).all():
-        raise MotionLabError("The probe's features hold values that are not finite.", fix="Look for NaN in the network.")
+        raise MotionLabError("The probe's features hold values that are not finite.",
+                             fix="Look for NaN in the network.")
     return x
 
 
@@ -79,14 +84,15 @@ def patch_parts(clip, frames: Sequence[int], patch: int = 4, actor: int = 0) -> 
     """
     h, w = clip.size
     if h % patch or w % patch:
-        raise MotionLabError(f"Frames of {h}x{w} do not divide into {patch}x{patch} patches.", fix="Use the network's own patch size.")
+        raise MotionLabError(f"Frames of {h}x{w} do not divide into {patch}x{patch} patches.",
+                             fix="Use the network's own patch size.")
     species, masks = clip.scene.actors[actor].species, clip.limb_masks(actor)
     part = np.zeros((len(frames), h, w), int)
     for limb, groups in limb_groups(species).items():
         for group in groups:
             if group in masks:
                 part[masks[group][list(frames)]] = PARTS.index(f"{species}/{limb}")
-    cells = part.reshape(len(frames), h // patch, patch, w // patch, patch).transpose(0, 1, 3, 2, 4).reshape(len(frames), -1, patch ** 2)
+    cells = rearrange(part, "f (h p) (w q) -> f (h w) (p q)", p=patch, q=patch)
     present = np.unique(cells)
     return present[np.stack([(cells == p).sum(-1) for p in present], -1).argmax(-1)]
 
@@ -100,7 +106,8 @@ def raw_pixels(patch: int = 4) -> Callable:
 
 
 def probe_features(networks: dict[str, Callable], clips: Sequence, frames: Sequence[int] = (0, 8, 16), patch: int = 4,
-                   test_share: float = 0.3, ridges: Sequence[float] = RIDGES, background: float = 0.1) -> dict[str, dict[str, Probe]]:
+                   test_share: float = 0.3, ridges: Sequence[float] = RIDGES,
+                   background: float = 0.1) -> dict[str, dict[str, Probe]]:
     """Probe several networks on the same frames: {name: {"part": Probe, "colour": Probe}}.
 
     Args:
@@ -120,18 +127,20 @@ def probe_features(networks: dict[str, Callable], clips: Sequence, frames: Seque
     last = len(clips) - round(len(clips) * test_share)
     inner = last - last // 4
     if not 0 < inner < last < len(clips):
-        raise MotionLabError(f"{len(clips)} clips do not divide into training, choice and test.", fix="Give at least ten.")
+        raise MotionLabError(f"{len(clips)} clips do not divide into training, choice and test.",
+                             fix="Give at least ten.")
     video = torch.from_numpy(np.stack([c.video()[list(frames)] for c in clips]))
     parts = np.stack([patch_parts(c, frames, patch) for c in clips])                       # (clips, f, n)
-    colour = np.array([list(COLOURS).index(c.scene.actors[0].colour) for c in clips])
+    colour = np.array([[list(COLOURS).index(c.scene.actors[0].colour)] * len(frames) for c in clips])
     thinned = (parts > 0) | (np.random.default_rng(0).random(parts.shape) < background)
     out = {}
     for name, network in networks.items():
         x = torch.stack([network(v).float() for v in video]).detach().cpu().numpy()        # (clips, f, n, d)
         if x.shape[:3] != parts.shape:
-            raise MotionLabError(f"'{name}' gives {x.shape[2]} patch features a frame; the probe counts {parts.shape[2]}.", fix="Use its patch size.")
+            raise MotionLabError(f"'{name}' gives {x.shape[2]} features a frame, for {parts.shape[2]} patches.",
+                                 fix="Use its patch size.")
         out[name] = {"part": _chosen(x, parts, thinned, inner, last, ridges),
-                     "colour": _chosen(x.mean(2), np.repeat(colour[:, None], len(frames), 1), None, inner, last, ridges)}
+                     "colour": _chosen(x.mean(2), colour, None, inner, last, ridges)}
     return out
 
 

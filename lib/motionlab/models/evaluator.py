@@ -59,7 +59,7 @@ SLOTS = max(map(len, LIMBS.values()))       # limbs of the species that has most
 
 
 def true_limbs(clip, actor: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Centroids of the visible pixels of an actor's limbs, (f, SLOTS, 2) as (x, y) in pixels, and visibility (f, SLOTS).
+    """Centroids of the visible pixels of an actor's limbs, (f, SLOTS, 2) as (x, y) in pixels; visibility (f, SLOTS).
 
     Slots follow `LIMBS`; a limb without a visible pixel, and an empty slot, has position 0 and is not visible.
     """
@@ -192,7 +192,7 @@ class Evaluator(nn.Module):
     def _limbs(self, fine, frame, species, b):
         y = self.join(fine + F.interpolate(self.up(F.silu(frame)), scale_factor=2.0, mode="nearest"))
         y = rearrange(F.silu(y), "(b f) d h w -> b f d (h w)", b=b).float()
-        with torch.autocast(y.device.type, enabled=False):                    # positions are read finer than bf16's steps
+        with torch.autocast(y.device.type, enabled=False):          # positions are read finer than bf16's steps
             heat = torch.einsum("bkd,bfdp->bfkp", self.queries[species], y)
             seen = torch.einsum("bfkp,bfdp->bfkd", heat.softmax(-1), y)
         presence = self.presence[species][:, None]
@@ -220,8 +220,8 @@ class Evaluator(nn.Module):
             none. Motion, heading and camera are None for single frames.
             probabilities: {attribute: (b, classes)} in the order of CLASSES.
             attributes: per clip what `Clip.attributes` would say.
-            limbs: per clip the names of its limbs. positions: (b, f, SLOTS, 2) as (x, y) in pixels; visible: (b, f, SLOTS)
-            probability that a limb shows. Slots beyond the species' limbs are NaN and 0.
+            limbs: per clip the names of its limbs. positions: (b, f, SLOTS, 2) as (x, y) in pixels; visible:
+            (b, f, SLOTS) probability that a limb shows. Slots beyond the species' limbs are NaN and 0.
 
         Raises:
             MotionLabError: other shapes or types, unknown species.
@@ -254,8 +254,8 @@ def _reading(out, wanted, f):
     positions, visible = out["positions"].numpy(), out["visible"].sigmoid().numpy()
     for i, name in enumerate(shown):
         positions[i, :, len(LIMBS[name]):], visible[i, :, len(LIMBS[name]):] = np.nan, 0.0
-    return reading | {"probabilities": probabilities, "attributes": _attributes(reading), "limbs": [LIMBS[n] for n in shown],
-                      "positions": positions, "visible": visible}
+    return reading | {"probabilities": probabilities, "attributes": _attributes(reading),
+                      "limbs": [LIMBS[name] for name in shown], "positions": positions, "visible": visible}
 
 
 def _attributes(reading):
@@ -269,15 +269,18 @@ def _attributes(reading):
 
 def _check_video(video):
     if video.ndim != 5 or video.shape[2] != 3 or 0 in video.shape:
-        raise MotionLabError(f"The evaluator takes video (b, f, 3, h, w); got shape {tuple(video.shape)}.", fix="Clip.video()[None] has this shape.")
+        raise MotionLabError(f"The evaluator takes video (b, f, 3, h, w); got shape {tuple(video.shape)}.",
+                             fix="Clip.video()[None] has this shape.")
     if video.shape[3] % 8 or video.shape[4] % 8:
-        raise MotionLabError(f"Frames of {video.shape[3]}x{video.shape[4]} do not divide by 8.", fix="Resize or crop; it was trained at 48x48.")
+        raise MotionLabError(f"Frames of {video.shape[3]}x{video.shape[4]} do not divide by 8.",
+                             fix="Resize or crop; it was trained at 48x48.")
 
 
 def _checked_frames(frames):
     frames = np.asarray(frames)
     if frames.dtype != np.uint8 or frames.ndim != 5 or frames.shape[-1] != 3 or 0 in frames.shape:
-        raise MotionLabError(f"`read` takes uint8 frames (b, f, h, w, 3); got {frames.dtype} {frames.shape}.", fix="One clip: clip.frames[None].")
+        raise MotionLabError(f"`read` takes uint8 frames (b, f, h, w, 3); got {frames.dtype} {frames.shape}.",
+                             fix="One clip: clip.frames[None].")
     return frames
 
 
@@ -299,16 +302,16 @@ def evaluator_loss(evaluator: Evaluator, video: torch.Tensor, labels: dict[str, 
     shown = labels["visible"].float()
     n = shown.sum((1, 2)).clamp(min=1)
     off = F.smooth_l1_loss(out["positions"], labels["positions"], reduction="none").sum(-1)
-    cold = -(_blob(labels["positions"], out["heat"]) * out["heat"].flatten(-2).log_softmax(-1).unflatten(-1, out["heat"].shape[-2:])).sum((-1, -2))
+    cold = -(_blob(labels["positions"], out["heat"]) * out["heat"].flatten(-2).log_softmax(-1)).sum(-1)
     hidden = F.binary_cross_entropy_with_logits(out["visible"], shown, reduction="none").mean((1, 2))
     return loss + ((0.3 * off + 0.2 * cold) * shown).sum((1, 2)) / n + hidden
 
 
 def _blob(positions, heat):
-    """Targets of the heatmaps: a Gaussian of one cell around each position, (..., h, w), sum 1."""
+    """Targets of the heatmaps: a Gaussian of one cell around each position, (..., h w), sum 1."""
     h, w = heat.shape[-2:]
-    x, y = (-0.5 * ((positions[..., k, None] - _centres(n, STRIDE, heat)) / STRIDE).square() for k, n in ((0, w), (1, h)))
-    return (y[..., :, None] + x[..., None, :]).flatten(-2).softmax(-1).unflatten(-1, (h, w))
+    x, y = ((positions[..., k, None] - _centres(n, STRIDE, heat)) / STRIDE for k, n in ((0, w), (1, h)))
+    return (-0.5 * (y[..., :, None].square() + x[..., None, :].square())).flatten(-2).softmax(-1)
 
 
 # ---------------------------------------------------------------------------------------------- files
@@ -325,7 +328,8 @@ def load_evaluator(path: str | Path, device: str = "cpu") -> Evaluator:
     """
     meta, tensors = read_model(path, KIND, "evaluator")
     if meta.get("classes") != _grammar():
-        raise MotionLabError(f"{path} was trained for other species, limbs or words than the world now has.", fix="Make it again: `make pretrain`.")
+        raise MotionLabError(f"{path} was trained for other species, limbs or words than the world now has.",
+                             fix="Make it again: `make pretrain`.")
     evaluator = Evaluator(EvaluatorConfig.from_dict(json.loads(meta["config"])))
     return fill(evaluator, tensors, path).to(device).eval()
 
@@ -337,7 +341,8 @@ def _grammar():
 def save_model(model: nn.Module, path: str | Path, kind: str, dtype, **card) -> Path:
     """Weights in `dtype`, with kind, `model.config` and `card` as metadata."""
     tensors = {name: value.detach().cpu().to(dtype).contiguous() for name, value in model.state_dict().items()}
-    meta = {"kind": kind, "config": json.dumps(dataclasses.asdict(model.config)), **{k: str(v) for k, v in card.items()}}
+    config = json.dumps(dataclasses.asdict(model.config))
+    meta = {"kind": kind, "config": config, **{name: str(value) for name, value in card.items()}}
     return save_weights(path, tensors, meta)
 
 
@@ -350,14 +355,17 @@ def read_model(path: str | Path, kind: str, noun: str) -> tuple[dict[str, str], 
     from safetensors import SafetensorError, safe_open
 
     if not Path(path).is_file():
-        raise MotionLabError(f"No {noun} at {path}.", fix="`make pretrain` makes one, or give the path of a shipped checkpoint.")
+        raise MotionLabError(f"No {noun} at {path}.",
+                             fix="`make pretrain` makes one, or give the path of a shipped checkpoint.")
     try:
         with safe_open(str(path), framework="pt") as file:
             meta, tensors = file.metadata() or {}, {name: file.get_tensor(name).float() for name in file.keys()}
     except (SafetensorError, OSError) as error:
-        raise MotionLabError(f"{path} is no readable safetensors file ({error}); it may be truncated.", fix="Fetch it again.") from None
+        raise MotionLabError(f"{path} is no readable safetensors file ({error}); it may be truncated.",
+                             fix="Fetch it again.") from None
     if meta.get("kind") != kind:
-        raise MotionLabError(f"{path} holds {meta.get('kind', 'no motionlab model')}, not {kind}.", fix="Check which checkpoint you meant.")
+        raise MotionLabError(f"{path} holds {meta.get('kind', 'no motionlab model')}, not {kind}.",
+                             fix="Check which checkpoint you meant.")
     return meta, tensors
 
 
@@ -370,6 +378,7 @@ def fill(model: nn.Module, tensors: dict[str, torch.Tensor], path) -> nn.Module:
     wanted = model.state_dict()
     odd = sorted(set(wanted) ^ set(tensors)) or [name for name in wanted if wanted[name].shape != tensors[name].shape]
     if odd:
-        raise MotionLabError(f"The weights in {path} do not fit its config; the first that differs is '{odd[0]}'.", fix="Fetch it again.")
+        raise MotionLabError(f"The weights in {path} do not fit its config; the first that differs is '{odd[0]}'.",
+                             fix="Fetch it again.")
     model.load_state_dict(tensors)
     return model

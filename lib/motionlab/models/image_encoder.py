@@ -36,7 +36,7 @@ class ImageEncoderConfig:
 
     def __post_init__(self):
         if min(self.d, self.layers, self.heads, self.patch) < 1 or self.d % 4 or self.d % self.heads:
-            raise MotionLabError(f"An image encoder of d={self.d}, layers={self.layers}, heads={self.heads}, patch={self.patch} cannot be built.",
+            raise MotionLabError(f"An image encoder cannot be built of {self}.",
                                  fix="All at least 1, d a multiple of 4 and of heads: for example d=128, heads=4.")
 
     @classmethod
@@ -56,7 +56,8 @@ class ViTBlock(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(d, 4 * d), nn.GELU(), nn.Linear(4 * d, d))
 
     def forward(self, x):
-        q, k, v = rearrange(self.qkv(self.norm1(x)), "b n (three heads d) -> three b heads n d", three=3, heads=self.heads)
+        qkv = self.qkv(self.norm1(x))
+        q, k, v = rearrange(qkv, "b n (three heads d) -> three b heads n d", three=3, heads=self.heads)
         x = x + self.out(rearrange(F.scaled_dot_product_attention(q, k, v), "b heads n d -> b n (heads d)"))
         return x + self.mlp(self.norm2(x))
 
@@ -91,7 +92,8 @@ class ImageEncoder(nn.Module):
             MotionLabError: as `tokens`, or a layer that is not there.
         """
         if layer is not None and not 1 <= layer <= len(self.blocks):
-            raise MotionLabError(f"Layer {layer} was asked of an image encoder with {len(self.blocks)}.", fix="Count from 1.")
+            raise MotionLabError(f"Layer {layer} was asked of an image encoder with {len(self.blocks)}.",
+                                 fix="Count from 1.")
         x = self.tokens(frames)
         x = x if keep is None else x.gather(1, keep[..., None].expand(-1, -1, x.shape[-1]))
         for block in self.blocks[:layer]:
@@ -119,13 +121,13 @@ def patchify(frames: torch.Tensor, patch: int) -> torch.Tensor:
         raise MotionLabError(f"The image encoder takes frames (b, 3, h, w); got shape {tuple(frames.shape)}.",
                              fix="A clip's frames are a batch: video.flatten(0, 1).")
     if frames.shape[2] % patch or frames.shape[3] % patch:
-        raise MotionLabError(f"Frames of {frames.shape[2]}x{frames.shape[3]} do not divide into {patch}x{patch} patches.",
+        raise MotionLabError(f"{frames.shape[2]}x{frames.shape[3]} pixels do not divide into {patch}x{patch} patches.",
                              fix=f"Resize or crop to multiples of {patch}.")
     return rearrange(frames, "b c (h p) (w q) -> b (h w) (c p q)", p=patch, q=patch)
 
 
 def positions(h: int, w: int, d: int) -> torch.Tensor:
-    """Sin-cos positions (h w, d), row by row: a quarter of the channels each for sin and cos of the row and the column."""
+    """Sin-cos positions (h w, d), row by row: a quarter of the channels each for sin, cos of row, column."""
     rates = 1 / 100 ** (torch.arange(d // 4) / max(1, d // 4))
     y, x = (torch.arange(n).float()[:, None] * rates for n in (h, w))
     y, x = y[:, None].expand(h, w, -1), x[None].expand(h, w, -1)

@@ -1,4 +1,4 @@
-"""Stage `evaluator`: the learned reader, on clips as they are rendered, as the codec gives them back, and from noisy latents.
+"""Stage `evaluator`: the learned reader, on clips as rendered, as the codec gives them back, and from noisy latents.
 
 An evaluator that only saw clean renders would judge a generator by the codec's blur. Each clip of the bank is therefore
 seen three ways; the decoded ones are made once and lie beside the bank.
@@ -17,7 +17,8 @@ import torch
 from motionlab.files import explained, write_atomic
 from motionlab.ledger.protocol import read_protocol, split_seeds
 from motionlab.models.codec import load_codec
-from motionlab.models.evaluator import CLASSES, STILL, Evaluator, EvaluatorConfig, evaluator_loss, labels_of, save_evaluator, true_limbs
+from motionlab.models.evaluator import (CLASSES, STILL, Evaluator, EvaluatorConfig, evaluator_loss, labels_of,
+                                        save_evaluator, true_limbs)
 from motionlab.pretrain.bank import CHUNK, Bank, BankConfig, open_bank, training_scene
 from motionlab.video import as_frames, as_video
 from motionlab.training import TrainConfig, train
@@ -29,7 +30,7 @@ VIEWS = ("original", "reconstructed", "noisy")
 @dataclass(frozen=True)
 class EvaluatorRecipe:
     """noise: largest deviation of the latent noise of noisy views, in the latents' own. shorter: share of the batches
-    that are cut to a shorter length 1 + 4k. frozen, shuffled: shares of the clips that are shown without their motion."""
+    that are cut to a shorter length 1 + 4k. frozen, shuffled: shares of the clips that are shown without motion."""
 
     noise: float = 0.3
     shorter: float = 0.3
@@ -50,7 +51,7 @@ class EvaluatorData:
         return len(VIEWS) * len(self.views[0])
 
     def batch(self, indices: torch.Tensor) -> dict[str, torch.Tensor]:
-        """video (b, f, 3, h, w), labels as `evaluator_loss` takes them, level (b,): 0, 0.1, or above for noisy views."""
+        """video (b, f, 3, h, w), labels as `evaluator_loss` takes them, level (b,): 0, 0.1, more for noisy views."""
         clips, views = indices // len(VIEWS), indices % len(VIEWS)
         frames = np.stack([self.views[v][i] for i, v in zip(clips.tolist(), views.tolist())])
         positions, visible = (torch.from_numpy(self.truth[name][clips.numpy()]) for name in ("positions", "visible"))
@@ -61,7 +62,8 @@ class EvaluatorData:
 
 
 # ---------------------------------------------------------------------------------------------- what lies beside a bank
-def open_evaluator_data(bank: BankConfig, codec_path: Path, work: Path, noise: float = 0.3, workers: int = 2) -> EvaluatorData:
+def open_evaluator_data(bank: BankConfig, codec_path: Path, work: Path, noise: float = 0.3,
+                        workers: int = 2) -> EvaluatorData:
     """Clips, limb truth and decoded views of these settings, made now where they are not there.
 
     Raises:
@@ -71,7 +73,8 @@ def open_evaluator_data(bank: BankConfig, codec_path: Path, work: Path, noise: f
     clips = open_bank(bank, work, workers)
     key = hashlib.sha256(Path(codec_path).read_bytes()).hexdigest()[:8]
     truth = _made(clips.folder / "limbs", ("positions", "visible"), partial(_write_truth, clips, bank, workers))
-    decoded = _made(clips.folder / f"decoded_{key}_{noise}", ("reconstructed", "noisy", "levels"), partial(_write_decoded, clips, codec, noise))
+    decode = partial(_write_decoded, clips, codec, noise)
+    decoded = _made(clips.folder / f"decoded_{key}_{noise}", (*VIEWS[1:], "levels"), decode)
     return EvaluatorData(clips, truth, decoded)
 
 
@@ -109,7 +112,8 @@ def _write_decoded(clips, codec, noise, folder, batch=16):
     draws = [torch.Generator().manual_seed(seed) for seed in clips.seeds]
     levels = torch.stack([torch.rand((), generator=g) for g in draws])
     np.save(folder / "levels.npy", levels.numpy())
-    out = {name: np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.uint8, clips.frames.shape) for name in VIEWS[1:]}
+    paths, shape = {name: folder / f"{name}.npy" for name in VIEWS[1:]}, clips.frames.shape
+    out = {name: np.lib.format.open_memmap(path, "w+", np.uint8, shape) for name, path in paths.items()}
     for first in range(0, len(clips), batch):
         rows = slice(first, first + batch)
         z = codec.encode(as_video(clips.frames[rows]))
@@ -124,7 +128,7 @@ def _write_decoded(clips, codec, noise, folder, batch=16):
 
 # ---------------------------------------------------------------------------------------------- training
 def evaluator_training_loss(recipe: EvaluatorRecipe):
-    """`loss_fn` of `training.train`; the log's t is the view: 0 original, 0.1 reconstructed, from 0.2 by latent noise."""
+    """`loss_fn` of `training.train`; the log's t: 0 original view, 0.1 reconstructed, from 0.2 on by latent noise."""
 
     def loss_fn(model, batch, noise):
         order, cut = draw_frames(recipe, noise, batch["video"].shape[1])
@@ -167,8 +171,8 @@ def _asked(labels, cuts, length):
     return labels
 
 
-def train_evaluator(bank: BankConfig, model: EvaluatorConfig, recipe: EvaluatorRecipe, training: TrainConfig, work: Path, out: Path,
-                    codec: Path, until: int | None = None) -> Path | None:
+def train_evaluator(bank: BankConfig, model: EvaluatorConfig, recipe: EvaluatorRecipe, training: TrainConfig,
+                    work: Path, out: Path, codec: Path, until: int | None = None) -> Path | None:
     """Train (or go on training) an evaluator; writes `out` (bf16 EMA weights) when it is finished.
 
     `training.out_dir` is set to `work`/<name of out>; bank and decoded views lie below `work`. codec: its checkpoint.
@@ -182,15 +186,16 @@ def train_evaluator(bank: BankConfig, model: EvaluatorConfig, recipe: EvaluatorR
     if result.status != "finished":
         return None
     evaluator.load_state_dict(result.ema_state())
-    return save_evaluator(evaluator.eval(), out, steps=result.step, seed=training.seed,
-                          data=f"{len(data) // len(VIEWS)} clips of split {bank.split} from {bank.offset}, three views each")
+    said = f"{bank.clips} clips of split {bank.split} from {bank.offset}, three views each"
+    return save_evaluator(evaluator.eval(), out, steps=result.step, seed=training.seed, data=said)
 
 
 # ---------------------------------------------------------------------------------------------- how well it reads
-def check_evaluator(evaluator: Evaluator, data: EvaluatorData, frames: int | None = None) -> dict[str, dict[str, float]]:
+def check_evaluator(evaluator: Evaluator, data: EvaluatorData,
+                    frames: int | None = None) -> dict[str, dict[str, float]]:
     """How well it reads clips that it was not trained on: {view: {attribute: share right, "part_error": median pixels
-    between read and true limbs that show, "part_error_95": 95th percentile, "visible": share of limb-frames right, "frozen",
-    "shuffled": share of the clips read as such when they are shown so}}.
+    between read and true limbs that show, "part_error_95": 95th percentile, "visible": share of limb-frames right,
+    "frozen", "shuffled": share of the clips read as such when they are shown so}}.
 
     Args:
         data: from `open_evaluator_data`, for example of split dev. frames: only the first ones of each clip.
@@ -208,7 +213,7 @@ def check_evaluator(evaluator: Evaluator, data: EvaluatorData, frames: int | Non
         out[name] = {k: float(v.mean()) for k, v in right.items()} | {
             "part_error": float(np.median(distance)), "part_error_95": float(np.quantile(distance, 0.95)),
             "visible": float(((reading["visible"] > 0.5) == visible)[used].mean())} | {
-            cut: float(np.mean([m == cut for m in evaluator.read(view[:, chosen])["motion"]])) for cut, chosen in broken.items()}
+            cut: evaluator.read(view[:, chosen])["motion"].count(cut) / len(view) for cut, chosen in broken.items()}
     return out
 
 
@@ -220,7 +225,8 @@ def check_held_out_pairs(evaluator: Evaluator, each: int = 16, size: int = 48, f
     """
     out = {}
     for pair in read_protocol()["held_out"]["combinations"]:
-        scenes = (random_scene(seed, species_name=pair["species"]).with_attributes(colour=pair["colour"]) for seed in split_seeds("dev", each))
+        scenes = [random_scene(seed, species_name=pair["species"]) for seed in split_seeds("dev", each)]
+        scenes = [scene.with_attributes(colour=pair["colour"]) for scene in scenes]
         reading = evaluator.read(np.stack([render(scene, size, frames).frames for scene in scenes]))
         right = [all(reading[name][i] == value for name, value in pair.items()) for i in range(each)]
         out[" ".join(pair[name] for name in ("colour", "species"))] = float(np.mean(right))

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from motionlab.models.image_encoder import ImageEncoder, ImageEncoderConfig, ViTBlock, patchify, positions, save_image_encoder
+from motionlab.models.image_encoder import (ImageEncoder, ImageEncoderConfig, ViTBlock, patchify, positions,
+                                            save_image_encoder)
 from motionlab.pretrain.bank import Bank, BankConfig, open_bank
 from motionlab.video import as_video
 from motionlab.training import TrainConfig, train
@@ -56,7 +57,8 @@ class MaskedAutoencoder(nn.Module):
         d = recipe.decoder_d
         self.encoder = ImageEncoder(config)
         self.narrow, self.hidden = nn.Linear(config.d, d), nn.Parameter(0.02 * torch.randn(d))
-        self.decoder = nn.Sequential(*(ViTBlock(d, recipe.decoder_heads) for _ in range(recipe.decoder_layers)), nn.LayerNorm(d))
+        blocks = (ViTBlock(d, recipe.decoder_heads) for _ in range(recipe.decoder_layers))
+        self.decoder = nn.Sequential(*blocks, nn.LayerNorm(d))
         self.paint = nn.Linear(d, 3 * config.patch ** 2)
 
     def forward(self, frames: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
@@ -70,7 +72,7 @@ class MaskedAutoencoder(nn.Module):
 
 
 def masked_loss(recipe: ImageEncoderRecipe, patch: int):
-    """`loss_fn` of `training.train`: squared error of the hidden patches; the log's t is the share of the subject hidden."""
+    """`loss_fn` of `training.train`: squared error of the hidden patches; the log's t is the subject's hidden share."""
 
     def loss_fn(model, batch, noise):
         target = patchify(batch["frames"], patch)
@@ -88,8 +90,8 @@ def masked_loss(recipe: ImageEncoderRecipe, patch: int):
     return loss_fn
 
 
-def train_image_encoder(bank: BankConfig, model: ImageEncoderConfig, recipe: ImageEncoderRecipe, training: TrainConfig, work: Path, out: Path,
-                        until: int | None = None) -> Path | None:
+def train_image_encoder(bank: BankConfig, model: ImageEncoderConfig, recipe: ImageEncoderRecipe, training: TrainConfig,
+                        work: Path, out: Path, until: int | None = None) -> Path | None:
     """Train (or go on training) the image encoder; writes `out` (bf16 EMA weights, no decoder) when it is finished.
 
     `training.out_dir` is set to `work`/<name of out>; the bank lies below `work`.
@@ -102,4 +104,5 @@ def train_image_encoder(bank: BankConfig, model: ImageEncoderConfig, recipe: Ima
     if result.status != "finished":
         return None
     autoencoder.load_state_dict(result.ema_state())
-    return save_image_encoder(autoencoder.encoder.eval(), out, steps=result.step, data=f"frames of {len(clips)} clips of split {bank.split}")
+    said = f"frames of {len(clips)} clips of split {bank.split}"
+    return save_image_encoder(autoencoder.encoder.eval(), out, steps=result.step, data=said)
