@@ -21,3 +21,12 @@ def run_row(arm: dict, seed: int, out_dir: Path, tier: str, units: int = 2, slee
 
 def no_rows(arm, seed, out_dir, tier):
     return []
+
+
+def wide(arm, seed, out_dir, tier):
+    speed = {0: 2.0, 1: float("nan")}
+    return [{"item": f"p{unit}", "kind": "easy", "gain": seed + unit, "speed": speed[unit]} for unit in (1, 0)]
+
+
+def twice(arm, seed, out_dir, tier):
+    return [{"item": "p0", "gain": 1.0}, {"item": "p0", "gain": 2.0}]

@@ -1,4 +1,4 @@
-"""The console script `motionlab`: list, run, sweep, report, verify, doctor, world, version.
+"""The console script `motionlab`: list, run, sweep, report, verify, doctor, size, world, version.
 
 Exit codes: 0 done; 1 a notebook failed or a check found something; 2 the call was mistaken, and nothing was run;
 130 interrupted. `MOTIONLAB_DEBUG=1` shows the traceback behind an error.
@@ -79,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_plain(commands)
     _add_world(commands)
     _add_pretrain(commands)
+    _add_size(commands)
     return parser
 
 
@@ -105,7 +106,7 @@ def _add_run(commands) -> None:
 
 
 def _add_sweep(commands) -> None:
-    parser = _add(commands, "sweep", _sweep, "measure the rows (arm x seed) of an ablations.yaml, skipping finished ones")
+    parser = _add(commands, "sweep", _sweep, "measure an ablations.yaml row by row, skipping finished rows")
     parser.add_argument("file", metavar="FILE", help="an ablations.yaml, or the name of its paper")
     parser.add_argument("--tier", default="full", help="full (default) or smoke")
     parser.add_argument("--arm", nargs="+", default=[], metavar="NAME", help="only these arms")
@@ -123,6 +124,16 @@ def _add_plain(commands) -> None:
     doctor = _add(commands, "doctor", _doctor, "versions, devices, speed, weights, and what will not run and why")
     doctor.add_argument("--json", action="store_true", help="machine-readable")
     _add(commands, "version", _print_version, "print the version")
+
+
+def _add_size(commands) -> None:
+    parser = _add(commands, "size", _size, "what training a backbone costs in memory and time; needs no weights")
+    parser.add_argument("--backbone", default="small", help="small, wan-1.3b, cogvideox-2b or a diffusers folder")
+    parser.add_argument("--frames", type=int, default=17, help="frames of a clip, 1 + 4k (default 17)")
+    parser.add_argument("--height", type=int, help="pixels (default: the published size)")
+    parser.add_argument("--width", type=int, help="pixels (default: the published size)")
+    parser.add_argument("--batch", type=int, default=1, help="clips per step (default 1)")
+    parser.add_argument("--tflops", type=float, help="sustained TFLOP/s (default: bf16 matrix products, measured here)")
 
 
 def _add_world(commands) -> None:
@@ -307,7 +318,8 @@ def _sweep_command(options: argparse.Namespace) -> str:
     import shlex
 
     words = ["motionlab", "sweep", options.file, "--tier", options.tier]
-    words += [word for name in ("arm", "seed") if getattr(options, name) for word in (f"--{name}", *getattr(options, name))]
+    words += ["--arm", *options.arm] if options.arm else []
+    words += ["--seed", *options.seed] if options.seed else []
     words += ["--jobs", options.jobs] if options.jobs != 1 else []
     words += ["--out", options.out] if options.out else []
     words += [f"--{name}" for name in ("redo", "publish") if getattr(options, name)]
@@ -366,6 +378,25 @@ def _doctor(options: argparse.Namespace) -> int:
     else:
         print(doctor.render(found))
     return 0 if found["sound"] else FAILED
+
+
+def _size(options: argparse.Namespace) -> int:
+    for name in ("batch", "tflops"):
+        if getattr(options, name) is not None and not getattr(options, name) > 0:
+            raise MotionLabError(f"--{name} must be more than 0, not {getattr(options, name)}.")
+    import torch
+
+    from motionlab import doctor
+    from motionlab.models import size as sizes
+
+    size = sizes.measure(options.backbone, options.frames, options.height, options.width, options.batch)
+    device = "cuda:0" if torch.cuda.is_available() else "cpu"
+    tflops, said = options.tflops, "given"
+    if tflops is None:
+        tflops, said = doctor.speed(device, 1.0).get("bf16"), f"bf16 matrix products on {device}; a model reaches less"
+    timed = sizes.time_on_cuda(size, device) if device != "cpu" else None
+    print(sizes.render(size, tflops, said, timed))
+    return 0
 
 
 def _world(options: argparse.Namespace) -> int:

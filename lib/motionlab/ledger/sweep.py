@@ -6,22 +6,24 @@ a process of its own:
     paper: videojam
     row: motionlab.papers.videojam_rows:run_row     # run_row(arm: dict, seed: int, out_dir: Path, tier: str, **common)
     common: {prompts: 64}                           # keyword arguments of every row
+    data: [reproductions/testbed/checkpoints]       # files and folders that rows read; may be left out
     arms:
       - {name: base, joint: false, seeds: [0, 1, 2]}
       - {name: joint, joint: true, grid: {lr: [1e-4, 1e-3]}, seeds: [0]}    # arms joint@lr=1e-4 and joint@lr=1e-3
     cost: {minutes_per_row: {full: 20, smoke: 0.1}, ram_gb: 3}              # measured
 
-The function returns rows `{unit, metric, value, ...}`, one per prompt and metric. It may keep whatever it likes below
+The function returns rows `{unit, metric, value, ...}`, one per prompt and metric, or `{item, metrics...}`, one
+per prompt with a column per metric, which is the form that claims are judged from. It may keep whatever it likes below
 `out_dir`, and goes on from there when it was broken off. Everything lies in `runs/sweep/<paper>/<tier>/`:
 
     base-0/             what the row function keeps; sweep.json says which settings and code began it
     logs/base-0.log     what it printed
     rows/base-0.csv     its rows, written in one step at the end
-    rows/base-0.json    then its record: settings, code, commit, seconds, sha256 of the CSV. It marks the row as finished.
+    rows/base-0.json    then its record: settings, code, commit, seconds, sha256 of the CSV. It makes the row finished.
 
-A setting that changed makes a row stale: nothing is mixed, `--redo` measures it again. A setting that is the path of
-a file counts with the file's contents, so that a new checkpoint makes rows stale. Code that changed (any module that
-the row function imports) is told, and `--redo` measures these rows again too.
+A setting that changed makes a row stale: nothing is mixed, `--redo` measures it again. Files that `data` or a setting
+names count with their contents, so that a new checkpoint makes rows stale. Code that changed (any module that the row
+function imports) is told, and `--redo` measures these rows again too.
 """
 
 from __future__ import annotations
@@ -57,11 +59,11 @@ from motionlab.ledger.progress import duration
 from motionlab.ledger.runs import _memory_short, _read_json, _write_json
 
 TIERS = ("smoke", "full")
-FIELDS = ("paper", "row", "common", "arms", "cost")
+FIELDS = ("paper", "row", "common", "data", "arms", "cost")
 ARM_FIELDS = ("name", "seeds", "grid")
 COST_FIELDS = ("minutes_per_row", "ram_gb")
 GIVEN = ("arm", "seed", "out_dir", "tier")  # what a row function is called with, besides `common`
-KEYS = ["arm", "seed", "unit", "metric"]
+LONG, WIDE = ["arm", "seed", "unit", "metric", "value"], ["item", "arm", "seed"]  # first columns of the two forms
 TO_DO = ("new", "begun", "damaged")
 REDONE = ("stale", "other code")
 MARKER = "sweep.json"
@@ -84,6 +86,7 @@ class Sweep:
     common: dict[str, Any]
     arms: dict[str, dict[str, Any]]
     seeds: dict[str, tuple[int, ...]]
+    data: dict[str, str]  # {file: sha256}
     cost: dict[str, Any]
     code: str  # sha256 over the row function's module and all of motionlab that it imports
 
@@ -112,7 +115,8 @@ def read_sweep(file: str | Path, root: Path) -> Sweep:
     code = _check_function(str(content["row"]), common, path)
     arms, seeds = _read_arms(content["arms"], where)
     cost = _read_cost(content.get("cost") or {}, where)
-    return Sweep(path, Path(root), paper, str(content["row"]), common, arms, seeds, cost, code)
+    data = _read_data(content.get("data") or [], Path(root), where)
+    return Sweep(path, Path(root), paper, str(content["row"]), common, arms, seeds, data, cost, code)
 
 
 def _find(file: str | Path, root: Path) -> Path:
@@ -192,9 +196,21 @@ def _read_seeds(name: str, seeds: Any, where: str) -> tuple[int, ...]:
     good = isinstance(seeds, list) and seeds and all(type(seed) is int and seed >= 0 for seed in seeds)
     if not good or len(set(seeds)) != len(seeds):
         raise MotionLabError(
-            f"{where}: the seeds of arm '{name}' are {seeds!r}.", fix="Write a list of whole numbers, such as [0, 1, 2]."
+            f"{where}: the seeds of arm '{name}' are {seeds!r}.", fix="Write whole numbers, such as [0, 1, 2]."
         )
     return tuple(seeds)
+
+
+def _read_data(named: Any, root: Path, where: str) -> dict[str, str]:
+    """{path below the root: sha256} of the named files, and of the files in the named folders."""
+    found = {}
+    for name in named if isinstance(named, list) else [named]:
+        place = Path(root, str(name))
+        files = sorted(place.rglob("*")) if place.is_dir() else [place]
+        if not place.exists():
+            raise MotionLabError(f"{where}: there is no '{name}', which data names.", fix="Give paths below the root.")
+        found |= {file.relative_to(root).as_posix(): prints._sha_file(file) for file in files if file.is_file()}
+    return found
 
 
 def _read_cost(cost: Any, where: str) -> dict[str, Any]:
@@ -223,7 +239,7 @@ def _check_function(text: str, common: Any, path: Path) -> str:
     """
     module, sign, name = text.partition(":")
     if not sign or not all(part.isidentifier() for part in [*module.split("."), name]):
-        raise MotionLabError(f"row '{text}' is not of the form package.module:function.", fix="For example: my_rows:run_row")
+        raise MotionLabError(f"row '{text}' is not package.module:function.", fix="Or my_rows:run_row.")
     source = _source(module, path)
     tree = ast.parse(source)
     functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
@@ -367,6 +383,7 @@ def _settings(sweep: Sweep, arm: str, seed: int, tier: str) -> dict[str, Any]:
     values = {f"arm {key}": value for key, value in sweep.arms[arm].items()}
     values |= {f"common {key}": value for key, value in sweep.common.items()}
     parts = {"row": sweep.function, "tier": tier, "seed": seed, **values}
+    parts |= {f"data {name}": sha for name, sha in sweep.data.items()}
     for key, value in values.items():
         if isinstance(value, str) and value.strip(". ") and "\n" not in value:
             with contextlib.suppress(OSError):  # a text that is no possible path, such as a long prompt
@@ -378,7 +395,9 @@ def _settings(sweep: Sweep, arm: str, seed: int, tier: str) -> dict[str, Any]:
 # ---------------------------------------------------------------------------------------------------------- running
 
 
-def announce(sweep: Sweep, rows: list[Row], redo: bool = False, jobs: int = 1, say: Callable[[str], None] = print) -> list[Row]:
+def announce(
+    sweep: Sweep, rows: list[Row], redo: bool = False, jobs: int = 1, say: Callable[[str], None] = print
+) -> list[Row]:
     """Tell what is finished and what the rest costs; return the rows to measure. Writes nothing."""
     states = [row.state() for row in rows]
     todo = [row for row, (state, _) in zip(rows, states) if state in TO_DO or (redo and state in REDONE)]
@@ -388,9 +407,8 @@ def announce(sweep: Sweep, rows: list[Row], redo: bool = False, jobs: int = 1, s
     price = f": {cost_text(cost)}" if todo else ""
     each = f" ({minutes:g} min each, {together} at a time)" if todo and minutes else ""
     finished = sum(state in ("finished", "other code") for state, _ in states)
-    say(
-        f"{sweep.paper}  tier {rows[0].tier}: {len(rows)} rows, {finished} finished, {len(todo)} to measure{price}{each}"
-    )
+    counts = f"{len(rows)} rows, {finished} finished, {len(todo)} to measure"
+    say(f"{sweep.paper}  tier {rows[0].tier}: {counts}{price}{each}")
     short = _memory_short(cost["ram_gb"])
     if todo and short:
         say(f"  note: it needs {cost['ram_gb']:g} GB of memory and {short:.1f} GB are free here")
@@ -483,7 +501,8 @@ class _Watch:
     def beat(self, running: list[_Child]) -> None:
         if time.monotonic() - self.spoke > HEARTBEAT_S:
             for child in running:
-                self._tell(f"  {child.row.name}  {duration(time.monotonic() - child.began)}  {last_line(child.row.log)}")
+                took = duration(time.monotonic() - child.began)
+                self._tell(f"  {child.row.name}  {took}  {last_line(child.row.log)}")
 
     def _tell(self, text: str) -> None:
         self.say(text)
@@ -512,7 +531,9 @@ class _Child:
         environment = dict(os.environ)
         if jobs > 1:  # rows side by side share the cores instead of fighting for them
             environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
-        apart = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP} if os.name == "nt" else {"start_new_session": True}
+        apart = {"start_new_session": True}  # a terminal's Ctrl-C is ours to pass on
+        if os.name == "nt":
+            apart = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
         with explained(row.log):
             row.log.parent.mkdir(parents=True, exist_ok=True)
             with open(row.log, "ab") as log:
@@ -536,7 +557,8 @@ class _Child:
             return None
         if code == BUSY:
             return f"it is being measured by process {_holder(self.row.lock)}"
-        why = f"killed by signal {-code} (out of memory?)" if code < 0 else last_line(self.row.log) or f"exit code {code}"
+        killed = f"killed by signal {-code} (out of memory?)" if code < 0 else None
+        why = killed or last_line(self.row.log) or f"exit code {code}"
         return f"{why}  log: {shown(self.row.log)}"
 
 
@@ -570,7 +592,7 @@ def last_line(path: Path) -> str:
 
 @contextlib.contextmanager
 def only_writer(path: Path) -> Iterator[bool]:
-    """Hold the system's lock on the file `path`: yields whether we have it. It goes with the process, however that ends."""
+    """Hold the system's lock on the file `path`; yields whether we have it. It ends with the process, in any case."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a+") as file:
         locked = _try_lock(file)
@@ -653,37 +675,40 @@ def _prepare(row: Row, redo: bool) -> bool:
 
 
 def _table(row: Row, returned: Any):
-    """The returned rows as a sorted DataFrame: arm, seed, unit, metric, value and further columns.
+    """The returned rows as a sorted DataFrame: arm, seed, unit, metric, value, ...; or item, arm, seed, metrics...
 
     Raises:
         MotionLabError: no rows, a column that is missing, a value that is no number, a row that stands twice.
     """
     import pandas
 
-    fix = "A row function returns [{unit: prompt id, metric: name, value: number}, ...], one per prompt and metric."
+    fix = "A row function returns [{unit: prompt id, metric: name, value: number}, ...], or [{item: id, metrics...}]."
     frame = pandas.DataFrame(returned)
-    missing = [column for column in ("unit", "metric", "value") if column not in frame.columns]
+    form = WIDE if "item" in frame.columns else LONG
+    missing = [column for column in form if column not in [*frame.columns, "arm", "seed"]]
     if frame.empty or missing:
         what = f"lack the column '{missing[0]}'" if missing and not frame.empty else "are none"
         raise MotionLabError(f"The rows returned for {row.name} {what}.", fix=fix)
+    frame = frame.assign(arm=row.arm, seed=row.seed)
     try:
-        frame = frame.assign(arm=row.arm, seed=row.seed, value=frame["value"].astype(float))
+        frame = frame if form is WIDE else frame.assign(value=frame["value"].astype(float))
     except (TypeError, ValueError) as error:
         raise MotionLabError(f"A value returned for {row.name} is no number ({error}).", fix=fix) from None
-    extra = sorted(column for column in frame.columns if column not in [*KEYS, "value"])
-    twice = frame[frame.duplicated([*KEYS, *extra])]
+    twice = frame[frame.duplicated([column for column in frame.columns if frame[column].dtype.kind != "f"])]
     if len(twice):
-        one = twice.iloc[0]
-        raise MotionLabError(f"{row.name} has unit {one['unit']}, metric {one['metric']} twice.", fix=fix)
-    return _sorted(frame[[*KEYS, "value", *extra]])
+        what = ", ".join(str(twice.iloc[0][name]) for name in form if name in ("item", "unit", "metric"))
+        raise MotionLabError(f"{row.name} has {what} twice.", fix=fix)
+    return _sorted(frame)
 
 
 def _sorted(frame):
-    """Rows in an order that depends on their contents only: arm, seed, unit, metric, further columns."""
-    keys = [*KEYS, *sorted(column for column in frame.columns if column not in [*KEYS, "value"])]
+    """Rows in an order that depends on their contents only: by arm and seed, then as text; first columns first."""
+    form = WIDE if "item" in frame.columns else LONG
+    frame = frame[[*form, *(column for column in frame.columns if column not in form)]]
+    keys = ["arm", "seed", *(column for column in frame.columns if column not in ("arm", "seed", "value"))]
 
     def order(column):
-        return column.astype(int) if column.name == "seed" else column.fillna("").map(str)
+        return column.astype(int) if column.name == "seed" else column.map(str)
 
     return frame.sort_values(keys, key=order, kind="stable").reset_index(drop=True)
 
@@ -742,15 +767,20 @@ def finished_rows(rows: list[Row]) -> list[Row]:
 
 
 def merged(rows: list[Row]):
-    """The finished rows' CSVs as one sorted DataFrame of text; empty where none is finished."""
+    """The finished rows' CSVs as one sorted DataFrame of text; empty where none is finished.
+
+    Raises:
+        MotionLabError: rows of both forms.
+    """
     import pandas
 
-    tables = [pandas.read_csv(row.csv, dtype=str, keep_default_na=False) for row in finished_rows(rows)]
+    rows = sorted(finished_rows(rows), key=lambda row: (row.arm, row.seed))  # decides the order of further columns
+    tables = [pandas.read_csv(row.csv, dtype=str, keep_default_na=False) for row in rows]
     if not tables:
-        return pandas.DataFrame(columns=[*KEYS, "value"])
-    frame = pandas.concat(tables).fillna("")
-    extra = sorted(column for column in frame.columns if column not in [*KEYS, "value"])
-    return _sorted(frame[[*KEYS, "value", *extra]])
+        return pandas.DataFrame(columns=LONG)
+    if len({"item" in table.columns for table in tables}) > 1:
+        raise MotionLabError("Some rows have a column per metric, some a line per metric.", fix="Measure with --redo.")
+    return _sorted(pandas.concat(tables).fillna(""))
 
 
 def summary(rows: list[Row]) -> str:
@@ -760,15 +790,22 @@ def summary(rows: list[Row]) -> str:
     frame = merged(rows)
     if frame.empty:
         return "no row is finished yet"
-    frame["value"] = pandas.to_numeric(frame["value"])
-    means = frame.pivot_table(index="arm", columns="metric", values="value", aggfunc="mean", dropna=False)
+    if "item" in frame.columns:
+        means = frame.drop(columns=WIDE).apply(pandas.to_numeric, errors="coerce").dropna(axis=1, how="all")
+        means = means.groupby(frame["arm"]).mean()
+        extra = []
+    else:
+        frame["value"] = pandas.to_numeric(frame["value"])
+        means = frame.pivot_table(index="arm", columns="metric", values="value", aggfunc="mean", dropna=False)
+        extra = [column for column in frame.columns if column not in LONG]
+    unit = "item" if "item" in frame.columns else "unit"
     means.insert(0, "seeds", frame.groupby("arm")["seed"].nunique())
-    means.insert(1, "units", frame.groupby("arm")["unit"].nunique())
+    means.insert(1, f"{unit}s", frame.groupby("arm")[unit].nunique())
     means = means.loc[[name for name in dict.fromkeys(row.arm for row in rows) if name in means.index]]
     means.index.name = means.columns.name = None
-    extra = [column for column in frame.columns if column not in [*KEYS, "value"]]
     note = f"\n(means also run over: {', '.join(extra)})" if extra else ""
-    return means.to_string(float_format=lambda value: f"{value:.4g}", na_rep="-") + note
+    shown_as = means.T if means.shape[1] > 10 else means  # many metrics read better below each other
+    return shown_as.to_string(float_format=lambda value: f"{value:.4g}", na_rep="-") + note
 
 
 def check_publishable(tier: str, rows: list[Row], selected: Sequence[Row] = ()) -> None:
@@ -807,7 +844,7 @@ def publish(sweep: Sweep, rows: list[Row], say: Callable[[str], None] = print) -
     if lost:
         raise MotionLabError(
             f"{shown(path, sweep.root)} holds rows that are not finished here: {', '.join(lost)}.",
-            fix="Measure them here too, or take them out of the ablations.yaml; published rows are not dropped silently.",
+            fix="Measure them here too, or take them out of the ablations.yaml: nothing is dropped silently.",
         )
     if missing:
         say(f"  note: not finished, so not published: {', '.join(row.name for row in missing)}")
