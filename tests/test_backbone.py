@@ -7,6 +7,7 @@ import torch
 from motionlab.diffusion import cfg, euler, gaussian, time_grid
 from motionlab.errors import MotionLabError
 from motionlab.models import backbone as B
+from motionlab.models.codec import Codec, CodecConfig
 from motionlab.models.text import DROPPED, NULL, PAD, Grammar
 from motionlab.world import caption, random_scene
 
@@ -212,7 +213,7 @@ def test_odd_inputs(tiny, change, says):
 def test_save_and_load(tiny, tmp_path):
     x, t, tokens = inputs(tiny)
     B.save_backbone(tiny, tmp_path / "a" / "b.safetensors", note={"steps": "0"})
-    again = B.load_backbone(tmp_path / "a" / "b.safetensors", codec_channels=3)
+    again = B.load_backbone(tmp_path / "a" / "b.safetensors", codec=Codec(CodecConfig(channels=3, width=16)))
     assert again.config == TINY and torch.equal(again(x, t, tokens), tiny(x, t, tokens))
     B.save_backbone(tiny, tmp_path / "half.safetensors", torch.bfloat16)
     small = B.load_backbone(tmp_path / "half.safetensors")
@@ -233,7 +234,12 @@ def test_bad_files(tiny, tmp_path):
             B.load_backbone(path, **options)
 
     refused("no checkpoint", tmp_path / "none.safetensors")
-    refused("Wrong codec.*3 channels, this codec has 16", good, codec_channels=16)
+    refused("Wrong codec.*3 channels, this codec has 16", good, codec=Codec(CodecConfig(channels=16, width=16)))
+    other = Codec(CodecConfig(channels=3, width=16))
+    other.fingerprint, tiny.codec_fingerprint = "11111111", "22222222"
+    B.save_backbone(tiny, tmp_path / "paired.safetensors")
+    refused("trained with codec 22222222, this one is 11111111", tmp_path / "paired.safetensors", codec=other)
+    tiny.codec_fingerprint = ""
     for cut in (0, 5, 300, good.stat().st_size - 10):
         bad.write_bytes(good.read_bytes()[:cut])
         refused("truncated")

@@ -56,7 +56,7 @@ def _frames(arm, seed, out_dir, prompts, length, usual):
     weights = shipped(arm["weights"])
     if source == "continued":
         weights = continued_training(arm["weights"], out_dir, seed, arm["lr"], arm.get("clip_steps"), length)
-    backbone = load_backbone(weights, codec.config.channels)
+    backbone = load_backbone(weights, codec)
     known = None if arm.get("mode", "text") == "text" else encode_true(codec, prompts, length)
     options = usual | {k: arm[k] for k in ("w", "steps", "solver", "mode", "shift") if k in arm}
     seeds = [p.noise + NOISE_STRIDE * seed for p in prompts]

@@ -53,7 +53,7 @@ def _draw(name, split, offset, n):
     for seed in split_seeds(split, None)[offset:]:
         kind = KINDS[len(out) % len(KINDS)]
         asked = describe(_scene(seed, kind))
-        if split == "test" or not held_out(asked, protocol):
+        if split in protocol["held_out"]["shown_only_in"] or not held_out(asked, protocol):
             out.append(Prompt(f"{name}/{len(out):03d}", seed, kind, sentence(asked), asked))
         if len(out) == n:
             return out

@@ -79,13 +79,14 @@ class Backbone(nn.Module):
         config: its sizes.
         seed: of the initial weights; the global random state is left as it was.
 
-    Attributes: `transformer` (the diffusers model), `text` (TextEncoder), `grammar` (tokeniser).
+    Attributes: `transformer` (the diffusers model), `text` (TextEncoder), `grammar` (tokeniser), `codec_fingerprint` (of the
+    codec whose latents it was trained on, "" for not known).
     """
 
     def __init__(self, config: BackboneConfig | None = None, seed: int = 0):
         super().__init__()
         self.config = config or BackboneConfig()
-        self.grammar = Grammar(self.config.text_length)
+        self.grammar, self.codec_fingerprint = Grammar(self.config.text_length), ""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.text = TextEncoder(len(self.grammar), self.config.d_text, self.config.text_length)
@@ -255,15 +256,16 @@ def save_backbone(backbone: Backbone, path: str | Path, dtype: torch.dtype | Non
     state = {name: value.detach().cpu().to(dtype or value.dtype).contiguous()
              for name, value in backbone.state_dict().items()}
     metadata = {**(note or {}), "format": FORMAT, "config": backbone.config.to_yaml(),
-                "vocabulary": " ".join(backbone.grammar.words)}
+                "vocabulary": " ".join(backbone.grammar.words),
+                "codec": backbone.codec_fingerprint}
     return save_weights(path, state, metadata)
 
 
-def load_backbone(path: str | Path, codec_channels: int | None = None, dtype: torch.dtype = torch.float32) -> Backbone:
+def load_backbone(path: str | Path, codec=None, dtype: torch.dtype = torch.float32) -> Backbone:
     """The backbone of a file of `save_backbone`, in eval mode.
 
     Args:
-        codec_channels: latent channels of the codec that it is to work with, checked when given.
+        codec: the `Codec` that it is to work with, checked when given.
 
     Raises:
         MotionLabError: no such file; truncated or foreign; made for another codec or another grammar.
@@ -275,15 +277,25 @@ def load_backbone(path: str | Path, codec_channels: int | None = None, dtype: to
                              f"{nearest(metadata.get('format', ''), [FORMAT])}",
                              fix=f"Give a {FORMAT} file. {again}")
     config = BackboneConfig.from_yaml(metadata.get("config", ""))
-    if codec_channels is not None and codec_channels != config.channels:
-        raise MotionLabError(f"Wrong codec: '{path}' was made for latents of {config.channels} channels, "
-                             f"this codec has {codec_channels}.",
-                             fix="Use the codec that it was trained with.")
+    _check_codec(codec, config, metadata.get("codec", ""), path)
     backbone = Backbone(config)
     if metadata.get("vocabulary", "").split() != list(backbone.grammar.words):
         raise MotionLabError(f"'{path}' was trained on another vocabulary of the world's grammar.", fix=again)
     _fill(backbone, state, path, again)
+    backbone.codec_fingerprint = metadata.get("codec", "")
     return backbone.to(dtype).eval()
+
+
+def _check_codec(codec, config, trained_with, path):
+    """Channels must agree, and the very file where both are known: another codec's latents look alike and decode to noise."""
+    if codec is None:
+        return
+    if codec.config.channels != config.channels:
+        raise MotionLabError(f"Wrong codec: '{path}' was made for latents of {config.channels} channels, "
+                             f"this codec has {codec.config.channels}.", fix="Use the codec that it was trained with.")
+    if trained_with and codec.fingerprint and trained_with != codec.fingerprint:
+        raise MotionLabError(f"Wrong codec: '{path}' was trained with codec {trained_with}, this one is {codec.fingerprint}.",
+                             fix="Use the codec that it was trained with.")
 
 
 def _fill(backbone, state, path, again):

@@ -8,6 +8,7 @@ latents so that it stays smooth where a generator errs. Latents are standardised
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,11 +62,14 @@ class Block(nn.Module):
 
 
 class Codec(nn.Module):
-    """Video (b, f, 3, h, w) in [-1, 1] <-> latents (b, 1 + (f-1)/4, channels, h/4, w/4), standardised per channel."""
+    """Video (b, f, 3, h, w) in [-1, 1] <-> latents (b, 1 + (f-1)/4, channels, h/4, w/4), standardised per channel.
+
+    `fingerprint` names the file that it was loaded from ("" for none): latents of one codec mean nothing to another.
+    """
 
     def __init__(self, config: CodecConfig = CodecConfig()):
         super().__init__()
-        self.config, width = config, config.width
+        self.config, self.fingerprint, width = config, "", config.width
         patch = 3 * config.stride ** 2
         self.first_in, self.group_in = nn.Linear(patch, width), nn.Linear(patch * config.group, width)
         self.encoder = nn.Sequential(*(Block(width) for _ in range(config.encoder_blocks)))
@@ -189,4 +193,5 @@ def load_codec(path: str | Path, device: str = "cpu") -> Codec:
         raise MotionLabError(f"{path} holds {meta.get('kind', 'no motionlab model')}, not a codec.", fix="Check which checkpoint you meant.")
     codec = Codec(CodecConfig.from_dict(json.loads(meta["config"])))
     codec.load_state_dict(tensors)
+    codec.fingerprint = hashlib.sha256(Path(path).read_bytes()).hexdigest()[:8]
     return codec.to(device).eval()

@@ -68,11 +68,12 @@ def open_bank(config: BankConfig, root: Path, workers: int = 2) -> Bank:
 
 
 def bank_seeds(config: BankConfig) -> list[int]:
-    """World seeds of the bank; no seed whose scene the protocol holds out for the test split."""
+    """World seeds of the bank; no seed whose scene the protocol keeps from this split."""
     protocol = read_protocol()
     wanted, out = config.offset + config.clips, []
+    shows_all = config.split in protocol["held_out"]["shown_only_in"]
     for seed in split_seeds(config.split, None):
-        if config.split == "test" or not held_out(_said(seed), protocol):
+        if shows_all or not held_out(_said(seed), protocol):
             out.append(seed)
         if len(out) == wanted:
             return out[config.offset:]

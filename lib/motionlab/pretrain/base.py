@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import imageio.v3 as iio
+import numpy as np
 import torch
 
 from motionlab.diffusion import interpolate, velocity
@@ -15,7 +16,7 @@ from motionlab.models.generate import generate
 from motionlab.models.text import Grammar
 from motionlab.pretrain.latents import Latents
 from motionlab.training import TrainConfig, train
-from motionlab.video import as_frames, contact_sheet
+from motionlab.video import as_frames, contact_sheet, write_mp4
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def train_base(model: BackboneConfig, data: Latents, recipe: BaseRecipe, trainin
         folder/ema.safetensors (bf16), or None when it paused at `until`.
     """
     backbone = Backbone(model, seed=training.seed) if start is None else load_backbone(start)
-    training = dataclasses.replace(training, out_dir=str(folder))
+    backbone.codec_fingerprint, training = data.codec, dataclasses.replace(training, out_dir=str(folder))
     result = train(backbone, flow_matching_loss(recipe, backbone.grammar), data, training, on_sample=watch, until=until)
     if result.status != "finished":
         return None
@@ -94,8 +95,16 @@ class Watch:
         self.folder.mkdir(parents=True, exist_ok=True)
         save_backbone(backbone, self.folder / f"ema_{step:06d}.safetensors", torch.bfloat16, {"steps": str(step)})
         clips = generate(backbone, self.codec, self.prompts, range(len(self.prompts)), length=self.length)
-        iio.imwrite(self.folder / f"samples_{step:06d}.png", contact_sheet(as_frames(clips), columns=4 if self.length == 1 else 2))
+        keep_samples(as_frames(clips), self.folder / f"samples_{step:06d}")
         return held_out_loss(backbone, self.held_out, self.length)
+
+
+def keep_samples(frames: np.ndarray, stem: Path, per_row: int = 8) -> None:
+    """Clips uint8 (n, f, h, w, 3) as stem.png (every other frame, side by side) and, if they move, stem.mp4 (a wall)."""
+    iio.imwrite(stem.with_suffix(".png"), contact_sheet(frames, columns=2 if frames.shape[1] > 1 else 4))
+    if frames.shape[1] > 1 and len(frames) % per_row == 0:
+        wall = np.concatenate([np.concatenate(list(row), axis=2) for row in np.split(frames, len(frames) // per_row)], axis=1)
+        write_mp4(stem.with_suffix(".mp4"), wall, fps=16)
 
 
 @torch.no_grad()

@@ -1,7 +1,6 @@
 """Latents of a bank's clips, on disk: a base model's training reads nothing else."""
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -16,9 +15,10 @@ from motionlab.video import as_video
 
 
 class Latents:
-    """x1 (n, f', c, h, w) float16, memory-mapped, and captions as tokens (n, words); `batch` gives both."""
+    """x1 (n, f', c, h, w) float16, memory-mapped, and captions as tokens (n, words); `codec`: fingerprint of the encoder."""
 
-    def __init__(self, folder: Path, grammar: Grammar):
+    def __init__(self, folder: Path, grammar: Grammar, codec: str = ""):
+        self.codec = codec
         self.x1 = np.load(folder / "latents.npy", mmap_mode="r")
         self.captions = json.loads((folder / "captions.json").read_text(encoding="utf-8"))
         self.tokens = grammar.encode(self.captions)
@@ -34,7 +34,7 @@ class Latents:
         """Only the clips whose caption `keep` accepts."""
         chosen = [i for i, text in enumerate(self.captions) if keep(text)]
         out = object.__new__(Latents)
-        out.x1, out.captions, out.tokens = self.x1[chosen], [self.captions[i] for i in chosen], self.tokens[chosen]
+        out.x1, out.captions, out.tokens, out.codec = self.x1[chosen], [self.captions[i] for i in chosen], self.tokens[chosen], self.codec
         return out
 
 
@@ -44,16 +44,15 @@ def open_latents(bank: BankConfig, codec_path: Path, work: Path, grammar: Gramma
     Raises:
         MotionLabError: no codec, full disk.
     """
-    key = hashlib.sha256(Path(codec_path).read_bytes()).hexdigest()[:8] if Path(codec_path).is_file() else ""
     codec = load_codec(codec_path)
     clips = open_bank(bank, work)
-    folder = clips.folder / f"latents_{key}"
+    folder = clips.folder / f"latents_{codec.fingerprint}"
     if not (folder / "captions.json").is_file():
         with explained(folder):
             folder.mkdir(parents=True, exist_ok=True)
             _encode(codec, clips, folder / "latents.npy", batch)
         write_atomic(folder / "captions.json", json.dumps(clips.captions))       # last: marks it whole
-    return Latents(folder, grammar)
+    return Latents(folder, grammar, codec.fingerprint)
 
 
 @torch.no_grad()

@@ -131,10 +131,29 @@ def _shows(only):
     return keep
 
 
+def _image_encoder(settings, work, out, until):
+    from motionlab.pretrain.bank import BankConfig
+    from motionlab.pretrain.image_encoder import ImageEncoderConfig, ImageEncoderRecipe, train_image_encoder
+    from motionlab.training import TrainConfig
+
+    kinds = {"bank": BankConfig, "model": ImageEncoderConfig, "recipe": ImageEncoderRecipe, "training": TrainConfig}
+    return train_image_encoder(**_read(settings, kinds, out.stem), work=work, out=out, until=until)
+
+
+def _evaluator(settings, work, out, until):
+    from motionlab.pretrain.bank import BankConfig
+    from motionlab.pretrain.evaluator import EvaluatorConfig, EvaluatorRecipe, train_evaluator
+    from motionlab.training import TrainConfig
+
+    kinds = {"bank": BankConfig, "model": EvaluatorConfig, "recipe": EvaluatorRecipe, "training": TrainConfig}
+    return train_evaluator(**_read(settings, kinds, out.stem), codec=checkpoint("codec", work), work=work, out=out, until=until)
+
+
 def _read(settings, kinds, stage):
     for part in settings:
         one_of(part, kinds, f"part of stage {stage}")
     return {part: configs.from_values(kind, settings.get(part, {}), f"{part} of stage {stage}") for part, kind in kinds.items()}
 
 
-STAGES = {"codec": _codec, "base": _base, "gate_overfit": _gate, "gate_four": _gate}
+STAGES = {"codec": _codec, "image_encoder": _image_encoder, "evaluator_0": _evaluator, "evaluator_1": _evaluator,
+          "gate_overfit": _gate, "gate_four": _gate, "base": _base}
