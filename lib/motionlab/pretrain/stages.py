@@ -50,17 +50,29 @@ def read_settings(root: Path | None = None) -> dict:
 
 
 def publish(names, work: Path, root: Path | None = None) -> list[Path]:
-    """Copy finished checkpoints from `work` to where they are shipped."""
+    """Copy finished checkpoints from `work` to where they are shipped, each with its model card and training curves."""
     import shutil
 
-    out = []
+    from motionlab.pretrain.cards import write_card, write_curve
+
+    out, home = [], Path(root or repo_root()) / HOME
     for name in names:
-        made = Path(work) / "checkpoints" / f"{name}.safetensors"
+        made, logs = Path(work) / "checkpoints" / f"{name}.safetensors", logs_of(name, Path(work), root)
         if made.is_file():
             target = checkpoint(name, None, root)
             target.parent.mkdir(parents=True, exist_ok=True)
             out.append(Path(shutil.copyfile(made, target)))
+            out.append(write_card(target, logs, target.with_suffix(".md")))
+        for stage, log in logs.items():
+            out.append(write_curve(log, home / "curves" / f"{stage}.csv"))
     return out
+
+
+def logs_of(name: str, work: Path, root: Path | None = None) -> dict[str, Path]:
+    """Training logs of a stage that exist below `work`: name of the part -> log.jsonl."""
+    parts = read_settings(root)[name].get("stages")
+    found = {p["name"]: work / "base" / p["name"] / "log.jsonl" for p in parts} if parts else {name: work / name / "log.jsonl"}
+    return {part: log for part, log in found.items() if log.is_file()}
 
 
 def _codec(settings, work, out, until):

@@ -1,0 +1,105 @@
+"""Every stage of `make pretrain` at toy size: it runs, resumes, skips what is finished, publishes; gates leave no checkpoint."""
+import csv
+import json
+
+import pytest
+import yaml
+
+from motionlab.errors import MotionLabError
+from motionlab.models.backbone import load_backbone
+from motionlab.models.codec import load_codec
+from motionlab.pretrain import stages
+from motionlab.pretrain.bank import BankConfig, bank_seeds
+from motionlab.pretrain.cards import seconds, write_curve
+
+BANK = {"split": "pretraining", "clips": 8, "frames": 5}
+TRAIN = {"steps": 4, "batch_size": 4, "checkpoint_every": 2, "log_every": 2, "warmup": 1}
+MODEL = {"channels": 4, "d": 32, "layers": 1, "heads": 2, "max_frames": 2, "d_text": 16, "d_time": 16}
+TOY = {
+    "codec": {"bank": BANK | {"flow": True}, "model": {"channels": 4, "width": 16, "encoder_blocks": 1, "decoder_blocks": 1}, "training": TRAIN},
+    "image_encoder": {"bank": BANK | {"split": "teacher"}, "model": {"d": 32, "layers": 1, "heads": 2}, "training": TRAIN},
+    "evaluator_0": {"bank": BANK | {"split": "teacher"}, "training": TRAIN,
+                    "model": {"fine": 16, "width": 16, "embedding": 8, "fine_blocks": 1, "frame_blocks": 1, "time_blocks": 1}},
+    "gate_overfit": {"bank": BANK, "held_out": BANK | {"split": "dev"}, "model": MODEL,
+                     "stages": [{"name": "gate_overfit", "only": {"clips": 4}, "recipe": {"length": 2}, "training": TRAIN}]},
+    "base": {"bank": BANK, "held_out": BANK | {"split": "dev"}, "model": MODEL, "stages": [
+        {"name": "frames", "recipe": {"length": 1}, "training": TRAIN},
+        {"name": "two", "recipe": {"length": 2, "shorter": 0.5}, "training": TRAIN | {"sample_every": 4}}]},
+}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    root = tmp_path_factory.mktemp("root")
+    (root / stages.HOME).mkdir(parents=True)
+    (root / stages.HOME / "pretrain.yaml").write_text(yaml.safe_dump(TOY, sort_keys=False))
+    return root
+
+
+@pytest.fixture(scope="module")
+def made(home):
+    return {name: stages.run_stage(name, home / "work", home) for name in TOY}
+
+
+def test_every_stage_leaves_its_checkpoint_and_a_gate_none(home, made):
+    assert {name for name, path in made.items() if path} == {"codec", "image_encoder", "evaluator_0", "base"}
+    assert all(path == home / "work" / "checkpoints" / f"{name}.safetensors" for name, path in made.items() if path)
+
+
+def test_the_base_knows_its_codec_and_goes_through_all_lengths(home, made):
+    codec = load_codec(made["codec"])
+    assert load_backbone(made["base"], codec).codec_fingerprint == codec.fingerprint != ""
+    for part in ("frames", "two"):
+        assert (home / "work" / "base" / part / "ema.safetensors").is_file()
+    samples = home / "work" / "base" / "two" / "samples"
+    assert {p.suffix for p in samples.iterdir()} >= {".png", ".safetensors"}
+    held_out = [json.loads(line) for line in (home / "work" / "base" / "two" / "log.jsonl").read_text().splitlines() if "held_out" in line]
+    assert len([k for k in held_out[-1] if "held_out" in k]) == 11
+
+
+def test_a_finished_stage_is_not_run_again(home, made, capsys):
+    before = made["codec"].stat().st_mtime_ns
+    assert stages.run_stage("codec", home / "work", home) == made["codec"] and made["codec"].stat().st_mtime_ns == before
+    assert "finished before" in capsys.readouterr().out
+
+
+def test_a_paused_stage_goes_on_and_ends_as_one_that_was_not(home, made, tmp_path):
+    assert stages.run_stage("codec", tmp_path, home, until=2) is None
+    again = stages.run_stage("codec", tmp_path, home)
+    a, b = (load_codec(p).state_dict() for p in (again, made["codec"]))
+    assert all(a[name].equal(b[name]) for name in a)
+
+
+def test_publishing_ships_checkpoints_cards_and_curves(home, made):
+    stages.publish(TOY, home / "work", home)
+    shipped = home / stages.HOME / "checkpoints"
+    assert {p.name for p in shipped.glob("*.safetensors")} == {"codec.safetensors", "image_encoder.safetensors", "evaluator_0.safetensors", "base.safetensors"}
+    card = (shipped / "base.md").read_text()
+    assert "| frames | 4 |" in card and "| two | 4 |" in card and "MB" in card
+    with open(home / stages.HOME / "curves" / "two.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [r["step"] for r in rows] == ["2", "4"] and float(rows[1]["held_out/mean"]) > 0 and "loss_9" in rows[0]
+
+
+def test_curves_count_time_over_restarts(tmp_path):
+    rows = [{"step": s, "loss": 1.0, "loss_per_t_bin": [None] * 10, "seconds": t} for s, t in ((1, 60), (2, 120), (3, 30), (4, 60))]
+    assert seconds(rows) == 180
+    log = tmp_path / "log.jsonl"
+    log.write_text("\n".join(map(json.dumps, rows)) + '\n{"step": 5, "lo')
+    assert write_curve(log, tmp_path / "c.csv").read_text().splitlines()[-1].startswith("4,3.0,1.0")
+
+
+def test_banks_show_held_out_pairs_only_where_the_protocol_says_so():
+    shown = {split: bank_seeds(BankConfig(split=split, clips=300)) for split in ("pretraining", "teacher")}
+    assert [s - shown["teacher"][0] for s in shown["teacher"]] == list(range(300))
+    assert shown["pretraining"][-1] - shown["pretraining"][0] > 299          # some seeds were passed over
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"codex": {}}, "Did you mean 'codec'"), ({"codec": {"bnak": {}}}, "Did you mean 'bank'"),
+    ({"codec": {"bank": {"clisp": 3}}}, "Did you mean 'clips'")])
+def test_a_typo_in_the_settings_is_named(tmp_path, change, message):
+    (tmp_path / stages.HOME).mkdir(parents=True)
+    (tmp_path / stages.HOME / "pretrain.yaml").write_text(yaml.safe_dump(change))
+    with pytest.raises(MotionLabError, match=message):
+        stages.run_stage("codec", tmp_path / "work", tmp_path)
