@@ -51,7 +51,7 @@ from pathlib import Path
 from typing import Any
 
 from motionlab.errors import MotionLabError, nearest, one_of
-from motionlab.files import ensure_writable, explained, shown, write_atomic
+from motionlab.files import explained, shown, write_atomic
 from motionlab.ledger import fingerprint as prints
 from motionlab.ledger.claims import read_yaml
 from motionlab.ledger.params import cost_text
