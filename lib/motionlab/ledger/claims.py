@@ -25,7 +25,7 @@ SOURCES = ("stated", "code", "inferred", "reported", "unverified", "measured")
 STATUSES = ("final", "draft")
 STATISTICS = ("mean", "median", "share_true")
 TIERS = ("smoke", "laptop", "full", "paper")
-READING_ORDER = ("audit", "videojam", "det", "sam2videox", "vtg")
+READING_ORDER = ("audit", "testbed", "videojam", "det", "sam2videox", "vtg")
 
 
 @dataclass(frozen=True)
