@@ -1,0 +1,169 @@
+"""PCA of DiT features, and what it is meant to show, as numbers (DeT, section 3 and Fig. 2; method card C4, C5).
+
+The paper's picture: colour the first three principal components of a block's features; the subject keeps its colour over time
+while the background drifts, and in some frames the two cannot be told apart until features are smoothed along time. Here the
+basis is fitted once over all tokens of all frames and reused; separability is the AUC, frame by frame, of a linear probe that was
+fitted on the *other* frames of the same clip; constancy is the variance over time along exact tracks against fixed positions.
+Baselines that any of these must beat: an untrained network, and the position of the token alone.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from motionlab.errors import MotionLabError
+
+GROUP, CELL = 4, 4          # frames per latent after the first; pixels per token: the kit's codec
+FOREGROUND, BACKGROUND = 0.5, 0.05     # share of a token's pixels over its frames; what lies between counts as neither
+
+
+# ---------------------------------------------------------------------------------------------- principal components
+@dataclass(frozen=True)
+class Basis:
+    """mean (d,), components (k, d) with orthonormal rows, largest variance first; explained (k,) shares of the variance."""
+
+    mean: np.ndarray
+    components: np.ndarray
+    explained: np.ndarray
+
+    def project(self, features: np.ndarray) -> np.ndarray:
+        """Coordinates (..., k) of features (..., d)."""
+        return (np.asarray(features, dtype=np.float64) - self.mean) @ self.components.T
+
+
+def fit_basis(features: np.ndarray, k: int = 3) -> Basis:
+    """Principal components of all tokens together, (..., d). Signs are fixed: the largest entry of each is positive.
+
+    Raises:
+        MotionLabError: fewer tokens than components, values that are not finite.
+    """
+    x = np.asarray(features, dtype=np.float64).reshape(-1, np.shape(features)[-1])
+    if min(x.shape) < k or not np.isfinite(x).all():
+        raise MotionLabError(f"{x.shape[0]} tokens of width {x.shape[1]} give no {k} principal components.",
+                             fix="Give finite features of more tokens.")
+    mean = x.mean(0)
+    values, vectors = np.linalg.eigh(np.cov((x - mean).T, bias=True))
+    rows = vectors[:, ::-1][:, :k].T
+    rows = rows * np.sign(rows[np.arange(k), np.abs(rows).argmax(1)])[:, None]
+    return Basis(mean, rows, values[::-1][:k] / values.sum())
+
+
+def colours(coordinates: np.ndarray, low=None, high=None) -> np.ndarray:
+    """Coordinates (..., 3) as uint8 RGB; one minimum and maximum for all, so that colours mean the same in every frame."""
+    low = coordinates.min() if low is None else low
+    high = coordinates.max() if high is None else high
+    return np.clip(255 * (coordinates - low) / max(high - low, 1e-12), 0, 255).round().astype(np.uint8)
+
+
+def smoothed(features: np.ndarray, width: int = 3) -> np.ndarray:
+    """Features (f, h, w, d) averaged over `width` latent frames at the same position; at the ends over those that exist.
+
+    Raises:
+        MotionLabError: an even width, which would shift time.
+    """
+    if width % 2 == 0 or width < 1:
+        raise MotionLabError(f"A smoothing width of {width} has no middle.", fix="Use an odd number, for example 3.")
+    f, r = len(features), width // 2
+    return np.stack([features[max(0, t - r):t + r + 1].mean(0) for t in range(f)])
+
+
+# ---------------------------------------------------------------------------------------------- truth per token
+def token_share(clip, actor: int | None = None) -> np.ndarray:
+    """Share (f', h', w') of each token's pixels, over the frames that its latent holds, that show the subject."""
+    mask = clip.object_mask(actor).astype(float)
+    h, w = (n // CELL for n in clip.size)
+    cells = mask.reshape(len(mask), h, CELL, w, CELL).mean((2, 4))
+    return np.stack([cells[:1].mean(0)] + [cells[k:k + GROUP].mean(0) for k in range(1, len(cells), GROUP)])
+
+
+def token_labels(clip) -> np.ndarray:
+    """1 where a token shows the subject, 0 where it shows background, -1 in between; (f', h', w') int."""
+    share = token_share(clip)
+    return np.where(share >= FOREGROUND, 1, np.where(share <= BACKGROUND, 0, -1))
+
+
+# ---------------------------------------------------------------------------------------------- separability
+def frame_auc(features: np.ndarray, labels: np.ndarray, ridge: float = 1e-2) -> np.ndarray:
+    """AUC (f',) of foreground against background in each frame, by a linear probe fitted on the clip's other frames.
+
+    Args:
+        features: (f', h', w', d). labels: (f', h', w'), 1, 0, or -1 for tokens that are left out.
+
+    Returns:
+        NaN for frames that show only one of the two, and where the other frames do.
+
+    Raises:
+        MotionLabError: shapes that do not fit.
+    """
+    if features.shape[:3] != labels.shape:
+        raise MotionLabError(f"Features {features.shape} and labels {labels.shape} do not belong together.", fix="One label per token.")
+    out = np.full(len(features), np.nan)
+    for t in range(len(features)):
+        others = np.arange(len(features)) != t
+        x, y = features[others][labels[others] >= 0], labels[others][labels[others] >= 0]
+        new, truth = features[t][labels[t] >= 0], labels[t][labels[t] >= 0]
+        if 0 < y.sum() < len(y) and 0 < truth.sum() < len(truth):
+            out[t] = auc(_score(x.astype(np.float64), y, ridge)(new.astype(np.float64)), truth)
+    return out
+
+
+def _score(x, y, ridge):
+    """Ridge regression onto the two classes, each with half of the weight."""
+    weight = np.where(y == 1, 0.5 / y.sum(), 0.5 / (len(y) - y.sum()))
+    mean = weight @ x
+    scale = np.sqrt(weight @ (x - mean) ** 2) + 1e-8
+    z = (x - mean) / scale
+    solution = np.linalg.solve((z * weight[:, None]).T @ z + ridge * np.eye(x.shape[1]), (z * weight[:, None]).T @ (2.0 * y - 1))
+    return lambda new: ((new - mean) / scale) @ solution
+
+
+def auc(score: np.ndarray, truth: np.ndarray) -> float:
+    """Probability that a foreground token (truth 1) scores higher than a background one (0); ties count half."""
+    from scipy.stats import rankdata
+
+    ranks, ones = rankdata(score), int(truth.sum())
+    return float((ranks[truth == 1].sum() - ones * (ones + 1) / 2) / (ones * (len(truth) - ones)))
+
+
+def position_features(f: int, h: int, w: int) -> np.ndarray:
+    """What a token knows from where it is alone, (f, h, w, 14): low powers and waves of its coordinates."""
+    y, x = np.meshgrid(np.linspace(-1, 1, h), np.linspace(-1, 1, w), indexing="ij")
+    terms = [x, y, x * y, x ** 2, y ** 2, x ** 2 * y, x * y ** 2, *(g(k * a) for k in (2, 4) for a in (x, y) for g in (np.sin, np.cos))]
+    return np.broadcast_to(np.stack(terms[:14], -1), (f, h, w, 14)).copy()
+
+
+# ---------------------------------------------------------------------------------------------- constancy over time
+def temporal_variance(features: np.ndarray, clip, points: int = 64, seed: int = 0) -> dict[str, float]:
+    """Variance of features over time along exact tracks of the subject and of the background, and at fixed positions.
+
+    All as shares of the variance over all tokens, so that 0 is "the same at all times" and 1 "as different as any two tokens".
+
+    Returns:
+        foreground_track: along tracks of foreground points while they are visible. foreground_fixed: at the same points'
+        first cells. background_track, background_fixed: the same for points off the subject.
+    """
+    times = np.arange(0, len(clip.frames), GROUP)
+    total = float(features.reshape(-1, features.shape[-1]).var(0).sum())
+    out = {}
+    for name, query in (("foreground", clip.foreground_points(points, seed)), ("background", _background_points(clip, points, seed))):
+        tracks, visible = clip.tracks(query)
+        moving = _variance(features, tracks[times], visible[times])
+        fixed = _variance(features, np.broadcast_to(tracks[:1], tracks.shape)[times], visible[times])
+        out |= {f"{name}_track": moving / total, f"{name}_fixed": fixed / total}
+    return out
+
+
+def _background_points(clip, n, seed):
+    rows, cols = np.nonzero(~clip.object_mask(None)[0])
+    pick = np.random.default_rng([seed, 1]).choice(len(rows), size=n, replace=len(rows) < n)
+    return np.stack([cols[pick], rows[pick]], -1).astype(np.float64)
+
+
+def _variance(features, tracks, visible):
+    """Mean over points of the summed variance over the times at which a point is seen (two or more)."""
+    _, h, w, _ = features.shape
+    cells = np.clip(np.floor((tracks + 0.5) / CELL).astype(int), 0, [w - 1, h - 1])
+    values = features[np.arange(len(tracks))[:, None], cells[..., 1], cells[..., 0]]            # (f', n, d)
+    kept = [values[visible[:, k], k].var(0).sum() for k in range(tracks.shape[1]) if visible[:, k].sum() > 1]
+    return float(np.mean(kept)) if kept else float("nan")
