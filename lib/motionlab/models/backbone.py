@@ -93,13 +93,14 @@ class Backbone(nn.Module):
             self.transformer = _transformer(self.config)
 
     def forward(self, x_t: torch.Tensor, t: torch.Tensor, tokens: torch.Tensor, cond: torch.Tensor | None = None,
-                cond_mask: torch.Tensor | None = None) -> torch.Tensor:
+                cond_mask: torch.Tensor | None = None, extra: torch.Tensor | None = None) -> torch.Tensor:
         """The velocity u (b, f, c, h, w) at x_t (b, f, c, h, w), t (b,) in [0, 1].
 
         Args:
             tokens: (b, n) of `Grammar.encode`.
             cond: latents of known frames, (b, f, c, h, w); what lies where the mask is off is never read.
             cond_mask: (b, f) bool, True where the frame is known. None: text-to-video.
+            extra: further channels (b, f, n, h, w) behind these, for a transformer whose projections were widened.
 
         Raises:
             MotionLabError: other channels, grid, length or batch than the config's; a mask without latents.
@@ -108,7 +109,8 @@ class Backbone(nn.Module):
         known, mask = self._condition(x_t, cond, cond_mask)
         t = torch.as_tensor(t, device=x_t.device).expand(len(x_t))
         # CogVideoX counts time 0..1000 from clean to noise; t keeps its precision because the sinusoids are float32.
-        return self.transformer(torch.cat([x_t, known, mask], 2), self.text(tokens).to(x_t.dtype),
+        parts = [x_t, known, mask] if extra is None else [x_t, known, mask, extra]
+        return self.transformer(torch.cat(parts, 2), self.text(tokens).to(x_t.dtype),
                                 1000 * (1 - t.float()), return_dict=False)[0]
 
     def _check(self, x_t, t, tokens):

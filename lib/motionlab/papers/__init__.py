@@ -1,0 +1,1 @@
+"""One module per paper, readable beside it; they never import one another."""

@@ -1,0 +1,299 @@
+"""VideoJAM: joint appearance-motion representations for motion generation (Chefer et al., arXiv 2502.02492).
+
+In the paper's order: motion as a video (Eq. 5, `motion_latent`), two wider projections (Eq. 4, `widen`), one loss on both
+velocities (Eq. 6, `joint_loss`, `drop`), and Inner-Guidance (Eq. 7-8, `inner_guidance`). What the paper leaves open is an option
+with the default that its method card recommends. Symbols as there: x appearance, d motion, u_x and u_d their predicted
+velocities, y text; the kit's time runs from noise (t = 0) to data (t = 1), as the paper's does.
+"""
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from motionlab.diffusion import interpolate, velocity
+from motionlab.errors import MotionLabError, one_of
+from motionlab.flow_rgb import SIGMA, flow_video
+from motionlab.models.backbone import Backbone
+
+MOTION_HALVES = ("literal", "cfg_d", "exact")
+RULES = ("inner", "ip2p", "composable", "no_motion")
+EARLIEST = 0.02          # `exact` divides by t: below this it is t of the division, not of the sampler
+
+
+# ---------------------------------------------------------------------------------------------- motion as a video, Eq. 5
+def motion_latent(encode: Callable, flow: np.ndarray, sigma: float = SIGMA, background: str = "white") -> torch.Tensor:
+    """d1: optical flow, drawn as RGB and encoded by the *same* frozen autoencoder as the video.
+
+    Args:
+        encode: video (b, f, 3, h, w) in [-1, 1] -> latents, such as `Codec.encode`.
+        flow: (f-1, 2, h, w) pixels per frame; the last one is repeated (card A4).
+        sigma: share of the diagonal at which a pixel saturates; 0.15 in the paper, `flow_rgb.WORLD_SIGMA` for the world.
+
+    Raises:
+        MotionLabError: flow of another shape or that is not finite; a clip of one frame, which has no flow.
+    """
+    from motionlab.video import as_video
+
+    flow = np.asarray(flow)
+    if flow.ndim != 4 or flow.shape[1] != 2 or len(flow) == 0:
+        raise MotionLabError(f"The flow has shape {flow.shape}; a clip of one frame has none.", fix="Give (f-1, 2, h, w) with f > 1.")
+    return encode(as_video(flow_video(flow, sigma, background))[None])[0]
+
+
+# ---------------------------------------------------------------------------------------------- two wider projections, Eq. 4
+def widen(transformer: nn.Module, channels: int, new: str = "zero") -> nn.Module:
+    """W_in gets rows for `channels` motion channels, W_out columns for as many: in place, nothing else changes.
+
+    Input rows are zero, so whatever d is, the appearance half is the base model's output to the bit. Knows CogVideoX
+    (2-D convolution over patches), Wan (3-D convolution) and any transformer with a linear embedding `proj_in` (LTX).
+
+    Args:
+        new: output columns: "zero" (default, card A6) or "copy" of the appearance columns.
+
+    Raises:
+        MotionLabError: a transformer without the projections that are expected.
+    """
+    one_of(new, ("zero", "copy"), "start of the new output columns")
+    (holder_in, name_in), (holder_out, name_out) = _projections(transformer)
+    embed, out = getattr(holder_in, name_in), getattr(holder_out, name_out)
+    positions = out.out_features // _out_channels(transformer)
+    setattr(holder_in, name_in, _more_inputs(embed, channels))
+    setattr(holder_out, name_out, _more_outputs(out, channels, positions, _channels_first(transformer), new))
+    for key, more in (("in_channels", channels), ("out_channels", channels)):
+        if transformer.config.get(key) is not None:
+            transformer.register_to_config(**{key: transformer.config[key] + more})
+    return transformer
+
+
+def _projections(transformer):
+    found = []
+    for names in (("patch_embed.proj", "patch_embedding", "proj_in"), ("proj_out",)):
+        for name in names:
+            holder, _, last = name.rpartition(".")
+            owner = transformer
+            for part in filter(None, holder.split(".")):
+                owner = getattr(owner, part, None)
+            if isinstance(getattr(owner, last, None), (nn.Linear, nn.Conv2d, nn.Conv3d)):
+                found.append((owner, last))
+                break
+        else:
+            raise MotionLabError(f"{type(transformer).__name__} has none of the projections {', '.join(names)} that could be widened.",
+                                 fix="Use CogVideoX, Wan or LTX, or name its projection in papers/videojam.py.")
+    return found
+
+
+def _out_channels(transformer):
+    return transformer.config.get("out_channels") or transformer.config["in_channels"]
+
+
+def _channels_first(transformer):
+    """Is a token's output ordered (channel, patch) as in CogVideoX, or (patch, channel) as in Wan?"""
+    return "CogVideoX" in type(transformer).__name__ and not transformer.config.get("patch_size_t")
+
+
+def _more_inputs(old, channels):
+    if isinstance(old, nn.Linear):
+        new = nn.Linear(old.in_features + channels, old.out_features, bias=old.bias is not None)
+    else:
+        new = type(old)(old.in_channels + channels, old.out_channels, old.kernel_size, old.stride, old.padding, bias=old.bias is not None)
+    new = new.to(old.weight)
+    with torch.no_grad():
+        new.weight.zero_()
+        new.weight[:, :old.weight.shape[1]] = old.weight
+        if old.bias is not None:
+            new.bias.copy_(old.bias)
+    return new
+
+
+def _more_outputs(old, channels, positions, channels_first, start):
+    """A linear layer whose rows are (c, patch) or (patch, c), with `channels` more c behind the old ones."""
+    c = old.out_features // positions
+    if start == "copy" and channels != c:
+        raise MotionLabError(f"{channels} motion channels cannot copy the columns of {c} appearance channels.", fix="Use new='zero'.")
+    new = nn.Linear(old.in_features, (c + channels) * positions, bias=old.bias is not None).to(old.weight)
+    with torch.no_grad():
+        for name, value in old.named_parameters():
+            rows = value.unflatten(0, (c, positions) if channels_first else (positions, c))
+            axis = 0 if channels_first else 1
+            more = rows if start == "copy" else torch.zeros_like(rows.narrow(axis, 0, 1)).repeat_interleave(channels, axis)
+            getattr(new, name).copy_(torch.cat([rows, more], axis).flatten(0, 1))
+    return new
+
+
+class JointBackbone(nn.Module):
+    """The kit's backbone with both streams: (x_t, d_t, t, tokens) -> (u_x, u_d). `backbone` is widened in place."""
+
+    def __init__(self, backbone: Backbone, new: str = "zero"):
+        super().__init__()
+        self.base, self.channels = backbone, backbone.config.channels
+        self.config, self.grammar = backbone.config, backbone.grammar
+        widen(backbone.transformer, self.channels, new)
+
+    def forward(self, x_t, d_t, t, tokens, cond=None, cond_mask=None) -> tuple[torch.Tensor, torch.Tensor]:
+        """u_x and u_d, each (b, f, c, h, w); d_t = 0 is "no motion" (card A7). Arguments as `Backbone.forward`."""
+        if d_t.shape != x_t.shape:
+            raise MotionLabError(f"Motion latents {tuple(d_t.shape)} and video latents {tuple(x_t.shape)} differ in shape.",
+                                 fix="Draw the flow of the same clip, at the same size and length.")
+        u = self.base(x_t, t, tokens, cond, cond_mask, extra=d_t)
+        return u[:, :, :self.channels], u[:, :, self.channels:]
+
+
+# ---------------------------------------------------------------------------------------------- one loss on both, Eq. 6
+def drop(batch: int, generator, p: float) -> torch.Tensor:
+    """Which samples keep a condition that is dropped with probability `p`: (b,) bool; p = 0 draws nothing.
+
+    Args:
+        generator: one `torch.Generator`, or a list of one per sample.
+    """
+    if not 0 <= p <= 1:
+        raise MotionLabError(f"A dropout of {p} is no probability.", fix="The paper's are 0.3 (text) and 0.2 (motion).")
+    if p == 0:
+        return torch.ones(batch, dtype=torch.bool)
+    if isinstance(generator, torch.Generator):
+        return torch.rand(batch, generator=generator) >= p
+    return torch.cat([torch.rand(1, generator=g) for g in generator]) >= p
+
+
+def joint_loss(u_x, u_d, x0, x1, d0, d1, keep: torch.Tensor, motion_weight: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+    """The two halves of Eq. 6 per sample: |u_x - (x1 - x0)|^2 and, where motion was kept, weight x |u_d - (d1 - d0)|^2.
+
+    Each half is a mean over its own channels and they are added: a sample whose motion was dropped trains its appearance
+    exactly as the base model would, and its motion half not at all.
+
+    Args:
+        keep: (b,) bool. motion_weight: 1 in the paper.
+
+    Returns:
+        (b,) and (b,).
+    """
+    appearance = (u_x.float() - velocity(x0, x1)).square().flatten(1).mean(1)
+    error = (u_d.float() - velocity(d0, d1)).square().flatten(1).mean(1)
+    return appearance, motion_weight * torch.where(keep.to(error.device), error, torch.zeros_like(error))
+
+
+@dataclass(frozen=True)
+class JointRecipe:
+    """text_dropout 0.3 and motion_dropout 0.2, independent per sample; motion_weight 1 (paper, section 4.3 and Eq. 6).
+
+    t_mean, t_std: of the logit-normal times, as the base was trained. first, first_last: conditioning frames, likewise.
+    """
+
+    text_dropout: float = 0.3
+    motion_dropout: float = 0.2
+    motion_weight: float = 1.0
+    t_mean: float = -0.3
+    t_std: float = 1.0
+
+
+def joint_training_loss(recipe: JointRecipe, null: torch.Tensor):
+    """`loss_fn` of `training.train` for a `JointBackbone`; batches hold x1, d1 (b, f, c, h, w) and tokens (b, n).
+
+    One t for both streams; d0 independent of x0. null: the tokens (1, n) that say nothing.
+    """
+
+    def loss_fn(model, batch, noise):
+        x1, d1 = batch["x1"], batch["d1"]
+        t = torch.sigmoid(recipe.t_mean + recipe.t_std * noise.randn())
+        x0, d0 = noise.randn(*x1.shape[1:]), noise.randn(*d1.shape[1:])
+        keep_text, keep = (drop(len(x1), noise, p).to(x1.device) for p in (recipe.text_dropout, recipe.motion_dropout))
+        tokens = torch.where(keep_text[:, None], batch["tokens"], null.to(x1.device))
+        d_t = interpolate(d0, d1, t) * keep[:, None, None, None, None]
+        u_x, u_d = model(interpolate(x0, x1, t), d_t, t, tokens)
+        appearance, motion = joint_loss(u_x, u_d, x0, x1, d0, d1, keep, recipe.motion_weight)
+        return (appearance + motion).mean(), {"t": t, "per_sample": appearance}
+
+    return loss_fn
+
+
+# ---------------------------------------------------------------------------------------------- Inner-Guidance, Eq. 7-8
+@dataclass(frozen=True)
+class Guidance:
+    """Options of `inner_guidance`.
+
+    w1, w2: text and motion weights, 5 and 3 in the paper. Factors are (1 + w): diffusers' guidance_scale is 1 + w1.
+    interval: of t in which w2 acts. The paper's is the first half of the *steps* of a linear-quadratic grid; what matters
+    is where that lies in t, so here it is given in t (card A10).
+    motion_half: of the third term, whose motion half was never trained: "literal" (the equation on all channels), "cfg_d"
+    (motion channels by text guidance alone) or "exact" (u_d of the third term replaced by d_t / t, its value for a zero score).
+    rule: "inner"; "ip2p" (InstructPix2Pix, card 4.4); "composable" (Liu et al. 2022); "no_motion" (d = 0 at every step).
+
+    Raises:
+        MotionLabError: an unknown rule or motion half, an interval outside [0, 1].
+    """
+
+    w1: float = 5.0
+    w2: float = 3.0
+    interval: tuple[float, float] = (0.0, 0.5)
+    motion_half: str = "literal"
+    rule: str = "inner"
+
+    def __post_init__(self):
+        one_of(self.motion_half, MOTION_HALVES, "motion half")
+        one_of(self.rule, RULES, "guidance rule")
+        low, high = self.interval
+        if not 0 <= low <= high <= 1:
+            raise MotionLabError(f"The guidance interval {self.interval} does not lie in [0, 1].", fix="Give (start, end) in t, for example (0, 0.5).")
+
+    def passes(self, t: float) -> dict[tuple[bool, bool], float]:
+        """Which evaluations the step at t needs and their coefficients, which sum to one: {(text given, motion given): c}."""
+        w2 = self.w2 if self.interval[0] <= t <= self.interval[1] else 0.0
+        if self.rule == "no_motion":
+            terms = {(True, False): 1 + self.w1, (False, False): -self.w1}
+        elif self.rule == "ip2p":              # motion first, then text; w2 and w1 are its s_d and s_y
+            terms = {(False, False): 1 - w2, (False, True): w2 - self.w1, (True, True): self.w1}
+        elif self.rule == "composable":
+            terms = {(False, False): 1 - self.w1 - w2, (True, False): self.w1, (False, True): w2}
+        else:
+            terms = {(True, True): 1 + self.w1 + w2, (False, True): -self.w1, (True, False): -w2}
+        return {key: c for key, c in terms.items() if c != 0}
+
+
+def inner_guidance(model: JointBackbone, tokens: torch.Tensor, options: Guidance = Guidance(), cond=None, cond_mask=None) -> Callable:
+    """A model (z, t) -> u for the samplers, on z = [x, d] (b, f, 2c, h, w): all passes of a step run as one batch.
+
+    At w1 = w2 = 0 it is the conditional prediction; at w2 = 0 ordinary text guidance.
+    """
+    null = model.grammar.null(1).to(tokens.device)
+
+    def u(z, t):
+        time = float(torch.as_tensor(t).flatten()[0])
+        terms = options.passes(time)
+        x, d = z.chunk(2, dim=2)
+        given = list(terms)
+        out = model(torch.cat([x] * len(given)), torch.cat([d if motion else torch.zeros_like(d) for _, motion in given]),
+                    torch.as_tensor(t, device=z.device).expand(len(x)).repeat(len(given)),
+                    torch.cat([tokens if text else null.expand(len(tokens), -1) for text, _ in given]),
+                    *(None if c is None else torch.cat([c] * len(given)) for c in (cond, cond_mask)))
+        u_x, u_d = (half.float().chunk(len(given)) for half in out)
+        total_x = sum(terms[key] * u_x[k] for k, key in enumerate(given))
+        return torch.cat([total_x, _motion_velocity(options, terms, given, u_d, d, time)], 2)
+
+    return u
+
+
+def _motion_velocity(options, terms, given, u_d, d, t):
+    """The guided u_d: what the third term means for it is an option, since it was never trained there."""
+    if options.motion_half == "cfg_d" and options.rule == "inner":
+        kept = {(True, True): 1 + options.w1, (False, True): -options.w1}
+        return sum(c * u_d[given.index(key)] for key, c in kept.items() if c != 0)
+    total = 0.0
+    for k, key in enumerate(given):
+        exact = options.motion_half == "exact" and not key[1]
+        total = total + terms[key] * (d.float() / max(t, EARLIEST) if exact else u_d[k])
+    return total
+
+
+def split(z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Video and motion latents of a joint state (b, f, 2c, h, w)."""
+    x, d = z.chunk(2, dim=2)
+    return x, d
+
+
+def extra_parameters(d_model: int, channels: int, patch: int = 1) -> int:
+    """What `widen` adds: p^2 C D rows in, D p^2 C columns and their p^2 C biases out (card 2.4)."""
+    return math.prod((2, patch, patch, channels, d_model)) + patch * patch * channels
