@@ -2,15 +2,19 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 
-from motionlab.errors import MotionLabError
 from motionlab.figures import truth_frames
+from motionlab.files import ensure_writable, explained
 from motionlab.video import write_gif, write_mp4
 from motionlab.world.render import render
 from motionlab.world.scenes import Scene, random_scene
+
+FILES = ("clip.mp4", "clip.gif", "truth.mp4", "first.png", "truth.npz", "scene.yaml", "caption.json")
 
 
 def write_world(seed: int = 0, size=256, out: str | Path = "out/world", scene: str | Path | None = None, frames: int = 17,
@@ -28,38 +32,33 @@ def write_world(seed: int = 0, size=256, out: str | Path = "out/world", scene: s
         MotionLabError: unreadable scene, size below the minimum, folder that cannot be written.
     """
     made = Scene.from_yaml(scene) if scene else random_scene(seed)
-    clip, out = render(made, size, frames, fps), _folder(out)
+    clip, out = render(made, size, frames, fps), ensure_writable(out)
     tracks, visible = clip.tracks(clip.foreground_points(points, seed))
-    try:
-        return _write_all(clip, tracks, visible, out, fps)
-    except OSError as error:
-        raise MotionLabError(f"Could not write the clip to {out}: {error.strerror or error}.", fix="Free some disk space or choose another --out.") from None
-
-
-def _folder(out):
-    out = Path(out)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / ".writable").touch()
-        (out / ".writable").unlink()
-    except OSError as error:
-        raise MotionLabError(f"Cannot write to {out}: {error.strerror}.", fix="Choose another folder with --out.") from None
-    return out
+    return _write_all(clip, tracks, visible, out, fps)
 
 
 def _write_all(clip, tracks, visible, out, fps):
     import yaml
     from PIL import Image
 
-    paths = {name: out / name for name in ("clip.mp4", "clip.gif", "truth.mp4", "first.png", "truth.npz", "scene.yaml", "caption.json")}
-    write_mp4(paths["clip.mp4"], clip.frames, fps)
-    write_gif(paths["clip.gif"], clip.frames, fps)
-    write_mp4(paths["truth.mp4"], truth_frames(clip, tracks, visible), fps)
-    Image.fromarray(clip.frames[0]).save(paths["first.png"])
-    np.savez_compressed(paths["truth.npz"], **_truth(clip, tracks, visible))
-    paths["scene.yaml"].write_text(yaml.safe_dump(clip.scene.to_dict(), sort_keys=False), encoding="utf-8")
-    paths["caption.json"].write_text(json.dumps({"caption": clip.caption, **clip.attributes}, indent=1), encoding="utf-8")
-    return paths
+    draft = out / ".draft"
+    with explained(out / "truth.npz"):
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir()
+        try:
+            write_mp4(draft / "clip.mp4", clip.frames, fps)
+            write_gif(draft / "clip.gif", clip.frames, fps)
+            write_mp4(draft / "truth.mp4", truth_frames(clip, tracks, visible), fps)
+            Image.fromarray(clip.frames[0]).save(draft / "first.png")
+            np.savez_compressed(draft / "truth.npz", **_truth(clip, tracks, visible))
+            said = {"caption": clip.caption, **clip.attributes}
+            (draft / "scene.yaml").write_text(yaml.safe_dump(clip.scene.to_dict(), sort_keys=False), encoding="utf-8")
+            (draft / "caption.json").write_text(json.dumps(said, indent=1), encoding="utf-8")
+            for name in FILES:                             # all or nothing: never one clip's video beside another's truth
+                os.replace(draft / name, out / name)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+    return {name: out / name for name in FILES}
 
 
 def _truth(clip, tracks, visible):

@@ -68,7 +68,7 @@ def parse_caption(text: str) -> dict:
     for word in words:
         if word not in known:
             raise MotionLabError(f"The world's grammar has no word '{word}'.{nearest(word, known)}",
-                                 fix="`motionlab world --words` lists them.")
+                                 fix=f"It has: {', '.join(known)}.")
     body, _, camera = text.lower().strip().rstrip(".").partition(", ")
     place = next((name for name, p in PLACES.items() if body.endswith(p.phrase)), None)
     if place is None or camera not in CAMERA:

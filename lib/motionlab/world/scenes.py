@@ -142,7 +142,7 @@ class Scene:
             return _build(cls, data | {"actors": actors, "camera": camera, "occluders": occluders}, where)
         except TypeError as error:
             raise MotionLabError(f"{where}: a value has the wrong type ({error}).",
-                                 fix="See `motionlab world --help` for an example scene.") from None
+                                 fix="`motionlab world --seed 3 --out DIR` writes an example, DIR/scene.yaml.") from None
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> Scene:
