@@ -152,7 +152,7 @@ def test_reductions_equal_the_materialised_map(tiny):
     with torch.no_grad(), taps.attention(model, ALL, chunk=7) as seen:
         run(model)
     assert list(seen) == names
-    for name in names:
+    for name in (names[0], names[-1]):
         full = maps(model, run, name)
         rows = full[:, :, video]
         (got,) = seen[name]
@@ -164,9 +164,10 @@ def test_reductions_equal_the_materialised_map(tiny):
 
 def test_rows_sum_to_one_and_text_is_apart(tiny):
     model, run, names, video = tiny
-    with torch.no_grad(), taps.attention(model, ALL) as seen, taps.attention(model, ALL, renormalise=True) as video_only:
+    with torch.no_grad(), taps.attention(model, ALL) as seen, \
+            taps.attention(model, ALL, renormalise=True) as video_only:
         run(model)
-    for name in names:
+    for name in (names[0], names[-1]):
         (got,), (over,) = seen[name], video_only[name]
         for key in ("offsets", "radius", "shift"):
             torch.testing.assert_close(got[key].flatten(2).sum(-1) + got["text"], torch.ones(B, HEADS))
@@ -223,7 +224,8 @@ def test_kernel_arguments(extra):
 def test_renormalised_where_text_takes_nearly_all():
     q = torch.ones(1, 1, 3, 1)
     k = torch.tensor([0.0, 1.0, 40.0])[None, None, :, None]                 # the last token is text
-    got = taps.reduce_attention(q, k, (2, 1, 1), {"o": taps.OffsetMass(), "q": taps.QueryMap(0, 0, 0)}, renormalise=True)
+    reduce = {"o": taps.OffsetMass(), "q": taps.QueryMap(0, 0, 0)}
+    got = taps.reduce_attention(q, k, (2, 1, 1), reduce, renormalise=True)
     torch.testing.assert_close(got["q"].flatten(), torch.tensor([0.0, 1.0]).softmax(0))
     assert got["text"] == 1
 
@@ -301,11 +303,27 @@ def test_guided_sampling_of_the_backbone_records_each_noise_level():
 
 def test_attached_features_carry_gradients():
     model, run, names, _ = cogvideox()
-    with taps.features(model, 1, detach=False) as seen:
-        run(model)
-    seen[names[1]][0].square().mean().backward()
-    assert model.transformer_blocks[1].attn1.to_q.weight.grad.abs().sum() > 0
-    assert model.transformer_blocks[2].attn1.to_q.weight.grad is None
+
+    def gradients(checkpointing=None):
+        model.zero_grad()
+        model.train()
+        model.disable_gradient_checkpointing()
+        if checkpointing:
+            model.enable_gradient_checkpointing(checkpointing)
+        with taps.features(model, 1, rows=[1], keep=lambda x: x.square().mean((2, 3)), detach=False) as seen:
+            run(model)
+        seen[names[1]][0].mean().backward()
+        return [block.attn1.to_q.weight.grad for block in model.transformer_blocks]
+
+    plain = gradients()
+    assert plain[0].abs().sum() > 0 and plain[1].abs().sum() > 0 and plain[2] is None
+    for reentrant in (False, True):
+        checkpointed = gradients(lambda block, *args: checkpoint(block, *args, use_reentrant=reentrant))
+        assert torch.equal(plain[0], checkpointed[0]) and torch.equal(plain[1], checkpointed[1])
+    model.requires_grad_(False)
+    with pytest.raises(MotionLabError, match="no gradient reaches them"):
+        gradients()
+    assert traces(model) == 0
 
 
 # --- invisible

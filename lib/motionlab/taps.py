@@ -519,12 +519,18 @@ class _Tap:
                     slice(first, first + n), text, b, _chosen_rows(self.rows, b))
 
     def _commit(self, module, args, output):
-        call, self.call = self.call, None
-        if call is None or output is None:          # not recorded, or it raised
-            return
-        self.seen.calls.append(call)
-        for name, entries in self.seen.items():
-            entries.append(self.found.get(name))
+        try:
+            if self.call is not None and output is not None:        # else it is not recorded, or it raised
+                found = {name: self.entry(name) for name in self.seen}
+                self.seen.calls.append(self.call)
+                for name, entries in self.seen.items():
+                    entries.append(found[name])
+        finally:
+            self.call, self.found = None, {}
+
+    def entry(self, name):
+        """What is recorded of a block, at the end of the call; None if it did not run."""
+        return self.found.get(name)
 
     def take(self, x):
         """The recorded rows of x (b, ...)."""
@@ -551,18 +557,30 @@ class _FeatureTap(_Tap):
         if self.call is None:
             return
         video = output if isinstance(output, torch.Tensor) else output[0]       # else (video, text), whatever the class
-        n = math.prod(self.call.grid)
-        if video.shape[1] != n:
-            raise MotionLabError(f"Block '{name}' returned {video.shape[1]} tokens; a grid of {self.call.grid} has {n}.",
+        if video.shape[1] != math.prod(self.call.grid):
+            raise MotionLabError(f"Block '{name}' returned {video.shape[1]} tokens for a grid of {self.call.grid}.",
                                  fix="The tap does not know this way of calling the model; drop tokens beside the "
                                      "clip's own.")
+        # Attached features wait for the end of the call: inside of a checkpointed block there may be no graph yet, and
+        # what is computed here would be missing when the backward pass runs the block again.
+        self.found[name] = self._reduced(video.detach()) if self.detach else video
+
+    def entry(self, name):
+        video = super().entry(name)
+        if self.detach or video is None:
+            return video
+        if torch.is_grad_enabled() and not video.requires_grad:
+            raise MotionLabError(f"The features of '{name}' were asked attached, but no gradient reaches them.",
+                                 fix="Nothing up to this block is trained: unfreeze it, add LoRA, or tap a later one.")
+        return self._reduced(video)
+
+    def _reduced(self, video):
         video = self.take(video).unflatten(1, self.call.grid)
-        if self.detach:
-            video = video.detach()
-        value = video if self.keep is None else self.keep(video)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.detach):
+            value = video if self.keep is None else self.keep(video)
         if self.detach and isinstance(value, torch.Tensor) and _same_storage(value, video):
             value = value.clone()                   # the model may write into its own tensors later
-        self.found[name] = value
+        return value
 
 
 def _same_storage(a, b):
