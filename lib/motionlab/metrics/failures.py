@@ -14,18 +14,21 @@ of clips above the 95th percentile of clean clips, or of their reconstructions (
     interpenetration     share of the subject's pixels below the ground or in front of its pillar        on the ground
     rotation_period      rms distance (radians) of the subject's angle to the simplest course           what turns
     heading_error        speed against the heading asked for / the motion's usual speed                 what has a heading
-    frozen               share of steps at which no limb moves, camera motion removed                   every motion
+    frozen               share of steps at which nothing of the subject moves, camera motion removed    every motion
     appearing_vanishing  largest change of the visible area between two frames, in doublings            every motion
 
 Which damage sets off which detector besides its own, by the nature of pictures (`tests/test_failures.py` measures it):
 - A far leg that is not drawn and a far leg that is always behind the near one are the same picture: the former sets off
   `same_leg_gait`, legs in step may set off `missing_part`.
-- A pasted limb can lie over another one (`missing_part`) and, below the ground line, is also `interpenetration`.
+- A limb that is not drawn uncovers what was behind it, which can be new pieces: `extra_part`.
+- A pasted limb moves the centre of the limb whose shade it has (`same_leg_gait`, `rotation_period`) and can lie over
+  another one (`missing_part`).
 - A time-warped clip holds nearly still somewhere: `frozen`. Frames with no subject leave other detectors alone.
 `frozen` alone does not set off `heading_error`: standing still is not going the wrong way. A subject that turns the
 wrong way evenly has a `heading_error`, not a `rotation_period`; one that does not turn at all has neither.
 
-Limits. One subject. A pillar is looked for only where the motion asks for one; the ground line assumes the world's
+Limits. One subject. Where a pillar is asked for, the subject is never seen whole: no `extra_part`, `missing_part`,
+`rotation_period`, `appearing_vanishing` there. A pillar is looked for only where the motion asks for one; the ground line assumes the world's
 layout (`motions.GROUND`) and a zoom that is neutral in the middle of the clip. Which way a dancer faces is not read.
 """
 from __future__ import annotations
@@ -43,7 +46,7 @@ from motionlab.world.palette import shade
 from motionlab.world.puppets import species as anatomy_of
 
 PERCENTILE = 95.0      # of clean clips: a detector's threshold
-STILL = 0.15           # pixels at 48 px height: a limb that moves less between two frames stands still
+STILL = 0.2            # pixels at 48 px height: edges that move less from frame to frame stand still
 MIN_SWING = 0.5        # pixels at 48 px height: legs that swing less have no phase
 MIN_SHARE = 0.1        # of the usual speed: slower than this against the heading is standing, not going
 MIN_FRAMES = 6         # fewer readable frames give no gait, no course and no heading
@@ -54,6 +57,7 @@ _PILLAR_COLOURS = 3    # the last rows of `background_colours`
 _LEGS = {"person": (("near_leg", "far_leg"),), "dog": (("near_hind", "far_hind"), ("near_fore", "far_fore"))}
 _MARKS = {"ball": (("body", "dot"),), "wheel": (("hub", "spoke0"),), "pendulum": (("rod", "bob"),),
           "spinner": (("blade2", "blade0"), ("blade3", "blade1")), "person": (("torso", "head"),)}
+_CAMERA_PRIOR = (1e2, 1e4)     # grey levels squared: keeps a ground without texture still
 _LONG = ("snake",)     # as long as the frame is wide, so always at an edge
 _TURNING = ("roll", "spin", "pass_behind", "bounce", "swing", "flip")
 
@@ -131,6 +135,8 @@ class Evidence:
         shades: (f, h, w) int, index of the subject's shade that a pixel is nearest to, -1 off the subject.
         pillar: (f, w) bool, columns of the pillar; all False if none is asked for.
         shift, zoom: (f,) horizontal shift of the ground and log scale of the picture since the first frame.
+        change: (f-1,) rms pixels that the subject's edges move from frame to frame, the camera's motion removed; NaN
+            where no subject is seen.
     """
 
     reading: LimbReading
@@ -139,6 +145,7 @@ class Evidence:
     pillar: np.ndarray
     shift: np.ndarray
     zoom: np.ndarray
+    change: np.ndarray
     fps: float
 
     @property
@@ -150,6 +157,16 @@ class Evidence:
     def mask(self) -> np.ndarray:
         """(f, h, w) bool: pixels of the subject."""
         return self.shades >= 0
+
+    @cached_property
+    def solid(self) -> np.ndarray:
+        """`shades` of what is two pixels wide or more. On blurred clips an edge between two shades looks like a third."""
+        import cv2
+
+        kernel, out = np.ones((2, 2), np.uint8), np.full_like(self.shades, -1)
+        for t, k in np.ndindex(len(out), len(_shades_of(self.reading.species))):
+            out[t][cv2.morphologyEx((self.shades[t] == k).astype(np.uint8), cv2.MORPH_OPEN, kernel) > 0] = k
+        return out
 
     def at(self, limb: str) -> np.ndarray:
         """Centre of a limb, (f, 2); NaN where absent."""
@@ -192,16 +209,20 @@ def observe(frames: np.ndarray, asked: dict | str, fps: float = 16.0) -> Evidenc
     reading = read_limbs(frames, actor["species"], actor["colour"], parsed["place"])
     shades = _nearest_shade(frames, reading)
     pillar = _pillar_columns(frames, reading) if actor["motion"] == "pass_behind" else np.zeros(shades.shape[::2], bool)
-    shift, zoom = _camera(frames, shades >= 0, pillar)
-    return Evidence(reading, actor, shades, pillar, shift, zoom, fps)
+    camera, change = _motion(frames, shades >= 0, pillar)
+    return Evidence(reading, actor, shades, pillar, *np.cumsum(camera, axis=0).T, change, fps)
 
 
 def _nearest_shade(frames, reading):
-    slots = dict.fromkeys(s for limb in limb_table(reading.species) for s in limb.slots)
-    mine = _distances(frames, [255.0 * shade(reading.colour, s) for s in slots])
+    mine = _distances(frames, [255.0 * shade(reading.colour, s) for s in _shades_of(reading.species)])
     least = mine.min(0)
     off = (least > CUTOFF) | (least > _distances(frames, background_colours(reading.place)).min(0))
     return np.where(off, -1, mine.argmin(0))
+
+
+@lru_cache(maxsize=None)
+def _shades_of(species):
+    return tuple(dict.fromkeys(s for limb in limb_table(species) for s in limb.slots))
 
 
 def _distances(frames, colours):
@@ -220,26 +241,31 @@ def _pillar_columns(frames, reading):
     return ((stone < CUTOFF) & (stone < rest)).mean(1) > 0.5
 
 
-def _camera(frames, mask, pillar):
-    """Shift (px) and log scale of the ground since the first frame, (f,) each, by least squares on its gradients.
+def _motion(frames, mask, pillar):
+    """Steps of the camera (f, 2) and what moves on the subject besides (f-1,), by gradients.
 
-    d = (a + s (x - cx), s (y - cy)) between neighbouring frames; the subject, the pillar and their edges are left out.
+    A camera step is d = (a + s (x - cx), s (y - cy)): least squares of I[t] - I[t+1] = grad I . d on the ground, without
+    the subject, the pillar and their edges. What of the change around the subject d does not explain, over the rms
+    gradient there, is a length.
     """
     import cv2
 
     f, h, w = mask.shape
     grey = np.stack([cv2.GaussianBlur(frame.mean(-1, dtype=np.float32), (0, 0), 1.0) for frame in frames])
-    hidden = np.stack([cv2.dilate(m.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0 for m in mask | pillar[:, None]])
+    near, edge = (np.stack([cv2.dilate(m.astype(np.uint8), np.ones((k, k), np.uint8)) for m in solid]) > 0
+                  for solid, k in ((mask, 3), (mask | pillar[:, None], 7)))
     y, x = np.mgrid[:h, :w].astype(np.float32)
-    low = np.broadcast_to(y > 0.79 * h, mask.shape)
-    steps = np.zeros((f, 2))
+    low, camera, change = y > 0.79 * h, np.zeros((f, 2)), np.full(f - 1, np.nan)
     for t in range(f - 1):
-        use = low[t] & ~hidden[t] & ~hidden[t + 1]
         gy, gx = np.gradient((grey[t] + grey[t + 1]) / 2)
-        rows = np.stack([gx, gx * (x - (w - 1) / 2) + gy * (y - (h - 1) / 2)], -1)[use]
-        change = (grey[t] - grey[t + 1])[use]
-        steps[t + 1] = np.linalg.solve(rows.T @ rows + np.diag([1e2, 1e4]), rows.T @ change)
-    return np.cumsum(steps, axis=0).T
+        rows = np.stack([gx, gx * (x - (w - 1) / 2) + gy * (y - (h - 1) / 2)], -1)
+        ground, subject, seen = low & ~edge[t] & ~edge[t + 1], near[t] | near[t + 1], grey[t] - grey[t + 1]
+        a = rows[ground]
+        camera[t + 1] = np.linalg.solve(a.T @ a + np.diag(_CAMERA_PRIOR), a.T @ seen[ground])
+        if subject.any():
+            left = seen - rows @ camera[t + 1]
+            change[t] = np.sqrt((left[subject] ** 2).sum() / ((gx ** 2 + gy ** 2)[subject].sum() + 1e-6))
+    return camera, change
 
 
 # ---------------------------------------------------------------------------------------------- legs and parts
@@ -320,16 +346,12 @@ def clean_limits(species: str, motion: str) -> Limits:
 
 
 def _solid(seen):
-    """Pieces of each shade and their area (pixels at 48 px height), (f, shades) each, of what is two pixels wide or more.
-
-    The reader's own pieces would do on clean clips; on blurred ones, edges between two shades look like a third.
-    """
+    """Pieces of each shade and their area (pixels at 48 px height), (f, shades) each, of what is two pixels wide."""
     import cv2
 
-    n = len({s for limb in limb_table(seen.reading.species) for s in limb.slots})
-    pieces, area = np.zeros((2, len(seen.shades), n))
+    pieces, area = np.zeros((2, len(seen.shades), len(_shades_of(seen.reading.species))))
     for t, k in np.ndindex(pieces.shape):
-        solid = cv2.morphologyEx((seen.shades[t] == k).astype(np.uint8), cv2.MORPH_OPEN, np.ones((2, 2), np.uint8))
+        solid = (seen.solid[t] == k).astype(np.uint8)
         pieces[t, k], area[t, k] = cv2.connectedComponents(solid)[0] - 1, solid.sum()
     return pieces, area / seen.unit ** 2
 
@@ -380,10 +402,22 @@ def _angle(seen):
     """Angle of the subject's marks (radians, clockwise on the screen, unwrapped) and its times (s); empty if none."""
     if seen.actor["motion"] not in _TURNING or seen.actor["species"] not in _MARKS:
         return np.zeros(0), np.zeros(0)
-    arms = np.stack([seen.at(end) - seen.at(start) for start, end in _MARKS[seen.actor["species"]]], 1)
+    marks = _MARKS[seen.actor["species"]]
+    arms = np.stack([_mark(seen, end) - seen.at(start) for start, end in marks], 1)
     ok = ~np.isnan(arms).any((1, 2)) & seen.whole
     angles = np.unwrap(np.arctan2(arms[ok, :, 1], arms[ok, :, 0]), axis=0)
     return angles.mean(1), np.nonzero(ok)[0] / seen.fps
+
+
+def _mark(seen, limb):
+    """Centre of a marked limb, (f, 2). A wheel's spoke is thin, and blurred edges of the rim look like it: its core."""
+    if limb != "spoke0":
+        return seen.at(limb)
+    core = seen.solid == _shades_of(seen.reading.species).index("pale")
+    out = np.full((len(core), 2), np.nan)
+    for t in np.nonzero(core.any((1, 2)))[0]:
+        out[t] = np.mean(np.nonzero(core[t])[::-1], axis=1)
+    return out
 
 
 def heading_error(seen: Evidence) -> float:
@@ -411,16 +445,9 @@ def _way(seen):
 
 # ---------------------------------------------------------------------------------------------- being there at all
 def frozen(seen: Evidence) -> float:
-    """Share of steps at which no limb moves by 0.15 px (at 48 px height) or more, the camera's motion removed."""
-    w = seen.reading.size[1]
-    moved = np.diff(seen.reading.centres, axis=0)
-    at = seen.reading.centres[:-1, :, 0] - (w - 1) / 2
-    moved[..., 0] -= np.diff(seen.shift)[:, None] + np.diff(seen.zoom)[:, None] * at
-    step = np.linalg.norm(moved, axis=-1)
-    seen_twice = ~np.isnan(step).all(1)
-    if not seen_twice.any():
-        return np.nan
-    return (np.nanmax(step[seen_twice], axis=1) < STILL * seen.unit).mean()
+    """Share of steps at which the subject's edges move by less than 0.2 px rms (at 48 px height), camera removed."""
+    change = seen.change[~np.isnan(seen.change)]
+    return (change < STILL * seen.unit).mean() if len(change) else np.nan
 
 
 def appearing_vanishing(seen: Evidence) -> float:
