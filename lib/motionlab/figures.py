@@ -249,3 +249,92 @@ def teacher_errors(table, bar: float = 0.2):
     ax.set_xlabel("error / error of predicting no motion (per clip of the world)")
     _plain(ax)
     return fig
+
+
+# ---------------------------------------------------------------------------------------------- arms and curves
+SERIES = (DARK, ACCENT, "#3f7fb5", "#8a6bb1", "#5b8c5a", "#b59a3f")
+STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))     # told apart in greyscale too
+
+
+def arms(table, metrics: dict[str, str], names: dict[str, str], floor: str | None = None, bars: dict[str, float] | None = None,
+         columns: int = 4):
+    """Each arm's mean with its 95 % interval over items (seeds averaged first), one panel per metric, arms from top to bottom.
+
+    Args:
+        table: rows {item, arm, seed, <metric>}. metrics: column -> panel title. names: arm -> label, in order.
+        floor: an arm whose mean is drawn as a dotted line: what the instruments say of real clips.
+        bars: metric -> a bar that a claim asks for, drawn dashed.
+    """
+    rows = -(-len(metrics) // columns)
+    fig, axes = _figure(2.0 + 1.9 * min(columns, len(metrics)), rows * (0.7 + 0.26 * len(names)), rows, min(columns, len(metrics)),
+                        sharey=True, squeeze=False)
+    per_item = table.groupby(["arm", "item"], sort=False)[list(metrics)].mean()
+    for ax, (metric, title) in zip(axes.flat, metrics.items()):
+        for i, arm in enumerate(names):
+            _rung(ax, i, interval(per_item.loc[arm, metric]) if arm in per_item.index else (np.nan,) * 3, None)
+        if floor:
+            ax.axvline(interval(per_item.loc[floor, metric])[0], color=SOFT, lw=1.2, ls=":", zorder=0)
+        if bars and metric in bars:
+            ax.axvline(bars[metric], color=ACCENT, lw=1.2, ls="--", zorder=0)
+        ax.set_title(title, fontsize=9, color=DARK)
+        ax.tick_params(labelsize=8)
+        ax.margins(x=0.12)
+        _plain(ax)
+    for ax in list(axes.flat)[len(metrics):]:
+        ax.set_visible(False)
+    axes[0, 0].set_yticks(range(len(names)), list(names.values()))
+    axes[0, 0].set_ylim(len(names) - 0.5, -0.5)
+    return fig
+
+
+def curves(table, x: str, y: str, by: str, names: dict[str, str], xlabel: str, ylabel: str, zero: float | None = None, ax=None,
+           item: str = "item"):
+    """Mean of y per value of x with a 95 % band over items, one line per series; line styles differ as well as colours.
+
+    Args:
+        table: rows with columns x, y, by and item. names: value of `by` -> label, in order. zero: a level drawn dotted.
+    """
+    fig = None
+    if ax is None:
+        fig, ax = _figure(7.5, 3.8)
+    for k, (name, label) in enumerate(names.items()):
+        part = table[table[by] == name]
+        found = [(value, *interval(rows.groupby(item)[y].mean())) for value, rows in part.groupby(x)]
+        if not found:
+            continue
+        at, mean, low, high = np.array(found, dtype=float).T
+        ax.fill_between(at, low, high, color=SERIES[k % 6], alpha=0.18, lw=0)
+        ax.plot(at, mean, color=SERIES[k % 6], ls=STYLES[k % 6], lw=1.8, marker="osD^vP"[k % 6], ms=3.5, label=label)
+    if zero is not None:
+        ax.axhline(zero, color=SOFT, lw=1, ls=":", zorder=0)
+    ax.set_xlabel(xlabel), ax.set_ylabel(ylabel)
+    ax.legend(frameon=False, fontsize=8)
+    _plain(ax)
+    return fig
+
+
+def training_curves(curve, title: str = ""):
+    """A training's loss against minutes: all of it, and by noise level from noise (dark) to clean (light).
+
+    Args:
+        curve: columns minutes, loss, loss_0 ... loss_9 (`curves/<stage>.csv`), and held_out/mean where it was taken.
+    """
+    from matplotlib import colormaps
+
+    fig, axes = _figure(9, 3.2, 1, 2)
+    axes[0].plot(curve["minutes"], curve["loss"], color=DARK, lw=1, label="training")
+    if "held_out/mean" in curve:
+        seen = curve.dropna(subset=["held_out/mean"])
+        axes[0].plot(seen["minutes"], seen["held_out/mean"], "D", color=ACCENT, ms=6, label="held-out clips (averaged weights)")
+    for k in range(10):
+        axes[1].plot(curve["minutes"], curve[f"loss_{k}"], color=colormaps["viridis"](k / 10), lw=1)
+        last = curve[f"loss_{k}"].dropna()
+        if k in (0, 4, 9) and len(last):
+            axes[1].annotate(f" t = {k / 10 + 0.05:.2f}", (curve["minutes"].iloc[-1], last.iloc[-1]), fontsize=8, va="center")
+    for ax in axes:
+        ax.set_xlabel("minutes of training"), ax.set_ylabel("loss")
+        ax.set_yscale("log")
+        _plain(ax)
+    axes[0].legend(frameon=False, fontsize=8)
+    axes[0].set_title(title, fontsize=10), axes[1].set_title("by time t: noise (dark) to clean (light)", fontsize=10)
+    return fig
