@@ -2,16 +2,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from motionlab.errors import MotionLabError, one_of
 from motionlab.files import explained, write_atomic
+from motionlab.flow_rgb import WORLD_SIGMA, flow_video, rgb_to_flow
 from motionlab.models.codec import load_codec
 from motionlab.models.text import Grammar
-from motionlab.pretrain.bank import BankConfig, open_bank
+from motionlab.pretrain.bank import Bank, BankConfig, open_bank
+from motionlab.teachers.flow import flow
 from motionlab.video import as_video
+
+TEACHERS = ("exact", "dis", "other", "still")
 
 
 class Latents:
@@ -38,6 +44,17 @@ class Latents:
         return out
 
 
+class JointLatents(Latents):
+    """Latents with the motion latents d1 of the same clips beside them; `batch` also gives d1 (b, f', c, h, w)."""
+
+    def __init__(self, folder: Path, grammar: Grammar, codec: str, motion: str):
+        super().__init__(folder, grammar, codec)
+        self.d1 = np.load(folder / f"{motion}.npy", mmap_mode="r")
+
+    def batch(self, indices: torch.Tensor) -> dict[str, torch.Tensor]:
+        return super().batch(indices) | {"d1": torch.from_numpy(np.stack([self.d1[i] for i in indices.tolist()])).float()}
+
+
 def open_latents(bank: BankConfig, codec_path: Path, work: Path, grammar: Grammar, batch: int = 16) -> Latents:
     """Latents of these clips by this codec, encoded now if they are not there.
 
@@ -46,23 +63,83 @@ def open_latents(bank: BankConfig, codec_path: Path, work: Path, grammar: Gramma
     """
     codec = load_codec(codec_path)
     clips = open_bank(bank, work)
+    return Latents(_latent_folder(codec, clips, batch), grammar, codec.fingerprint)
+
+
+def open_joint_latents(bank: BankConfig, codec_path: Path, work: Path, grammar: Grammar, teacher: str = "exact", noise: float = 0.0,
+                       batch: int = 16) -> JointLatents:
+    """Latents of clips and of their motion, drawn as flow pictures (VideoJAM, Eq. 5) from this teacher's flow.
+
+    Args:
+        bank: with `flow`. teacher, noise: as `motion_pictures`.
+
+    Raises:
+        MotionLabError: a bank without flow, an unknown teacher, no codec, full disk.
+    """
+    codec, clips = load_codec(codec_path), open_bank(bank, work)
+    folder = _latent_folder(codec, clips, batch)
+    name = f"motion_{teacher}" + (f"_{noise:g}" if noise else "")
+    if not (folder / f"{name}.npy").is_file():
+        pictures = motion_pictures(clips, teacher, noise)
+        with explained(folder):
+            _encode(codec, pictures, len(clips), folder / f"{name}.draft.npy", batch)
+            (folder / f"{name}.draft.npy").replace(folder / f"{name}.npy")
+    return JointLatents(folder, grammar, codec.fingerprint, name)
+
+
+def motion_pictures(clips: Bank, teacher: str, noise: float = 0.0) -> Callable[[int], np.ndarray]:
+    """Clip number -> flow pictures (f, h, w, 3) uint8 by a teacher.
+
+    Args:
+        teacher: "exact"; "dis" (from the frames); "other" (the exact flow of another clip: right statistics, wrong content);
+            "still" (no motion anywhere).
+        noise: deviation of white noise added to both components of the flow, pixels per frame.
+
+    Raises:
+        MotionLabError: a bank without flow, an unknown teacher.
+    """
+    one_of(teacher, TEACHERS, "motion teacher")
+    if clips.flow_pictures is None:
+        raise MotionLabError(f"The bank {clips.folder.name} has no flow pictures.", fix="Open it with flow: true.")
+    n = len(clips)
+
+    def picture(i: int) -> np.ndarray:
+        if teacher == "still":
+            return np.full_like(clips.flow_pictures[i], 255)
+        if teacher == "dis":
+            return flow_video(_noisy(flow(clips.frames[i], "dis"), noise, i), WORLD_SIGMA)
+        exact = clips.flow_pictures[(i + n // 2) % n if teacher == "other" else i]
+        if not noise:
+            return exact
+        read = rgb_to_flow(np.moveaxis(exact[:-1].astype(np.float64) / 255, -1, -3), WORLD_SIGMA)
+        return flow_video(_noisy(read, noise, i), WORLD_SIGMA)
+
+    return picture
+
+
+def _noisy(field, size, seed):
+    return field + size * np.random.default_rng([7, seed]).normal(size=field.shape) if size else field
+
+
+def _latent_folder(codec, clips, batch):
     folder = clips.folder / f"latents_{codec.fingerprint}"
     if not (folder / "captions.json").is_file():
         with explained(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            _encode(codec, clips, folder / "latents.npy", batch)
+            _encode(codec, clips.frames.__getitem__, len(clips), folder / "latents.npy", batch)
         write_atomic(folder / "captions.json", json.dumps(clips.captions))       # last: marks it whole
-    return Latents(folder, grammar, codec.fingerprint)
+    return folder
 
 
 @torch.no_grad()
-def _encode(codec, clips, path, batch):
+def _encode(codec, picture_of, n, path, batch):
     out = None
-    for first in range(0, len(clips), batch):
-        z = codec.encode(as_video(clips.frames[first:first + batch])).numpy().astype(np.float16)
+    for first in range(0, n, batch):
+        frames = np.stack([picture_of(i) for i in range(first, min(n, first + batch))])
+        z = codec.encode(as_video(frames)).numpy().astype(np.float16)
         if out is None:
-            out = np.lib.format.open_memmap(path, "w+", np.float16, (len(clips), *z.shape[1:]))
+            out = np.lib.format.open_memmap(path, "w+", np.float16, (n, *z.shape[1:]))
         out[first:first + len(z)] = z
         if first // batch % 64 == 63:
-            print(f"encoding: {first + len(z)}/{len(clips)} clips", flush=True)
+            print(f"encoding {path.stem}: {first + len(z)}/{n} clips", flush=True)
     out.flush()

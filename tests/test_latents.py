@@ -1,0 +1,67 @@
+"""Latents of clips and of their motion: made once, the teacher's flow inside, and every wrong request named."""
+import numpy as np
+import pytest
+import torch
+
+from motionlab.errors import MotionLabError
+from motionlab.flow_rgb import WORLD_SIGMA, flow_video, rgb_to_flow
+from motionlab.models.codec import Codec, CodecConfig, load_codec, save_codec
+from motionlab.models.text import Grammar
+from motionlab.pretrain.bank import BankConfig, open_bank
+from motionlab.pretrain.latents import motion_pictures, open_joint_latents, open_latents
+from motionlab.video import as_video
+from motionlab.world import render
+from motionlab.pretrain.bank import training_scene
+
+BANK = BankConfig(clips=6, frames=5, flow=True)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    work = tmp_path_factory.mktemp("work")
+    codec = Codec(CodecConfig(channels=4, width=16, encoder_blocks=1, decoder_blocks=1))
+    return work, save_codec(codec, work / "codec.safetensors")
+
+
+def test_batches_hold_the_codecs_latents_of_video_and_motion(place):
+    work, path = place
+    data, clips, codec = open_joint_latents(BANK, path, work, Grammar()), open_bank(BANK, work), load_codec(path)
+    batch = data.batch(torch.tensor([4, 1]))
+    assert batch["x1"].shape == batch["d1"].shape == (2, 2, 4, 12, 12)
+    with torch.no_grad():
+        assert torch.allclose(batch["x1"][0], codec.encode(as_video(clips.frames[4:5]))[0], atol=2e-2)
+        assert torch.allclose(batch["d1"][1], codec.encode(as_video(clips.flow_pictures[1:2]))[0], atol=2e-2)
+    assert data.codec == codec.fingerprint and Grammar().decode(batch["tokens"])[0] == clips.captions[4]
+
+
+def test_they_are_made_once_and_plain_latents_share_them(place, monkeypatch):
+    work, path = place
+    open_joint_latents(BANK, path, work, Grammar())
+    monkeypatch.setattr("motionlab.pretrain.latents._encode", None)         # a second encoding would fail
+    again = open_latents(BANK, path, work, Grammar())
+    assert len(open_joint_latents(BANK, path, work, Grammar())) == len(again) == 6
+
+
+def test_teachers_draw_what_they_say(place):
+    clips = open_bank(BANK, place[0])
+    truth = render(training_scene(clips.seeds[2]), 48, 5).flow
+    exact = motion_pictures(clips, "exact")(2)
+    assert np.array_equal(exact, flow_video(truth, WORLD_SIGMA))
+    assert np.array_equal(motion_pictures(clips, "other")(2), clips.flow_pictures[5])
+    assert (motion_pictures(clips, "still")(2) == 255).all()
+    errors = []
+    for size in (0.25, 1.0):
+        read = rgb_to_flow(np.moveaxis(motion_pictures(clips, "exact", size)(2)[:-1] / 255.0, -1, -3), WORLD_SIGMA)
+        errors.append(np.abs(read - rgb_to_flow(np.moveaxis(exact[:-1] / 255.0, -1, -3), WORLD_SIGMA)).mean())
+    assert errors[0] == pytest.approx(0.25 * np.sqrt(2 / np.pi), rel=0.15) and errors[1] > 3 * errors[0]
+    assert not np.array_equal(motion_pictures(clips, "dis")(2), exact)
+
+
+def test_bad_requests_are_named(place):
+    work, path = place
+    with pytest.raises(MotionLabError, match="Did you mean 'exact'"):
+        open_joint_latents(BANK, path, work, Grammar(), teacher="exakt")
+    with pytest.raises(MotionLabError, match="no flow pictures"):
+        open_joint_latents(BankConfig(clips=6, frames=5), path, work, Grammar())
+    with pytest.raises(MotionLabError, match="No codec at"):
+        open_latents(BANK, work / "none.safetensors", work, Grammar())
