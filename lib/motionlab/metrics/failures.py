@@ -1,19 +1,19 @@
-"""Motion failures by name: what the pictures of VideoJAM (arXiv 2502.02492, Fig. 2 and 6) show, as numbers, no network.
+"""Motion failures by name: what VideoJAM (arXiv 2502.02492, Fig. 2 and 6) shows in pictures, in numbers, no network.
 
 VideoJAM names how a base model fails: steps with the same leg twice, extra or missing limbs, one body passing through
 another, rotation that follows no simple period, motion opposite to the heading, a frozen subject, objects that appear
 or vanish. Each has a detector here. It reads the limbs of the subject that the caption asked for (`palette.read_limbs`)
 and returns one number, larger = worse, NaN where the failure cannot occur or cannot be read.
 
-No detector is 0 on every clean clip: limbs hide one another, subjects slow down by nature. A rate is therefore the share
-of clips above the 95th percentile of clean clips, or of their reconstructions (`thresholds`, `failure_rates`).
+No detector is 0 on every clean clip: limbs hide one another, subjects slow down by nature. A rate is therefore the
+share of clips above the 95th percentile of clean clips, or of their reconstructions (`thresholds`, `failure_rates`).
 
     same_leg_gait        | phase difference of near and far leg - the gait's own | / half a cycle        walk, run
-    extra_part           share of frames with a limb in more pieces, or larger, than clean renders show  every motion
+    extra_part           share of frames with a shade in more pieces or larger than clean renders show   every motion
     missing_part         share of frames in which a limb is absent beyond what clean renders show        every motion
     interpenetration     share of the subject's pixels below the ground or in front of its pillar        on the ground
     rotation_period      rms distance (radians) of the subject's angle to the simplest course           what turns
-    heading_error        speed against the heading asked for / the motion's usual speed                 what has a heading
+    heading_error        speed against the heading asked for / the motion's usual speed                 what goes, turns
     frozen               share of steps at which nothing of the subject moves, camera motion removed    every motion
     appearing_vanishing  largest change of the visible area between two frames, in doublings            every motion
 
@@ -28,8 +28,9 @@ Which damage sets off which detector besides its own, by the nature of pictures 
 wrong way evenly has a `heading_error`, not a `rotation_period`; one that does not turn at all has neither.
 
 Limits. One subject. Where a pillar is asked for, the subject is never seen whole: no `extra_part`, `missing_part`,
-`rotation_period`, `appearing_vanishing` there. A pillar is looked for only where the motion asks for one; the ground line assumes the world's
-layout (`motions.GROUND`) and a zoom that is neutral in the middle of the clip. Which way a dancer faces is not read.
+`rotation_period`, `appearing_vanishing` there. A pillar is looked for only where the motion asks for one. The ground
+line assumes the world's layout (`motions.GROUND`) and a zoom that is neutral in the middle of the clip. Which way a
+dancer faces is not read.
 """
 from __future__ import annotations
 
@@ -160,7 +161,7 @@ class Evidence:
 
     @cached_property
     def solid(self) -> np.ndarray:
-        """`shades` of what is two pixels wide or more. On blurred clips an edge between two shades looks like a third."""
+        """`shades` at least two pixels wide: on blurred clips an edge between two shades looks like a third."""
         import cv2
 
         kernel, out = np.ones((2, 2), np.uint8), np.full_like(self.shades, -1)
@@ -244,9 +245,9 @@ def _pillar_columns(frames, reading):
 def _motion(frames, mask, pillar):
     """Steps of the camera (f, 2) and what moves on the subject besides (f-1,), by gradients.
 
-    A camera step is d = (a + s (x - cx), s (y - cy)): least squares of I[t] - I[t+1] = grad I . d on the ground, without
-    the subject, the pillar and their edges. What of the change around the subject d does not explain, over the rms
-    gradient there, is a length.
+    A camera step is d = (a + s (x - cx), s (y - cy)): least squares of I[t] - I[t+1] = grad I . d on the ground,
+    without the subject, the pillar and their edges. What of the change around the subject d does not explain, over the
+    rms gradient there, is a length.
     """
     import cv2
 
@@ -453,13 +454,16 @@ def frozen(seen: Evidence) -> float:
 def appearing_vanishing(seen: Evidence) -> float:
     """Largest change of the visible area from a frame to the next, in doublings; gone counts as a 50th of the median.
 
-    Steps that begin or end at the left or right edge of the frame are left out; NaN where a pillar is asked for.
+    Steps at the left or right edge by a subject that is less than half in the frame are left out (it leaves or
+    enters); NaN where a pillar is asked for.
     """
-    area, ok = seen.reading.area.sum(1), seen.clear[1:] & seen.clear[:-1]
-    if not (area > 0).any() or not ok.any():
+    area, at_edge = seen.reading.area.sum(1), ~seen.clear
+    if not (area > 0).any() or seen.actor["motion"] == "pass_behind":
         return np.nan
-    level = np.log2(np.maximum(area, 0.02 * np.median(area[area > 0])))
-    return np.abs(np.diff(level))[ok].max()
+    usual = np.median(area[area > 0])
+    crossing = (at_edge[1:] | at_edge[:-1]) & (np.maximum(area[1:], area[:-1]) < usual / 2)
+    change = np.abs(np.diff(np.log2(np.maximum(area, 0.02 * usual))))[~crossing]
+    return change.max() if len(change) else np.nan
 
 
 def _mean(values):
