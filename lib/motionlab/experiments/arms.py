@@ -36,8 +36,8 @@ def run_row(arm: dict, seed: int, out_dir: Path, tier: str, prompts: str = "test
         MotionLabError: an arm without a known source, a missing checkpoint.
     """
     chosen = load_prompts(prompts, n)
-    frames = _kept(out_dir / "frames.npy", lambda: _frames(arm, seed, out_dir, chosen, length, {"steps": steps, "w": w}))
-    _keep_sheet(frames, out_dir / "samples.png")
+    frames = kept(out_dir / "frames.npy", lambda: _frames(arm, seed, out_dir, chosen, length, {"steps": steps, "w": w}))
+    keep_sheet(frames, out_dir / "samples.png")
     return measure(frames, chosen, load_evaluators(), arm["name"], seed)
 
 
@@ -75,8 +75,8 @@ def reconstruct(codec: Codec, prompts: list[Prompt], length: int, batch: int = 1
     return np.concatenate([as_frames(codec.decode(z)) for z in encode_true(codec, prompts, length).split(batch)])
 
 
-def _kept(path, make):
-    """An array that a row made before, or makes now."""
+def kept(path: Path, make) -> np.ndarray:
+    """The array of `path` that a row made before, or that it makes now."""
     if path.is_file():
         try:
             return np.load(path)
@@ -91,7 +91,8 @@ def _kept(path, make):
     return frames
 
 
-def _keep_sheet(frames, path, n=32):
+def keep_sheet(frames: np.ndarray, path: Path, n: int = 32) -> None:
+    """The first clips as one picture, so that a person can look at every row."""
     import imageio.v3 as iio
 
     if not path.is_file():

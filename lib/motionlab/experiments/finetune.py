@@ -39,11 +39,11 @@ def tuning_data(start: str, work: Path) -> Latents:
     return open_latents(BankConfig(split="fine_tuning", clips=clips), shipped("codec"), work, grammar)
 
 
-def budget(seed: int, lr: float, clip_steps: int | None = None) -> TrainConfig:
+def budget(seed: int, lr: float, clip_steps: int | None = None, out_dir: Path | str = "runs/train") -> TrainConfig:
     """The standard fine-tune as a training config: constant rate after a short warm-up, batch and EMA of the protocol."""
     protocol = read_protocol()["budget"]
     total, batch = clip_steps or protocol["fine_tune_clip_steps"]["default"], protocol["fine_tune_batch"]
     if total % batch:
         raise MotionLabError(f"{total} clip-steps are no whole number of batches of {batch}.", fix=f"For example {total // batch * batch}.")
     return TrainConfig(steps=total // batch, batch_size=batch, optimizer="muon", lr=lr, muon_lr=lr, warmup=20, ema=0.98, bf16=True,
-                       checkpoint_every=50, seed=seed, threads=2)
+                       checkpoint_every=50, seed=seed, threads=2, out_dir=str(out_dir))

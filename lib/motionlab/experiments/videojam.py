@@ -1,0 +1,114 @@
+"""VideoJAM's arms as sweep rows: joint training by the protocol, Inner-Guidance and its ablations, all controls."""
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from motionlab.config import from_values
+from motionlab.diffusion import SAMPLERS, time_grid
+from motionlab.errors import one_of
+from motionlab.experiments import arms as plain
+from motionlab.experiments.finetune import budget
+from motionlab.experiments.measure import measure
+from motionlab.experiments.prompts import Prompt, load_prompts
+from motionlab.ledger.protocol import read_protocol
+from motionlab.models.backbone import load_backbone, save_backbone
+from motionlab.models.codec import load_codec
+from motionlab.models.generate import prompt_noise
+from motionlab.models.shipped import shipped
+from motionlab.papers.videojam import Guidance, JointBackbone, JointRecipe, inner_guidance, joint_training_loss, split
+from motionlab.pretrain.bank import BankConfig
+from motionlab.pretrain.latents import JointLatents, open_joint_latents
+from motionlab.training import train
+from motionlab.video import as_frames
+
+TRAINED = ("lr", "clip_steps", "teacher", "noise", "motion_weight", "new", "text_dropout", "motion_dropout")
+GUIDED = ("w1", "w2", "interval", "rule", "motion_half")
+
+
+def run_row(arm: dict, seed: int, out_dir: Path, tier: str, prompts: str = "test", n: int | None = None, length: int = 5, steps: int = 20,
+            w: float = 2.0, weights: str = "base") -> list[dict]:
+    """Clips of one arm and what they score.
+
+    Args:
+        arm: source "joint" (train from `weights`, or find the training that another arm with the same training fields left),
+            or a source of `experiments.arms.run_row`. Training fields: lr, clip_steps, teacher, noise, motion_weight, new,
+            text_dropout, motion_dropout. Guidance fields: w1, w2, interval, rule, motion_half.
+
+    Raises:
+        MotionLabError: an unknown source or field value, a missing checkpoint.
+    """
+    if arm.get("source") != "joint":
+        return plain.run_row(arm | {"weights": arm.get("weights", weights)}, seed, out_dir, tier, prompts, n, length, steps, w)
+    chosen = load_prompts(prompts, n)
+
+    def make():
+        model = trained(arm, seed, out_dir.parent / "trained", weights, length)
+        return joint_clips(model, chosen, seed, from_values(Guidance, guidance_of(arm, w), "guidance"), length, steps)[0]
+
+    frames = plain.kept(out_dir / "frames.npy", make)
+    plain.keep_sheet(frames, out_dir / "samples.png")
+    return measure(frames, chosen, plain.load_evaluators(), arm["name"], seed)
+
+
+def guidance_of(arm: dict, w: float) -> dict:
+    """The arm's guidance fields; w1 is the protocol's text guidance where the arm does not say."""
+    out = {"w1": w} | {k: arm[k] for k in GUIDED if k in arm}
+    return out | ({"interval": tuple(out["interval"])} if "interval" in out else {})
+
+
+def trained(arm: dict, seed: int, home: Path, weights: str = "base", length: int = 5) -> JointBackbone:
+    """The joint model of an arm's training fields: trained now, gone on with, or found below `home`.
+
+    Arms that differ in guidance only share one training: its folder is named by the training fields alone.
+    """
+    fields = {k: arm[k] for k in TRAINED if k in arm} | {"weights": weights, "length": length, "seed": seed}
+    folder = home / hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
+    path, model = folder / "joint.safetensors", JointBackbone(load_backbone(shipped(weights)), arm.get("new", "zero"))
+    if not path.is_file():
+        recipe = from_values(JointRecipe, {k: arm[k] for k in ("motion_weight", "text_dropout", "motion_dropout") if k in arm}, "joint recipe")
+        data = motion_data(weights, home, arm.get("teacher", "exact"), arm.get("noise", 0.0), length)
+        config = budget(seed, arm["lr"], arm.get("clip_steps") or read_protocol()["budget"]["fine_tune_clip_steps"]["videojam"], folder / "training")
+        result = train(model, joint_training_loss(recipe, model.grammar.null(1)), data, config)
+        model.load_state_dict(result.ema_state())
+        save_backbone(model.base, path, torch.bfloat16, {"joint": "1", "fields": json.dumps(fields)})
+    return load_joint(path, weights).eval()
+
+
+def load_joint(path: Path, weights: str = "base") -> JointBackbone:
+    """A joint model of a file of `save_backbone(model.base, ...)`; `weights` gives its sizes."""
+    from safetensors.torch import load_file
+
+    model = JointBackbone(load_backbone(shipped(weights)))
+    model.base.load_state_dict({k: v.float() for k, v in load_file(str(path)).items()})
+    return model.eval()
+
+
+def motion_data(weights: str, work: Path, teacher: str, noise: float, length: int) -> JointLatents:
+    """Clips of the fine-tuning split with their motion latents."""
+    one_of(teacher, ("exact", "dis", "other", "still"), "motion teacher")
+    bank = BankConfig(split="fine_tuning", clips=read_protocol()["budget"]["fine_tune_clips"], frames=4 * length - 3, flow=True)
+    return open_joint_latents(bank, shipped("codec"), work, load_backbone(shipped(weights)).grammar, teacher, noise)
+
+
+@torch.no_grad()
+def joint_clips(model: JointBackbone, prompts: list[Prompt], seed: int, guidance: Guidance, length: int = 5, steps: int = 20, shift: float = 2.0,
+                batch: int = 12) -> tuple[np.ndarray, np.ndarray]:
+    """Generated clips and the flow pictures generated with them, each uint8 (n, f, h, w, 3).
+
+    The video's starting noise is that of every other arm; the motion's comes from the same seeds, shifted.
+    """
+    codec, c = load_codec(shipped("codec")), model.config
+    shape, seeds = (length, c.channels, c.height, c.width), [p.noise + plain.NOISE_STRIDE * seed for p in prompts]
+    z0 = torch.cat([prompt_noise(seeds, shape), prompt_noise([s + 1 for s in seeds], shape)], 2)
+    tokens, grid, out = model.grammar.encode([p.text for p in prompts]), time_grid(steps, shift), []
+    for part in torch.arange(len(prompts)).split(batch):
+        u = inner_guidance(model, tokens[part], guidance)
+        with torch.autocast("cpu", torch.bfloat16):
+            z = SAMPLERS["euler"](u, z0[part], grid)
+            out.append([as_frames(codec.decode(half)) for half in split(z)])
+    return tuple(np.concatenate(half) for half in zip(*out))

@@ -1,0 +1,114 @@
+"""Every kind of arm end to end at toy size: rows for all prompts, nothing done twice, trainings shared where they may be."""
+import shutil
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from motionlab.errors import MotionLabError
+from motionlab.experiments import arms, videojam
+from motionlab.ledger.paths import repo_root
+from motionlab.models.backbone import Backbone, BackboneConfig, save_backbone
+from motionlab.models.codec import Codec, CodecConfig, load_codec, save_codec
+from motionlab.models.evaluator import Evaluator, EvaluatorConfig, save_evaluator
+
+OPTIONS = {"prompts": "examples", "n": 2, "length": 2, "steps": 2}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A repository with tiny checkpoints and a tiny budget."""
+    home = tmp_path_factory.mktemp("repository")
+    place = home / "reproductions" / "testbed" / "checkpoints"
+    place.mkdir(parents=True)
+    protocol = yaml.safe_load((repo_root() / "reproductions" / "protocol.yaml").read_text())
+    protocol["budget"] |= {"fine_tune_clips": 8, "fine_tune_batch": 4, "fine_tune_clip_steps": {"default": 8, "videojam": 8}}
+    (home / "reproductions" / "protocol.yaml").write_text(yaml.safe_dump(protocol))
+    for name in ("notebooks", "lib"):
+        (home / name).mkdir()
+    shutil.copy(repo_root() / "pyproject.toml", home)
+    save_codec(Codec(CodecConfig(channels=4, width=16, encoder_blocks=1, decoder_blocks=1)), place / "codec.safetensors")
+    base = Backbone(BackboneConfig(channels=4, d=32, layers=2, heads=2, max_frames=2, d_text=16, d_time=16))
+    base.codec_fingerprint = load_codec(place / "codec.safetensors").fingerprint
+    save_backbone(base, place / "base.safetensors")
+    small = EvaluatorConfig(fine=16, width=16, embedding=8, fine_blocks=1, frame_blocks=1, time_blocks=1)
+    for seed in (0, 1):
+        save_evaluator(Evaluator(small), place / f"evaluator_{seed}.safetensors")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOTIONLAB_ROOT", str(home))
+        yield home
+
+
+def row(arm, place, run=arms.run_row, seed=0, **more):
+    place.mkdir(parents=True, exist_ok=True)
+    return run(arm, seed, place, "smoke", **OPTIONS | more)
+
+
+def test_plain_sources_score_every_prompt(root, tmp_path):
+    for arm in ({"name": "original", "source": "render"}, {"name": "floor", "source": "reconstruction"}, {"name": "base", "source": "base", "weights": "base"},
+                {"name": "first", "source": "base", "weights": "base", "mode": "first"}):
+        rows = row(arm, tmp_path / arm["name"])
+        assert [r["item"] for r in rows] == ["examples/000", "examples/001"] and {r["arm"] for r in rows} == {arm["name"]}
+        assert {"look_ok", "move_ok_1", "structure", "smoothness", "failure_frozen"} <= set(rows[0])
+        assert np.load(tmp_path / arm["name"] / "frames.npy").shape == (2, 5, 48, 48, 3)
+        assert (tmp_path / arm["name"] / "samples.png").is_file()
+
+
+def test_noise_belongs_to_the_prompt_and_the_seed(root, tmp_path):
+    arm = {"name": "base", "source": "base", "weights": "base"}
+    for name, seed, n in (("a", 0, 2), ("b", 0, 1), ("c", 1, 2)):
+        row(arm, tmp_path / name, seed=seed, n=n)
+    a, b, c = (np.load(tmp_path / name / "frames.npy") for name in "abc")
+    assert np.abs(a[:1].astype(int) - b).max() <= 2 and not np.array_equal(a, c)          # batches of other sizes may round differently
+
+
+def test_a_row_that_was_cut_off_does_not_sample_again(root, tmp_path, monkeypatch):
+    arm = {"name": "base", "source": "base", "weights": "base"}
+    row(arm, tmp_path)
+    monkeypatch.setattr(arms, "generate", None)
+    assert len(row(arm, tmp_path)) == 2
+    (tmp_path / "frames.npy").write_bytes(b"cut short")
+    with pytest.raises(TypeError):
+        row(arm, tmp_path)
+
+
+def test_continued_training_trains_the_standard_budget_and_is_kept(root, tmp_path):
+    arm = {"name": "continued", "source": "continued", "weights": "base", "lr": 1e-2}
+    rows = row(arm, tmp_path / "work" / "a")
+    trained = tmp_path / "work" / "a" / "training" / "ema.safetensors"
+    before = trained.stat().st_mtime_ns
+    (tmp_path / "work" / "a" / "frames.npy").unlink()
+    assert len(rows) == len(row(arm, tmp_path / "work" / "a")) and trained.stat().st_mtime_ns == before
+
+
+def test_joint_arms_share_a_training_and_differ_in_guidance(root, tmp_path):
+    full = {"name": "full", "source": "joint", "lr": 1e-2, "w2": 3.0}
+    rows = row(full, tmp_path / "full-0", videojam.run_row)
+    assert len(rows) == 2
+    row(full | {"name": "no_motion", "rule": "no_motion"}, tmp_path / "no_motion-0", videojam.run_row)
+    assert len(list((tmp_path / "trained").glob("*/joint.safetensors"))) == 1
+    a, b = (np.load(tmp_path / name / "frames.npy") for name in ("full-0", "no_motion-0"))
+    assert not np.array_equal(a, b)
+    row(full | {"name": "wrong", "teacher": "other"}, tmp_path / "wrong-0", videojam.run_row)
+    assert len(list((tmp_path / "trained").glob("*/joint.safetensors"))) == 2
+
+
+def test_a_joint_model_survives_its_file(root, tmp_path):
+    arm = {"name": "full", "source": "joint", "lr": 1e-2}
+    model = videojam.trained(arm, 0, tmp_path / "trained", "base", 2)
+    again = videojam.load_joint(next((tmp_path / "trained").glob("*/joint.safetensors")))
+    x = torch.randn(1, 2, 4, 12, 12)
+    tokens = model.grammar.encode(["a red dog runs to the left over the meadow"])
+    with torch.no_grad():
+        for a, b in zip(model(x, x, torch.tensor([0.5]), tokens), again(x, x, torch.tensor([0.5]), tokens)):
+            assert torch.equal(a, b) and float(a.abs().sum()) > 0
+
+
+@pytest.mark.parametrize("arm, message", [
+    ({"name": "x", "source": "rendr"}, "Did you mean 'render'"), ({"name": "x", "source": "base", "weights": "bse"}, "Did you mean 'base'"),
+    ({"name": "x", "source": "joint", "lr": 1e-3, "teacher": "exakt"}, "Did you mean 'exact'"),
+    ({"name": "x", "source": "joint", "lr": 1e-3, "rule": "iner"}, "Did you mean 'inner'")])
+def test_mistakes_are_named(root, tmp_path, arm, message):
+    with pytest.raises(MotionLabError, match=message):
+        row(arm, tmp_path / "x", videojam.run_row)
