@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from motionlab.errors import MotionLabError
-from motionlab.metrics.probes import PARTS, linear_probe, patch_parts, probe_features, raw_pixels
+from motionlab.metrics.probes import PARTS, linear_probe, patch_parts, probe_features, probe_rows, raw_pixels
 from motionlab.world import random_scene, render
 
 
@@ -63,6 +63,10 @@ def test_networks_side_by_side():
     found = probe_features(networks, clips, frames=(0, 4))
     assert found["oracle"]["part"].balanced_accuracy == 1.0
     assert found["nothing"]["part"].balanced_accuracy < found["pixels"]["part"].balanced_accuracy < 1.0
+    rows = probe_rows(found, [f"clip{k}" for k in range(14, 20)])
+    assert len(rows) == 18 and all(r["part_accuracy"] == 1 for r in rows if r["arm"] == "oracle")
+    pixels = [r["part_accuracy"] for r in rows if r["arm"] == "pixels"]
+    assert 0.2 < np.mean(pixels) < 1 and {r["item"] for r in rows} == {f"clip{k}" for k in range(14, 20)}
     assert found["pixels"]["part"].n[1] == 6 * 2 * 144 and found["pixels"]["colour"].n == (14 * 2, 6 * 2)
 
 

@@ -7,7 +7,7 @@ the features; compare with an untrained network of the same shape and with raw p
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from einops import rearrange
@@ -23,12 +23,14 @@ RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)
 @dataclass(frozen=True)
 class Probe:
     """balanced_accuracy: mean over the classes in the test set of the share read right. per_class: {class: share}.
-    chance: of guessing among the classes seen in training. n: rows of training and test."""
+    chance: of guessing among the classes seen in training. n: rows of training and test. guess, truth: of the test rows."""
 
     balanced_accuracy: float
     per_class: dict[int, float]
     chance: float
     n: tuple[int, int]
+    guess: np.ndarray = field(repr=False, compare=False, default=None)
+    truth: np.ndarray = field(repr=False, compare=False, default=None)
 
 
 def linear_probe(train_x: np.ndarray, train_y: np.ndarray, test_x: np.ndarray, test_y: np.ndarray,
@@ -50,7 +52,7 @@ def linear_probe(train_x: np.ndarray, train_y: np.ndarray, test_x: np.ndarray, t
         raise MotionLabError("The probe's training rows hold one class only.", fix="Give more clips.")
     guess = classes[_solve(train_x, index, len(classes), ridge)(test_x)]
     right = {int(c): float((guess[test_y == c] == c).mean()) for c in np.unique(test_y)}
-    return Probe(float(np.mean(list(right.values()))), right, 1 / len(classes), (len(train_x), len(test_x)))
+    return Probe(float(np.mean(list(right.values()))), right, 1 / len(classes), (len(train_x), len(test_x)), guess, np.asarray(test_y))
 
 
 def _solve(x, index, n, ridge):
@@ -142,6 +144,26 @@ def probe_features(networks: dict[str, Callable], clips: Sequence, frames: Seque
         out[name] = {"part": _chosen(x, parts, thinned, inner, last, ridges),
                      "colour": _chosen(x.mean(2), colour, None, inner, last, ridges)}
     return out
+
+
+def probe_rows(found: dict[str, dict[str, Probe]], items: Sequence[str]) -> list[dict]:
+    """Results of `probe_features` per test clip: rows {item, arm (network), seed, part_accuracy, colour_ok}.
+
+    part_accuracy: mean over the limbs (and the background) that the clip shows of the share of patches read right.
+    colour_ok: share of its frames whose colour is read right.
+
+    Args:
+        items: names of the test clips, the last ones of those that `probe_features` was given.
+    """
+    rows = []
+    for name, probes in found.items():
+        part, colour = ((p.guess == p.truth).reshape(len(items), -1) for p in (probes["part"], probes["colour"]))
+        limbs = probes["part"].truth.reshape(len(items), -1)
+        for item, right, limb, right_colour in zip(items, part, limbs, colour):
+            by_limb = [right[limb == c].mean() for c in np.unique(limb)]
+            rows.append({"item": str(item), "arm": name, "seed": 0, "part_accuracy": float(np.mean(by_limb)),
+                         "colour_ok": float(right_colour.mean())})
+    return rows
 
 
 def _chosen(x, y, used, inner, last, ridges):
