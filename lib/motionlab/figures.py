@@ -287,6 +287,18 @@ def arms(table, metrics: dict[str, str], names: dict[str, str], floor: str | Non
     return fig
 
 
+def columns(table, names: dict[str, str], xlabel: str):
+    """Means of several columns of the same items with their 95 % intervals, one under another: column -> label, in order."""
+    fig, ax = _figure(7, 0.8 + 0.4 * len(names))
+    for i, column in enumerate(names):
+        _rung(ax, i, interval(table.groupby("item")[column].mean()), None)
+    ax.set_yticks(range(len(names)), list(names.values()))
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    ax.set_xlabel(xlabel)
+    _plain(ax)
+    return fig
+
+
 def curves(table, x: str, y: str, by: str, names: dict[str, str], xlabel: str, ylabel: str, zero: float | None = None, ax=None,
            item: str = "item"):
     """Mean of y per value of x with a 95 % band over items, one line per series; line styles differ as well as colours.
