@@ -368,7 +368,7 @@ def interpenetration(seen: Evidence) -> float:
     stands = stands and seen.actor["motion"] != "flip"                  # the world lets a somersault dip below the line
     if not stands or not seen.visible.any():
         return np.nan
-    f, h, _ = seen.mask.shape
+    h = seen.reading.size[0]
     zoom = np.exp(seen.zoom - np.median(seen.zoom))
     ground = h * (0.5 + (GROUND - 0.5) * zoom) - 0.5
     below = np.arange(h) > ground[:, None] + seen.unit
