@@ -1,5 +1,6 @@
 """The small video DiT and its text, at tiny sizes."""
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -227,13 +228,13 @@ def test_bad_files(tiny, tmp_path):
     good, bad = tmp_path / "good.safetensors", tmp_path / "bad.safetensors"
     B.save_backbone(tiny, good)
     state = {name: value.clone() for name, value in tiny.state_dict().items()}
-    whole = {"format": B.FORMAT, "config": TINY.to_yaml(), "vocabulary": " ".join(tiny.grammar.words)}
+    whole = {"kind": B.KIND, "config": json.dumps(asdict(TINY)), "vocabulary": " ".join(tiny.grammar.words)}
 
     def refused(says, path=bad, **options):
         with pytest.raises(MotionLabError, match=says):
             B.load_backbone(path, **options)
 
-    refused("no checkpoint", tmp_path / "none.safetensors")
+    refused("No backbone at", tmp_path / "none.safetensors")
     refused("Wrong codec.*3 channels, this codec has 16", good, codec=Codec(CodecConfig(channels=16, width=16)))
     other = Codec(CodecConfig(channels=3, width=16))
     other.fingerprint, tiny.codec_fingerprint = "11111111", "22222222"
@@ -244,10 +245,10 @@ def test_bad_files(tiny, tmp_path):
         bad.write_bytes(good.read_bytes()[:cut])
         refused("truncated")
     save_file({"w": torch.ones(2)}, str(bad))
-    refused("no backbone of this kit")
+    refused("no motionlab model, not motionlab.backbone")
     save_file({**state, "extra": torch.ones(1)}, str(bad), metadata=whole)
     refused("do not fit its config.*extra")
-    save_file(state, str(bad), metadata={**whole, "config": replace(TINY, d=48).to_yaml()})
+    save_file(state, str(bad), metadata={**whole, "config": json.dumps(asdict(replace(TINY, d=48)))})
     refused("do not fit its config")
     save_file(state, str(bad), metadata={**whole, "vocabulary": "a b"})
     refused("another vocabulary")

@@ -76,7 +76,7 @@ def test_files_round_trip_and_foreign_ones_are_named(tmp_path):
     from safetensors.torch import save_file
 
     save_file({"a": torch.zeros(1)}, str(tmp_path / "other.safetensors"))
-    with pytest.raises(MotionLabError, match="not a codec"):
+    with pytest.raises(MotionLabError, match="no motionlab model, not motionlab.codec"):
         load_codec(tmp_path / "other.safetensors")
     with pytest.raises(MotionLabError, match="No codec at"):
         load_codec(tmp_path / "none.safetensors")

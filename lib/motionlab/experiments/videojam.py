@@ -16,7 +16,8 @@ from motionlab.experiments.finetune import budget
 from motionlab.experiments.measure import measure
 from motionlab.experiments.prompts import Prompt, load_prompts
 from motionlab.ledger.protocol import read_protocol
-from motionlab.models.backbone import load_backbone, save_backbone
+from motionlab.models.backbone import load_backbone
+from motionlab.models.checkpoint import fill, read_model, save_model
 from motionlab.models.codec import load_codec
 from motionlab.models.generate import prompt_noise
 from motionlab.models.shipped import shipped
@@ -27,6 +28,7 @@ from motionlab.training import train
 from motionlab.video import as_frames
 
 TRAINED = ("lr", "clip_steps", "teacher", "noise", "motion_weight", "new", "text_dropout", "motion_dropout")
+KIND = "motionlab.joint"
 GUIDED = ("w1", "w2", "interval", "rule", "motion_half")
 
 
@@ -75,16 +77,19 @@ def trained(arm: dict, seed: int, home: Path, weights: str = "base", length: int
         config = budget(seed, arm["lr"], arm.get("clip_steps") or read_protocol()["budget"]["fine_tune_clip_steps"]["videojam"], folder / "training")
         result = train(model, joint_training_loss(recipe, model.grammar.null(1)), data, config)
         model.load_state_dict(result.ema_state())
-        save_backbone(model.base, path, torch.bfloat16, {"joint": "1", "fields": json.dumps(fields)})
+        save_model(model.base, path, KIND, torch.bfloat16, fields=json.dumps(fields))
     return load_joint(path, weights).eval()
 
 
 def load_joint(path: Path, weights: str = "base") -> JointBackbone:
-    """A joint model of a file of `save_backbone(model.base, ...)`; `weights` gives its sizes."""
-    from safetensors.torch import load_file
+    """The joint model of a file that `trained` left; `weights` gives its sizes.
 
+    Raises:
+        MotionLabError: no such file, truncated, or the file of something else.
+    """
+    _, _, tensors = read_model(path, KIND, "joint model")
     model = JointBackbone(load_backbone(shipped(weights)))
-    model.base.load_state_dict({k: v.float() for k, v in load_file(str(path)).items()})
+    fill(model.base, tensors, path)
     return model.eval()
 
 

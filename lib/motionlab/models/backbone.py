@@ -15,11 +15,11 @@ from torch import nn
 
 from motionlab.diffusion import cfg
 from motionlab import config as configs
-from motionlab.errors import MotionLabError, nearest, one_of
-from motionlab.files import save_weights
+from motionlab.errors import MotionLabError, one_of
+from motionlab.models.checkpoint import AGAIN, fill, read_model, save_model
 from motionlab.models.text import Grammar, TextEncoder
 
-FORMAT = "motionlab.backbone/1"
+KIND = "motionlab.backbone"
 MODES = ("text", "first", "first_last")
 
 
@@ -247,20 +247,14 @@ def guided(backbone: Backbone, tokens: torch.Tensor, w: float = 2.0, cond: torch
 
 # --- files
 
-def save_backbone(backbone: Backbone, path: str | Path, dtype: torch.dtype | None = None,
-                  note: dict[str, str] | None = None) -> Path:
-    """Write weights as safetensors with config and vocabulary in the metadata; whole or not at all.
+def save_backbone(backbone: Backbone, path: str | Path, dtype: torch.dtype | None = None, note: dict[str, str] | None = None) -> Path:
+    """Write weights as safetensors with config, vocabulary and the codec's fingerprint in the metadata.
 
     Args:
         dtype: torch.bfloat16 for shipped files; None keeps the weights exact.
-        note: further metadata, text to text (steps, data, codec).
+        note: further metadata, text to text (steps, data).
     """
-    state = {name: value.detach().cpu().to(dtype or value.dtype).contiguous()
-             for name, value in backbone.state_dict().items()}
-    metadata = {**(note or {}), "format": FORMAT, "config": backbone.config.to_yaml(),
-                "vocabulary": " ".join(backbone.grammar.words),
-                "codec": backbone.codec_fingerprint}
-    return save_weights(path, state, metadata)
+    return save_model(backbone, path, KIND, dtype, **(note or {}), vocabulary=" ".join(backbone.grammar.words), codec=backbone.codec_fingerprint)
 
 
 def load_backbone(path: str | Path, codec=None, dtype: torch.dtype = torch.float32) -> Backbone:
@@ -272,19 +266,12 @@ def load_backbone(path: str | Path, codec=None, dtype: torch.dtype = torch.float
     Raises:
         MotionLabError: no such file; truncated or foreign; made for another codec or another grammar.
     """
-    metadata, state = _read(Path(path))
-    again = "Remake it with `make pretrain`, or fetch the file again."
-    if metadata.get("format") != FORMAT:
-        raise MotionLabError(f"'{path}' is no backbone of this kit (its format is {metadata.get('format')!r})."
-                             f"{nearest(metadata.get('format', ''), [FORMAT])}",
-                             fix=f"Give a {FORMAT} file. {again}")
-    config = BackboneConfig.from_yaml(metadata.get("config", ""))
-    _check_codec(codec, config, metadata.get("codec", ""), path)
-    backbone = Backbone(config)
-    if metadata.get("vocabulary", "").split() != list(backbone.grammar.words):
-        raise MotionLabError(f"'{path}' was trained on another vocabulary of the world's grammar.", fix=again)
-    _fill(backbone, state, path, again)
-    backbone.codec_fingerprint = metadata.get("codec", "")
+    config, meta, tensors = read_model(path, KIND, "backbone")
+    backbone = Backbone(BackboneConfig.from_dict(config))
+    _check_codec(codec, backbone.config, meta.get("codec", ""), path)
+    if meta.get("vocabulary", "").split() != list(backbone.grammar.words):
+        raise MotionLabError(f"'{path}' was trained on another vocabulary of the world's grammar.", fix=AGAIN)
+    fill(backbone, tensors, path).codec_fingerprint = meta.get("codec", "")
     return backbone.to(dtype).eval()
 
 
@@ -298,27 +285,3 @@ def _check_codec(codec, config, trained_with, path):
     if trained_with and codec.fingerprint and trained_with != codec.fingerprint:
         raise MotionLabError(f"Wrong codec: '{path}' was trained with codec {trained_with}, this one is {codec.fingerprint}.",
                              fix="Use the codec that it was trained with.")
-
-
-def _fill(backbone, state, path, again):
-    wanted = backbone.state_dict()
-    odd = sorted(set(wanted) ^ set(state)) or [n for n in wanted if wanted[n].shape != state[n].shape]
-    if odd:
-        raise MotionLabError(f"The weights in '{path}' do not fit its config; the first that differs is '{odd[0]}'.",
-                             fix=again)
-    bad = [name for name, value in state.items() if not bool(torch.isfinite(value).all())]
-    if bad:
-        raise MotionLabError(f"'{path}' holds values that are not finite in '{bad[0]}'.", fix=again)
-    backbone.load_state_dict(state)
-
-
-def _read(path):
-    from safetensors import SafetensorError, safe_open
-    if not path.is_file():
-        raise MotionLabError(f"There is no checkpoint '{path}'.", fix="`make pretrain` makes it.")
-    try:
-        with safe_open(str(path), "pt") as file:
-            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}
-    except (SafetensorError, OSError) as error:
-        raise MotionLabError(f"'{path}' is truncated or no safetensors file ({error}).",
-                             fix="Remake it with `make pretrain`, or fetch the file again.") from None

@@ -7,9 +7,6 @@ latents so that it stays smooth where a generator errs. Latents are standardised
 """
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +17,7 @@ from torch import nn
 
 from motionlab import config as configs
 from motionlab.errors import MotionLabError
-from motionlab.files import save_weights
+from motionlab.models.checkpoint import fill, fingerprint, read_model, save_model
 
 KIND = "motionlab.codec"
 
@@ -167,10 +164,8 @@ def codec_loss(codec: Codec, video: torch.Tensor, weight: torch.Tensor, scale: t
 
 # ---------------------------------------------------------------------------------------------- files
 def save_codec(codec: Codec, path: str | Path, dtype=torch.bfloat16, **card) -> Path:
-    """Write weights (bf16) with config and `card` (strings about data, steps, time) as safetensors metadata."""
-    tensors = {name: value.to(dtype).contiguous() for name, value in codec.state_dict().items()}
-    meta = {"kind": KIND, "config": json.dumps(dataclasses.asdict(codec.config)), **{k: str(v) for k, v in card.items()}}
-    return save_weights(path, tensors, meta)
+    """Write weights (bf16) with config and `card` (data, steps) as safetensors metadata."""
+    return save_model(codec, path, KIND, dtype, **card)
 
 
 def load_codec(path: str | Path, device: str = "cpu") -> Codec:
@@ -179,19 +174,7 @@ def load_codec(path: str | Path, device: str = "cpu") -> Codec:
     Raises:
         MotionLabError: no such file, truncated, or the file of something else.
     """
-    from safetensors import SafetensorError, safe_open
-
-    if not Path(path).is_file():
-        raise MotionLabError(f"No codec at {path}.", fix="`make pretrain` makes one, or give the path of a shipped checkpoint.")
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            meta = file.metadata() or {}
-            tensors = {name: file.get_tensor(name).float() for name in file.keys()}
-    except (SafetensorError, OSError) as error:
-        raise MotionLabError(f"{path} is no readable safetensors file ({error}); it may be truncated.", fix="Fetch it again.") from None
-    if meta.get("kind") != KIND:
-        raise MotionLabError(f"{path} holds {meta.get('kind', 'no motionlab model')}, not a codec.", fix="Check which checkpoint you meant.")
-    codec = Codec(CodecConfig.from_dict(json.loads(meta["config"])))
-    codec.load_state_dict(tensors)
-    codec.fingerprint = hashlib.sha256(Path(path).read_bytes()).hexdigest()[:8]
+    config, _, tensors = read_model(path, KIND, "codec")
+    codec = fill(Codec(CodecConfig.from_dict(config)), tensors, path)
+    codec.fingerprint = fingerprint(path)
     return codec.to(device).eval()

@@ -9,7 +9,6 @@ are trained as examples of what is no motion; without them every clip of a fish 
 """
 from __future__ import annotations
 
-import dataclasses
 import json
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,7 +22,7 @@ from torch import nn
 
 from motionlab import config as configs
 from motionlab.errors import MotionLabError, one_of
-from motionlab.files import save_weights
+from motionlab.models.checkpoint import fill, read_model, save_model
 from motionlab.world.captions import CAMERA, TURN
 from motionlab.world.motions import MOTIONS
 from motionlab.world.palette import COLOURS, PLACES
@@ -326,59 +325,13 @@ def load_evaluator(path: str | Path, device: str = "cpu") -> Evaluator:
     Raises:
         MotionLabError: no such file, truncated, the file of something else, or trained on other words or limbs.
     """
-    meta, tensors = read_model(path, KIND, "evaluator")
+    config, meta, tensors = read_model(path, KIND, "evaluator")
     if meta.get("classes") != _grammar():
         raise MotionLabError(f"{path} was trained for other species, limbs or words than the world now has.",
                              fix="Make it again: `make pretrain`.")
-    evaluator = Evaluator(EvaluatorConfig.from_dict(json.loads(meta["config"])))
+    evaluator = Evaluator(EvaluatorConfig.from_dict(config))
     return fill(evaluator, tensors, path).to(device).eval()
 
 
 def _grammar():
     return json.dumps({**CLASSES, "limbs": LIMBS})
-
-
-def save_model(model: nn.Module, path: str | Path, kind: str, dtype, **card) -> Path:
-    """Weights in `dtype`, with kind, `model.config` and `card` as metadata."""
-    tensors = {name: value.detach().cpu().to(dtype).contiguous() for name, value in model.state_dict().items()}
-    config = json.dumps(dataclasses.asdict(model.config))
-    meta = {"kind": kind, "config": config, **{name: str(value) for name, value in card.items()}}
-    return save_weights(path, tensors, meta)
-
-
-def read_model(path: str | Path, kind: str, noun: str) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
-    """Metadata and float32 tensors of a file that must be of this kind.
-
-    Raises:
-        MotionLabError: no such file, truncated, or the file of something else.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    if not Path(path).is_file():
-        raise MotionLabError(f"No {noun} at {path}.",
-                             fix="`make pretrain` makes one, or give the path of a shipped checkpoint.")
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            meta, tensors = file.metadata() or {}, {name: file.get_tensor(name).float() for name in file.keys()}
-    except (SafetensorError, OSError) as error:
-        raise MotionLabError(f"{path} is no readable safetensors file ({error}); it may be truncated.",
-                             fix="Fetch it again.") from None
-    if meta.get("kind") != kind:
-        raise MotionLabError(f"{path} holds {meta.get('kind', 'no motionlab model')}, not {kind}.",
-                             fix="Check which checkpoint you meant.")
-    return meta, tensors
-
-
-def fill(model: nn.Module, tensors: dict[str, torch.Tensor], path) -> nn.Module:
-    """The model with these weights.
-
-    Raises:
-        MotionLabError: names or shapes that differ from the model's.
-    """
-    wanted = model.state_dict()
-    odd = sorted(set(wanted) ^ set(tensors)) or [name for name in wanted if wanted[name].shape != tensors[name].shape]
-    if odd:
-        raise MotionLabError(f"The weights in {path} do not fit its config; the first that differs is '{odd[0]}'.",
-                             fix="Fetch it again.")
-    model.load_state_dict(tensors)
-    return model

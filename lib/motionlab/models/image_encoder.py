@@ -5,7 +5,6 @@ masked autoencoder (He et al., arXiv 2111.06377); the decoder of that training i
 """
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from torch import nn
 
 from motionlab import config as configs
 from motionlab.errors import MotionLabError
-from motionlab.models.evaluator import fill, read_model, save_model
+from motionlab.models.checkpoint import fill, read_model, save_model
 
 KIND = "motionlab.image_encoder"
 
@@ -146,5 +145,5 @@ def load_image_encoder(path: str | Path, device: str = "cpu") -> ImageEncoder:
     Raises:
         MotionLabError: no such file, truncated, or the file of something else.
     """
-    meta, tensors = read_model(path, KIND, "image encoder")
-    return fill(ImageEncoder(ImageEncoderConfig.from_dict(json.loads(meta["config"]))), tensors, path).to(device).eval()
+    config, _, tensors = read_model(path, KIND, "image encoder")
+    return fill(ImageEncoder(ImageEncoderConfig.from_dict(config)), tensors, path).to(device).eval()
