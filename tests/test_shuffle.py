@@ -70,3 +70,15 @@ def test_rows_pair_every_version_with_its_original_and_cover_all_times():
 def test_bad_requests_are_named(call, message):
     with pytest.raises(MotionLabError, match=message):
         call()
+
+
+def test_batches_of_the_world_know_their_speed_and_what_the_codec_does_to_them():
+    from motionlab.analyses.shuffle import world_batches
+    from motionlab.models.codec import Codec, CodecConfig
+    from motionlab.models.text import Grammar
+
+    codec = Codec(CodecConfig(channels=4, width=16, encoder_blocks=1, decoder_blocks=1)).eval()
+    batches = list(world_batches(range(5), codec, Grammar(), frames=9, batch=3))
+    assert [len(b["items"]) for b in batches] == [3, 2] and batches[0]["tokens"].shape[0] == 3
+    assert batches[0]["latents"]["shuffled"].shape == batches[0]["latents"]["latents_shuffled"].shape == (3, 3, 4, 12, 12)
+    assert all(0 < a["speed"] < 10 and {"psnr_original", "psnr_shuffled"} <= set(a) for b in batches for a in b["about"])

@@ -100,7 +100,8 @@ def shuffle_rows(model_of: Callable, batches: Iterator[dict], times: int = 2, se
     """Rows {item, arm, seed, t, t_bin, loss, loss_original}, one per clip, version and drawn time.
 
     Args:
-        model_of: tokens (b, n) -> model(x_t, t). batches: dicts with `items` (names), `tokens`, `latents` {kind: ...}.
+        model_of: tokens (b, n) -> model(x_t, t). batches: dicts with `items` (names), `tokens`, `latents` {kind: ...} and
+            optionally `about`, a dict per item whose entries become columns.
         times: noise levels per clip, spread evenly over [0, 1] by stratified draws.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -114,4 +115,41 @@ def shuffle_rows(model_of: Callable, batches: Iterator[dict], times: int = 2, se
             for i, item in enumerate(batch["items"]):
                 for kind, loss in losses.items():
                     yield {"item": f"{item}/{k}", "arm": kind, "seed": seed, "t": float(t[i]), "t_bin": int(t[i] * bins),
-                           "loss": float(loss[i]), "loss_original": float(losses["original"][i])}
+                           "loss": float(loss[i]), "loss_original": float(losses["original"][i])} | batch.get("about", [{}] * len(x1))[i]
+
+
+# ---------------------------------------------------------------------------------------------- clips of the world
+def world_batches(seeds, codec, grammar, seed: int = 0, kinds=(*FRAME_ORDERS, *LATENT_ORDERS), frames: int = 17, clutter: float = 0.0,
+                  batch: int = 16) -> Iterator[dict]:
+    """Batches for `shuffle_rows` from scenes of the world: items, tokens, latents {kind: ...} and, per item, `about`:
+    speed (median displacement of the subject per latent frame, in tokens) and psnr_<kind> of the codec's reconstruction of
+    each order of frames, which is how far the codec itself is from what it was trained on.
+    """
+    from motionlab.world import random_scene, render
+
+    generator, seeds = torch.Generator().manual_seed(seed), list(seeds)
+    for first in range(0, len(seeds), batch):
+        clips = [render(random_scene(s, clutter=clutter), 48, frames) for s in seeds[first:first + batch]]
+        video = torch.stack([torch.from_numpy(clip.video()) for clip in clips])
+        with torch.no_grad():
+            latents = changed_latents(video, codec.encode, generator, kinds)
+            quality = {kind: _psnr(codec, z, video) for kind, z in latents.items() if kind in ("original", "shuffled")}
+        about = [{"speed": _speed(clip)} | {f"psnr_{kind}": values[i] for kind, values in quality.items()} for i, clip in enumerate(clips)]
+        yield {"items": [str(s) for s in seeds[first:first + batch]], "tokens": grammar.encode([c.caption for c in clips]), "latents": latents, "about": about}
+
+
+def _psnr(codec, latents, video):
+    """Reconstruction against the nearest order of the original frames: each frame against the best-matching original one."""
+    decoded = codec.decode(latents)
+    out = []
+    for made, true in zip(decoded, video):
+        errors = torch.stack([(frame[None] - true).square().mean((1, 2, 3)).min() for frame in made])
+        out.append(float(10 * torch.log10(4 / errors.mean())))
+    return out
+
+
+def _speed(clip):
+    """Median speed of the subject's pixels in tokens (4 pixels) per latent frame (4 frames): pixels per frame."""
+    mask, flow = clip.object_mask(None)[:-1], torch.from_numpy(clip.flow)
+    speed = torch.linalg.vector_norm(flow, dim=1).numpy()[mask]
+    return float(torch.tensor(speed).median()) if speed.size else 0.0
