@@ -23,7 +23,8 @@ Which damage sets off which detector besides its own, by the nature of pictures 
 - A limb that is not drawn uncovers what was behind it, which can be new pieces: `extra_part`.
 - A pasted limb moves the centre of the limb whose shade it has (`same_leg_gait`, `rotation_period`) and can lie over
   another one (`missing_part`).
-- A time-warped clip holds nearly still somewhere: `frozen`. Frames with no subject leave other detectors alone.
+- A time-warped clip holds nearly still somewhere: `frozen`. Held frames in the midst of a turn: `rotation_period`.
+- A clip frozen at a moment when one limb hides another hides it for good: `missing_part`.
 `frozen` alone does not set off `heading_error`: standing still is not going the wrong way. A subject that turns the
 wrong way evenly has a `heading_error`, not a `rotation_period`; one that does not turn at all has neither.
 
@@ -97,7 +98,7 @@ def failure_rates(rows, floor_rows) -> dict[str, float]:
 
     Args:
         rows, floor_rows: results of `detect_failures`, of the clips that are judged and of clean ones. Give both the
-            same prompts: a floor from other motions is another floor.
+            same prompts: a floor from other motions is another floor, and a percentile of a few walkers is a guess.
 
     Returns:
         shares among the clips to which a detector applies; NaN where it applies to none, here or in the floor.
