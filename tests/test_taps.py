@@ -422,17 +422,19 @@ def test_nothing_left_after_an_exception(place, error):
     assert len(seen.calls) == len(also.calls) == 1 and all(len(v) == 1 for v in [*seen.values(), *also.values()])
 
 
-def test_an_exception_inside_can_be_survived():
+@pytest.mark.parametrize("error", [Stop, KeyboardInterrupt])
+def test_an_exception_inside_can_be_survived(error):
     model, run, names, _ = cogvideox()
 
     def fail(*_):
-        raise KeyboardInterrupt
+        raise error
 
     with torch.no_grad(), taps.attention(model, ALL) as seen:
         handle = model.transformer_blocks[1].attn1.to_out[0].register_forward_hook(fail)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(error):
             run(model)
         handle.remove()
+        assert error is KeyboardInterrupt or _len_torch_function_stack() == 0   # hooks run after an Exception only
         run(model)
     assert traces(model) == 0 and len(seen.calls) == 1 and seen.calls[0].index == 1
 
