@@ -36,3 +36,38 @@ def test_the_grid_goes_on_where_the_sampler_would():
 def test_times_outside_are_refused():
     with pytest.raises(MotionLabError, match="t is 0"):
         resumed(to_other, X1, X0, 1.2)
+
+
+# ---------------------------------------------------------------------------------------------- rows
+def test_rivals_differ_in_as_much_as_they_can():
+    from motionlab.analyses.resume import rivals
+    from motionlab.world import parse_caption
+
+    said = [parse_caption(text) for text in ("a red dog walks to the left over the meadow", "a red dog runs to the left over the meadow",
+                                             "a blue fish swims to the right under the sea")]
+    assert rivals(said) == [2, 2, 0]
+
+
+def test_rows_say_what_was_kept_and_what_was_asked_for():
+    import numpy as np
+
+    from motionlab.analyses.resume import resume_rows
+    from motionlab.models.backbone import Backbone, BackboneConfig
+    from motionlab.models.codec import Codec, CodecConfig
+    from motionlab.models.evaluator import Evaluator, EvaluatorConfig
+    from motionlab.world import random_scene, render
+
+    codec = Codec(CodecConfig(channels=4, width=16, encoder_blocks=1, decoder_blocks=1)).eval()
+    base = Backbone(BackboneConfig(channels=4, d=32, layers=1, heads=2, max_frames=2, d_text=16, d_time=16)).eval()
+    evaluator = Evaluator(EvaluatorConfig(fine=16, width=16, embedding=8, fine_blocks=1, frame_blocks=1, time_blocks=1)).eval()
+    with torch.no_grad():
+        evaluator.presence[..., -1] = 5.0                                              # untrained, but sure that limbs show
+    clips = {str(s): render(random_scene(s), 48, 5) for s in (3, 4, 9)}
+    rows = list(resume_rows(base, codec, evaluator, clips, (0.0, 1.0), steps=2, batch=2))
+    assert len(rows) == 3 * 2 * 2
+    own = [r for r in rows if r["arm"] == "own"]
+    assert all(r["pose_error"] == r["layout_error"] == 0 for r in own if r["t"] == 1)      # nothing was disturbed
+    assert any(r["pose_error"] > 0 for r in own if r["t"] == 0)
+    other = [r for r in rows if r["arm"] == "other"]
+    assert all({"kept_motion", "asked_colour"} <= set(r) for r in other)
+    assert all(not (r["kept_species"] and r["asked_species"]) for r in other if not np.isnan(r["kept_species"]))

@@ -6,12 +6,18 @@ the subject) and under another clip's caption (does motion, heading or colour fo
 """
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
 import torch
 
 from motionlab.diffusion import SAMPLERS, interpolate, time_grid
 from motionlab.errors import MotionLabError, one_of
+from motionlab.models.backbone import Backbone, guided
+from motionlab.models.codec import Codec
+from motionlab.models.evaluator import CLASSES, Evaluator, labels_of
+from motionlab.models.generate import prompt_noise
+from motionlab.video import as_frames, as_video
 
 
 def resumed(model: Callable, x1: torch.Tensor, x0: torch.Tensor, t: float, steps: int = 20, shift: float = 2.0, solver: str = "euler") -> torch.Tensor:
@@ -37,3 +43,75 @@ def grid_from(t: float, steps: int, shift: float = 2.0) -> torch.Tensor:
     """The sampler's grid from t on: t itself and the grid's points above it."""
     grid = time_grid(steps, shift)
     return torch.cat([torch.tensor([t], dtype=grid.dtype), grid[grid > t + 1e-9]])
+
+
+# ---------------------------------------------------------------------------------------------- a curve per attribute
+def resume_rows(base: Backbone, codec: Codec, evaluator: Evaluator, clips: dict, times: Sequence[float], steps: int = 20, w: float = 2.0,
+                batch: int = 12) -> Iterator[dict]:
+    """Rows {item, arm, seed, t, ...} of clips {item: Clip}, resumed at each of `times`.
+
+    Arm "own" (resumed under its own caption): layout_error (distance of the subject's middle) and pose_error (mean distance of
+    limbs once the middles are laid over each other), in pixels, against the reading of the undisturbed reconstruction.
+    Arm "other" (under the caption of another clip of the list, all of whose attributes should differ, see `rivals`): for species,
+    colour, place, motion and heading kept_<name>, 1 where the clip's own is read, and asked_<name>, 1 where the prompt's is; NaN
+    where both are the same.
+    """
+    items = list(clips)
+    rival = dict(zip(items, rivals([clips[k].attributes for k in items])))
+    for part in (items[k:k + batch] for k in range(0, len(items), batch)):
+        x1 = torch.cat([codec.encode(as_video(clips[k].frames)[None]) for k in part]).detach()
+        x0 = prompt_noise([int(k) for k in part], x1.shape[1:])
+        species = [clips[k].attributes["actors"][0]["species"] for k in part]
+        truth = evaluator.read(as_frames(_decode(codec, x1)), species=species)
+        captions = {"own": [clips[k].caption for k in part], "other": [clips[items[rival[k]]].caption for k in part]}
+        for t in times:
+            for arm, said in captions.items():
+                frames = as_frames(_decode(codec, _resumed(base, said, x1, x0, t, steps, w)))
+                read = evaluator.read(frames, species=species if arm == "own" else None)
+                for i, k in enumerate(part):
+                    row = {"item": k, "arm": arm, "seed": 0, "t": float(t)}
+                    other = clips[items[rival[k]]].attributes
+                    yield row | (_distances(read, truth, i) if arm == "own" else _followed(read, i, clips[k].attributes, other))
+
+
+def rivals(said: Sequence[dict]) -> list[int]:
+    """For each parsed caption the index of the one that differs from it in most attributes (the next such in the list)."""
+    labels = [labels_of(one) for one in said]
+    out = []
+    for i, mine in enumerate(labels):
+        order = [(i + 1 + k) % len(labels) for k in range(len(labels))]
+        out.append(max(order, key=lambda j: sum(mine[name] != labels[j][name] for name in CLASSES)))
+    return out
+
+
+@torch.no_grad()
+def _resumed(base, captions, x1, x0, t, steps, w):
+    u = guided(base, base.grammar.encode(captions), w)
+    with torch.autocast("cpu", torch.bfloat16):
+        return resumed(lambda x, time: u(x, time).float(), x1, x0, t, steps)
+
+
+@torch.no_grad()
+def _decode(codec, latents):
+    return codec.decode(latents)
+
+
+def _distances(read, truth, i):
+    here, there = read["positions"][i], truth["positions"][i]
+    seen = (truth["visible"][i] > 0.5) & np.isfinite(here[..., 0]) & np.isfinite(there[..., 0])
+    if not seen.any():
+        return {"layout_error": float("nan"), "pose_error": float("nan")}
+    weight = seen[..., None] / np.maximum(seen.sum(1, keepdims=True), 1)[..., None]
+    gap = np.where(seen[..., None], here - there, 0.0)
+    middle = (gap * weight).sum(1)                                             # (f, 2): how far the subject's middle is off
+    rest = np.linalg.norm(gap - middle[:, None], axis=-1)[seen]
+    return {"layout_error": float(np.linalg.norm(middle[seen.any(1)], axis=-1).mean()), "pose_error": float(rest.mean())}
+
+
+def _followed(read, i, mine, asked):
+    out = {}
+    for name, (a, b) in {n: (labels_of(mine)[n], labels_of(asked)[n]) for n in ("species", "colour", "place", "motion", "heading")}.items():
+        seen = read[name][i]
+        out |= {f"kept_{name}": float(seen == CLASSES[name][a]) if a != b else float("nan"),
+                f"asked_{name}": float(seen == CLASSES[name][b]) if a != b else float("nan")}
+    return out
