@@ -1,4 +1,4 @@
-"""Tiny snapshots with random weights of the pipelines that the kit loads, written by diffusers' own `save_pretrained`."""
+"""Tiny snapshots with random weights of the pipelines that the kit loads, written by diffusers' `save_pretrained`."""
 import json
 from pathlib import Path
 
@@ -8,20 +8,21 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz.,"
 WIDTH, CHANNELS = 32, 4
 
 
-def wan_snapshot(folder, seed=0, frames_shift=3.0) -> Path:
-    """Wan 2.1's classes at toy size: two layers, latents of 4 channels; frames_shift is its scheduler's flow_shift."""
+def wan_snapshot(folder, seed=0, flow_shift=3.0) -> Path:
+    """Wan 2.1's classes at toy size: two layers, latents of 4 channels."""
     from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
     from transformers import UMT5Config, UMT5EncoderModel
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         transformer = WanTransformer3DModel(
-            patch_size=(1, 2, 2), num_attention_heads=2, attention_head_dim=12, in_channels=CHANNELS, out_channels=CHANNELS,
-            text_dim=WIDTH, freq_dim=32, ffn_dim=48, num_layers=2, cross_attn_norm=True, rope_max_seq_len=32)
+            patch_size=(1, 2, 2), num_attention_heads=2, attention_head_dim=12, in_channels=CHANNELS,
+            out_channels=CHANNELS, text_dim=WIDTH, freq_dim=32, ffn_dim=48, num_layers=2, rope_max_seq_len=32)
         vae = AutoencoderKLWan(base_dim=4, z_dim=CHANNELS, dim_mult=[1, 1, 1, 1], num_res_blocks=1,
                                latents_mean=[0.1, -0.2, 0.3, -0.4], latents_std=[0.5, 0.8, 1.3, 2.0])
         text = UMT5EncoderModel(UMT5Config(**_text_config(), tie_word_embeddings=False))
-    scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=frames_shift)
+    scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True,
+                                        flow_shift=flow_shift)
     return _save(WanPipeline(tokenizer(), text, vae, scheduler, transformer), folder)
 
 
@@ -41,8 +42,8 @@ def cogvideox_snapshot(folder, seed=0, rotary=False) -> Path:
                                      norm_num_groups=2, scaling_factor=0.7 if rotary else 1.15258426)
         text = T5EncoderModel(T5Config(**_text_config()))
     scheduler = (CogVideoXDPMScheduler if rotary else CogVideoXDDIMScheduler)(
-        beta_schedule="scaled_linear", prediction_type="v_prediction", rescale_betas_zero_snr=True, set_alpha_to_one=True,
-        timestep_spacing="trailing", snr_shift_scale=1.0 if rotary else 3.0)
+        beta_schedule="scaled_linear", prediction_type="v_prediction", rescale_betas_zero_snr=True,
+        set_alpha_to_one=True, timestep_spacing="trailing", snr_shift_scale=1.0 if rotary else 3.0)
     return _save(CogVideoXPipeline(tokenizer(), text, vae, transformer, scheduler), folder)
 
 

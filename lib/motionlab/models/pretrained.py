@@ -67,7 +67,7 @@ def load_pretrained(folder: str | Path, device: str = "cpu", dtype: torch.dtype 
         clip: (frames, height, width) in pixels of `backbone.config`; by default what the snapshot was made for.
 
     Raises:
-        MotionLabError: no such folder, no snapshot of a supported pipeline, files missing or truncated, a bad clip size.
+        MotionLabError: no such folder, not a supported pipeline, files missing or truncated, a bad clip size.
     """
     folder, kind = Path(folder), _kind(Path(folder))
     one_of(str(dtype), DTYPES, "dtype of a pretrained model:")
@@ -369,10 +369,10 @@ class PretrainedBackbone(nn.Module):
         if x.dim() != 5 or x.shape[2] != channels or x.shape[3] % PATCH or x.shape[4] % PATCH:
             raise MotionLabError(f"Latents of shape {tuple(x.shape)} were given.",
                                  fix=f"This model reads (b, f, {channels}, h, w) with even h and w.")
-        length, width = self.text_shape(self.transformer.config)
-        if text.dim() != 3 or text.shape[2] != width or len(text) != len(x):
+        wanted = (len(x), *self.text_shape(self.transformer.config))
+        if tuple(text.shape) != wanted:
             raise MotionLabError(f"{len(x)} clips came with text states of shape {tuple(text.shape)}.",
-                                 fix=f"Give one row per clip, (b, {length}, {width}), as `embed` does.")
+                                 fix=f"Give one row per clip, {wanted}, as `embed` does.")
 
 
 class WanBackbone(PretrainedBackbone):
@@ -556,7 +556,7 @@ class TrainingParts:
 
     CogVideoX is trained by v prediction at equal log-SNR. Its loss and the velocity's differ by a factor between 1 and
     2 that depends on t only, |u - u*|^2 = (alpha + sigma)^2 |v - v*|^2, so `backbone` may as well be trained by
-    velocity; for Wan the two are the same. Gradient checkpointing: `pretrained.transformer.enable_gradient_checkpointing()`.
+    velocity; for Wan the two are the same. `pretrained.transformer.enable_gradient_checkpointing()` works as always.
     """
 
     forward: Callable
