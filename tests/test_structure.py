@@ -107,3 +107,40 @@ def test_same_clip_gives_same_numbers(clips):
 def test_bad_input_says_what_to_do(call, message):
     with pytest.raises(MotionLabError, match=message):
         call()
+
+
+def test_articulation_rises_with_what_breaks_a_body_and_not_with_what_colours_it(means):
+    clean = means["clean", 0]["articulation"]
+    assert rising(means, "hide", "articulation") and rising(means, "shift", "articulation")
+    assert means["shuffled", 1]["articulation"] > 3 * clean and means["species", 1]["articulation"] > 1.5 * clean
+
+
+def test_a_learned_readers_limbs_go_through_the_same_error(clips):
+    from motionlab.metrics.structure import reading_of
+    from motionlab.models.evaluator import LIMBS, true_limbs
+
+    for clip in clips[:3]:
+        species = clip.scene.actors[0].species
+        positions, visible = (a[:, :len(LIMBS[species])] for a in true_limbs(clip))
+        exact = structure_error(reading_of(positions, visible, LIMBS[species], species, clip.size))
+        seen = structure_error(read_limbs(clip.frames, species, clip.scene.actors[0].colour, clip.scene.place))
+        assert exact["articulation"] == pytest.approx(seen["articulation"], abs=0.25)
+        gone = visible.copy()
+        gone[:, :2] = 0
+        assert structure_error(reading_of(positions, gone, LIMBS[species], species, clip.size))["articulation"] > exact["articulation"] + 0.1
+        wild = positions + 8 * np.random.default_rng(0).standard_normal(positions.shape)
+        assert structure_error(reading_of(wild, visible, LIMBS[species], species, clip.size))["articulation"] > exact["articulation"] + 0.5
+
+
+def test_joined_limbs_are_where_the_middle_of_their_visible_ones_is():
+    from motionlab.metrics.structure import reading_of
+
+    names = ("pole", "axle", "blade0", "blade1", "blade2", "blade3", "cap")
+    positions = np.zeros((1, 7, 2))
+    positions[0, 1], positions[0, 6] = (10, 10), (14, 10)
+    visible = np.ones((1, 7))
+    reading = reading_of(positions, visible, names, "spinner", (48, 48))
+    assert reading.centres[0, reading.names.index("axle+cap")].tolist() == [12, 10]
+    visible[0, 6] = 0
+    again = reading_of(positions, visible, names, "spinner", (48, 48))
+    assert again.centres[0, again.names.index("axle+cap")].tolist() == [10, 10]

@@ -10,7 +10,7 @@ from motionlab.experiments.prompts import Prompt
 from motionlab.metrics.failures import detect_failures
 from motionlab.metrics.motion import dynamic_degree, motion_smoothness
 from motionlab.metrics.palette import read_attributes, read_limbs
-from motionlab.metrics.structure import TERMS, structure_error
+from motionlab.metrics.structure import TERMS, reading_of, structure_error
 from motionlab.models.evaluator import CLASSES, Evaluator, labels_of
 from motionlab.teachers.flow import flow
 
@@ -28,8 +28,8 @@ def measure(frames: np.ndarray, prompts: Sequence[Prompt], evaluators: dict[str,
     Columns: for each evaluator species_ok, colour_ok, place_ok, motion_ok, heading_ok, camera_ok (1 or 0; motion only where
     the clip has several frames), look_ok and move_ok (all of the first three; motion and heading); palette_species_ok,
     palette_colour_ok, palette_place_ok (no network); dynamic_degree (0/1), speed (mean of the fastest 5 % of pixels,
-    pixels per sampled step), smoothness; structure (metrics.structure `total`) and its terms as structure_<term>;
-    failure_<name> of every detector.
+    pixels per sampled step), smoothness; structure (metrics.structure `articulation`, read by the palette), its terms as
+    structure_<term>, and structure_<evaluator>, the same from a learned reader's limbs; failure_<name> of every detector.
 
     Raises:
         MotionLabError: another number of clips than prompts.
@@ -38,8 +38,8 @@ def measure(frames: np.ndarray, prompts: Sequence[Prompt], evaluators: dict[str,
         raise MotionLabError(f"{len(frames)} clips were given for {len(prompts)} prompts.", fix="Give one clip per prompt.")
     rows = [{"item": p.id, "arm": arm, "seed": seed, "kind": p.kind} for p in prompts]
     for k, (name, evaluator) in enumerate(evaluators.items()):
-        for row, seen in zip(rows, recognised(frames, prompts, evaluator)):
-            row |= {column + (f"_{name}" if k else ""): value for column, value in seen.items()}
+        for row, seen, structure in zip(rows, recognised(frames, prompts, evaluator), learned_structure(frames, prompts, evaluator)):
+            row |= {column + (f"_{name}" if k else ""): value for column, value in seen.items()} | {f"structure_{name}": structure}
     for row, clip, prompt in zip(rows, frames, prompts):
         row |= _without_network(clip, prompt)
     return rows
@@ -57,13 +57,23 @@ def recognised(frames: np.ndarray, prompts: Sequence[Prompt], evaluator: Evaluat
     return out
 
 
+def learned_structure(frames: np.ndarray, prompts: Sequence[Prompt], evaluator: Evaluator) -> list[float]:
+    """Articulation error of the subjects that were asked for, by a learned reader's limbs."""
+    species = [p.asked["actors"][0]["species"] for p in prompts]
+    read = evaluator.read(frames, species=species)
+    limbs = [len(names) for names in read["limbs"]]
+    readings = [reading_of(read["positions"][i][:, :n], read["visible"][i][:, :n], read["limbs"][i], species[i], frames.shape[2:4])
+                for i, n in enumerate(limbs)]
+    return [structure_error(reading)["articulation"] for reading in readings]
+
+
 def _without_network(clip, prompt):
     actor = prompt.asked["actors"][0]
     seen = read_attributes(clip)
     out = {f"palette_{name}_ok": float(seen[name] == asked) for name, asked in
            (("species", actor["species"]), ("colour", actor["colour"]), ("place", prompt.asked["place"]))}
     terms = structure_error(read_limbs(clip, actor["species"], actor["colour"], prompt.asked["place"]))
-    out |= {"structure": terms["total"]} | {f"structure_{name}": terms[name] for name in TERMS}
+    out |= {"structure": terms["articulation"]} | {f"structure_{name}": terms[name] for name in TERMS}
     if len(clip) > 2:
         moving = flow(clip, "dis")
         degree = dynamic_degree(moving, FPS)
