@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from motionlab.experiments.measure import FPS
+from motionlab.experiments.measure import FPS, learned_structure
 from motionlab.flow_rgb import WORLD_SIGMA, flow_video
 from motionlab.metrics.failures import detect_failures
 from motionlab.metrics.palette import read_limbs
@@ -70,7 +70,7 @@ def dose_rows(clips: dict, codec: Codec, evaluators: dict[str, Evaluator], damag
     """Known damage, then the codec, then every instrument: rows {item, arm "<damage>_<dose>", seed, ...} of clips {item: Clip}.
 
     Columns: the structure error's terms, with the undamaged reconstruction as reference (part_error, presence_error);
-    failure_<detector>; part_error_<evaluator>, look_ok_<evaluator>, move_ok_<evaluator> against the undamaged truth.
+    articulation_<evaluator>, from a learned reader's limbs; failure_<detector>; part_error_<evaluator>, look_ok_<evaluator>, move_ok_<evaluator> against the undamaged truth.
     """
     for number, (item, clip) in enumerate(clips.items()):
         rng, actor = np.random.default_rng([seed, number]), clip.scene.actors[0]
@@ -81,4 +81,5 @@ def dose_rows(clips: dict, codec: Codec, evaluators: dict[str, Evaluator], damag
                 reading = read_limbs(frames, actor.species, actor.colour, clip.scene.place)
                 row = {"item": item, "arm": f"{name}_{dose}", "seed": 0}
                 row |= structure_error(reading, reference) | _by_evaluators(frames, clip, evaluators)
+                row |= {f"articulation_{name}": learned_structure(frames[None], [actor.species], e)[0] for name, e in evaluators.items()}
                 yield row | {f"failure_{k}": v for k, v in detect_failures(frames, clip.attributes, FPS).items()}

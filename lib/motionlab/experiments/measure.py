@@ -36,9 +36,10 @@ def measure(frames: np.ndarray, prompts: Sequence[Prompt], evaluators: dict[str,
     """
     if len(frames) != len(prompts):
         raise MotionLabError(f"{len(frames)} clips were given for {len(prompts)} prompts.", fix="Give one clip per prompt.")
+    species = [p.asked["actors"][0]["species"] for p in prompts]
     rows = [{"item": p.id, "arm": arm, "seed": seed, "kind": p.kind} for p in prompts]
     for k, (name, evaluator) in enumerate(evaluators.items()):
-        for row, seen, structure in zip(rows, recognised(frames, prompts, evaluator), learned_structure(frames, prompts, evaluator)):
+        for row, seen, structure in zip(rows, recognised(frames, prompts, evaluator), learned_structure(frames, species, evaluator)):
             row |= {column + (f"_{name}" if k else ""): value for column, value in seen.items()} | {f"structure_{name}": structure}
     for row, clip, prompt in zip(rows, frames, prompts):
         row |= _without_network(clip, prompt)
@@ -57,14 +58,14 @@ def recognised(frames: np.ndarray, prompts: Sequence[Prompt], evaluator: Evaluat
     return out
 
 
-def learned_structure(frames: np.ndarray, prompts: Sequence[Prompt], evaluator: Evaluator) -> list[float]:
-    """Articulation error of the subjects that were asked for, by a learned reader's limbs."""
-    species = [p.asked["actors"][0]["species"] for p in prompts]
-    read = evaluator.read(frames, species=species)
-    limbs = [len(names) for names in read["limbs"]]
-    readings = [reading_of(read["positions"][i][:, :n], read["visible"][i][:, :n], read["limbs"][i], species[i], frames.shape[2:4])
-                for i, n in enumerate(limbs)]
-    return [structure_error(reading)["articulation"] for reading in readings]
+def learned_structure(frames: np.ndarray, species: Sequence[str], evaluator: Evaluator) -> list[float]:
+    """Articulation error of the subjects that are meant to be there, one species per clip, by a learned reader's limbs."""
+    read, out = evaluator.read(frames, species=list(species)), []
+    for i, name in enumerate(species):
+        n = len(read["limbs"][i])
+        reading = reading_of(read["positions"][i][:, :n], read["visible"][i][:, :n], read["limbs"][i], name, frames.shape[2:4])
+        out.append(structure_error(reading)["articulation"])
+    return out
 
 
 def _without_network(clip, prompt):
