@@ -30,6 +30,13 @@ def test_sets_share_no_seed_and_dev_shows_no_held_out_pair():
     assert any(held_out(p.asked) for p in load_prompts("held_out"))
 
 
+def test_the_second_set_is_near_static_or_unusual():
+    prompts = load_prompts("quiet_unusual")
+    still = [p.asked["actors"][0]["motion"] in ("spin", "swing", "dance") for p in prompts]
+    odd = [held_out(p.asked) for p in prompts]
+    assert all(a or b for a, b in zip(still, odd)) and sum(still) > 8 and sum(odd) > 8
+
+
 def test_held_out_pairs_are_species_and_colours_of_the_world():
     from motionlab.world.palette import COLOURS
     from motionlab.world.puppets import SPECIES

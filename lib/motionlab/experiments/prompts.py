@@ -36,7 +36,7 @@ class Prompt:
 
 
 def load_prompts(name: str, n: int | None = None) -> list[Prompt]:
-    """The first `n` prompts (None: all) of a set of `reproductions/protocol.yaml`: test, dev, held_out or examples.
+    """The first `n` prompts (None: all) of a set of `reproductions/protocol.yaml`: test, dev, held_out, quiet_unusual, examples.
 
     Raises:
         MotionLabError: unknown set (the nearest is named), more prompts than it has.
@@ -46,19 +46,24 @@ def load_prompts(name: str, n: int | None = None) -> list[Prompt]:
     n = chosen["n"] if n is None else n
     if not 1 <= n <= chosen["n"]:
         raise MotionLabError(f"Set '{name}' has {chosen['n']} prompts, not {n}.", fix="Ask for at least 1 and at most that many.")
-    return _draw(name, chosen["split"], chosen["offset"], n)
+    return _draw(name, chosen, n)
 
 
-def _draw(name, split, offset, n):
-    protocol, out = read_protocol(), []
-    for seed in split_seeds(split, None)[offset:]:
+def _draw(name, chosen, n):
+    protocol, split, out = read_protocol(), chosen["split"], []
+    for seed in split_seeds(split, None)[chosen["offset"]:]:
         kind = KINDS[len(out) % len(KINDS)]
         asked = describe(_scene(seed, kind))
-        if split in protocol["held_out"]["shown_only_in"] or not held_out(asked, protocol):
+        if _fits(asked, chosen.get("only"), protocol) and (split in protocol["held_out"]["shown_only_in"] or not held_out(asked, protocol)):
             out.append(Prompt(f"{name}/{len(out):03d}", seed, kind, sentence(asked), asked))
         if len(out) == n:
             return out
     raise MotionLabError(f"Split '{split}' ends before {n} prompts are found.", fix="Ask for fewer.")
+
+
+def _fits(asked, only, protocol):
+    """Sets may ask for near-static motions or unusual pairs only."""
+    return only is None or asked["actors"][0]["motion"] in only.get("motions", ()) or (only.get("held_out", False) and held_out(asked, protocol))
 
 
 def _scene(seed, kind):
