@@ -347,7 +347,7 @@ class PretrainedBackbone(nn.Module):
         if cond is not None or cond_mask is not None:
             raise MotionLabError("A text-to-video model takes no known frames.", fix="Use mode='text', without cond.")
         x = x_t if extra is None else torch.cat([x_t, extra.to(x_t)], 2)
-        text = self.text(tokens)
+        text = self.text(tokens).to(x.device)
         self._check(x, text)
         return self.border(lambda z, timestep: self.native(z, timestep, text).float())(x.float(), t)
 
@@ -479,6 +479,7 @@ class PretrainedCodec(nn.Module):
 
     Encoding takes the mode of the distribution: no random numbers. Clips go through one by one, so that a batch needs
     the memory of one clip; where that is still too much, `codec.vae.enable_tiling()` works in overlapping tiles.
+    It computes in its own type, whatever autocast says: Wan's VAE is meant for float32.
     """
 
     def __init__(self, vae: nn.Module, kind: str):
@@ -508,7 +509,9 @@ class PretrainedCodec(nn.Module):
             raise MotionLabError(f"The codec takes video (b, f, 3, h, w); got shape {tuple(video.shape)}.",
                                  fix="Clip.video()[None] has this shape.")
         latent_size(self.kind, self.channels, video.shape[1], *video.shape[3:])
-        z = torch.cat([self.vae.encode(clip[None]).latent_dist.mode() for clip in self._in(video)])
+        clips = video.to(self.mean.device, self.vae.dtype).transpose(1, 2)
+        with torch.autocast(self.mean.device.type, enabled=False):
+            z = torch.cat([self.vae.encode(clip[None]).latent_dist.mode() for clip in clips])
         return ((z.float() - self.mean) / self.std).transpose(1, 2)
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
@@ -521,11 +524,9 @@ class PretrainedCodec(nn.Module):
             raise MotionLabError(f"This codec decodes latents (b, f, {self.channels}, h, w); "
                                  f"got {tuple(latents.shape)}.", fix="Use the codec that the latents were made with.")
         self.latent_frames(4 * latents.shape[1] - 3)
-        z = latents.to(self.mean).transpose(1, 2) * self.std + self.mean
-        return torch.cat([self.vae.decode(one[None]).sample for one in z.to(self.vae.dtype)]).transpose(1, 2).float()
-
-    def _in(self, video):
-        return video.to(self.mean.device, self.vae.dtype).transpose(1, 2)
+        z = (latents.to(self.mean).transpose(1, 2) * self.std + self.mean).to(self.vae.dtype)
+        with torch.autocast(self.mean.device.type, enabled=False):
+            return torch.cat([self.vae.decode(one[None]).sample for one in z]).transpose(1, 2).float()
 
 
 def latent_size(kind: str, channels: int, frames: int, height: int, width: int) -> LatentSize:
