@@ -27,7 +27,7 @@ def write_card(checkpoint: Path, logs: dict[str, Path], out: Path, note: str = "
     with safe_open(str(checkpoint), "pt") as file:
         meta = file.metadata() or {}
         count = sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())
-    lines = [f"# {checkpoint.stem}", "", note, "", f"- {count / 1e6:.2f} M numbers, {checkpoint.stat().st_size / 1e6:.1f} MB (bf16 safetensors)"]
+    lines = [f"# {checkpoint.stem}", ""] + ([note.strip(), ""] if note else []) + [ f"- {count / 1e6:.2f} M numbers, {checkpoint.stat().st_size / 1e6:.1f} MB (bf16 safetensors)"]
     lines += [f"- {key}: {value}" for key, value in sorted(meta.items()) if key in ("kind", "format", "data", "codec", "seed") and value]
     lines += ["", "| stage | steps | minutes | last loss | per t-bin, noise to clean |", "|---|---|---|---|---|"]
     for stage, path in logs.items():
@@ -35,7 +35,7 @@ def write_card(checkpoint: Path, logs: dict[str, Path], out: Path, note: str = "
         last = [row for row in rows if "loss" in row][-1]
         bins = " ".join("-" if v is None else f"{v:.2f}" for v in last["loss_per_t_bin"])
         lines.append(f"| {stage} | {last['step']} | {seconds(rows) / 60:.0f} | {last['loss']:.3f} | {bins} |")
-    return write_atomic(out, "\n".join(lines).replace("\n\n\n", "\n\n") + "\n")
+    return write_atomic(out, "\n".join(lines) + "\n")
 
 
 def write_curve(log: Path, out: Path) -> Path:

@@ -62,7 +62,7 @@ def publish(names, work: Path, root: Path | None = None) -> list[Path]:
             target = checkpoint(name, None, root)
             target.parent.mkdir(parents=True, exist_ok=True)
             out.append(Path(shutil.copyfile(made, target)))
-            out.append(write_card(target, logs, target.with_suffix(".md")))
+            out.append(write_card(target, logs, target.with_suffix(".md"), read_settings(root)[name].get("about", "")))
         for stage, log in logs.items():
             out.append(write_curve(log, home / "curves" / f"{stage}.csv"))
     return out
@@ -163,7 +163,7 @@ def _evaluator(settings, work, out, until):
 
 def _read(settings, kinds, stage):
     for part in settings:
-        one_of(part, kinds, f"part of stage {stage}")
+        one_of(part, {*kinds, "about"}, f"part of stage {stage}")
     return {part: configs.from_values(kind, settings.get(part, {}), f"{part} of stage {stage}") for part, kind in kinds.items()}
 
 
