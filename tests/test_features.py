@@ -41,6 +41,7 @@ def test_token_shares_count_the_pixels_of_the_frames_that_a_latent_holds():
     share, mask = token_share(CLIP), CLIP.object_mask(None)
     assert share.shape == (5, 12, 12)
     assert share[0, 6, 6] == mask[0, 24:28, 24:28].mean() and share[2, 6, 5] == pytest.approx(mask[5:9, 24:28, 20:24].mean())
+    assert token_share(CLIP, cell=16).shape == (5, 3, 3) and np.isclose(token_share(CLIP, cell=16).mean(), share.mean())
     labels = token_labels(CLIP)
     assert set(np.unique(labels)) == {-1, 0, 1} and (labels == 1).sum() > 20
 
@@ -79,5 +80,7 @@ def test_content_is_constant_along_tracks_and_place_at_fixed_positions():
 def test_shapes_must_fit():
     with pytest.raises(MotionLabError, match="do not belong together"):
         frame_auc(np.zeros((5, 12, 12, 3)), np.zeros((4, 12, 12)))
+    with pytest.raises(MotionLabError, match="tokens of 7 pixels"):
+        token_share(CLIP, cell=7)
     with pytest.raises(MotionLabError, match="no 3 principal components"):
         fit_basis(np.zeros((2, 5)))

@@ -69,17 +69,26 @@ def smoothed(features: np.ndarray, width: int = 3) -> np.ndarray:
 
 
 # ---------------------------------------------------------------------------------------------- truth per token
-def token_share(clip, actor: int | None = None) -> np.ndarray:
-    """Share (f', h', w') of each token's pixels, over the frames that its latent holds, that show the subject."""
+def token_share(clip, actor: int | None = None, cell: int = CELL, group: int = GROUP) -> np.ndarray:
+    """Share (f', h', w') of each token's pixels, over the frames that its latent holds, that show the subject.
+
+    Args:
+        cell: pixels per token (16 for Wan and CogVideoX: 8 by the VAE, 2 by the patches). group: frames per latent.
+
+    Raises:
+        MotionLabError: frames that do not divide into cells.
+    """
+    h, w = clip.size
+    if h % cell or w % cell:
+        raise MotionLabError(f"Frames of {h}x{w} do not divide into tokens of {cell} pixels.", fix=f"Render at multiples of {cell}.")
     mask = clip.object_mask(actor).astype(float)
-    h, w = (n // CELL for n in clip.size)
-    cells = mask.reshape(len(mask), h, CELL, w, CELL).mean((2, 4))
-    return np.stack([cells[:1].mean(0)] + [cells[k:k + GROUP].mean(0) for k in range(1, len(cells), GROUP)])
+    cells = mask.reshape(len(mask), h // cell, cell, w // cell, cell).mean((2, 4))
+    return np.stack([cells[:1].mean(0)] + [cells[k:k + group].mean(0) for k in range(1, len(cells), group)])
 
 
-def token_labels(clip) -> np.ndarray:
+def token_labels(clip, cell: int = CELL, group: int = GROUP) -> np.ndarray:
     """1 where a token shows the subject, 0 where it shows background, -1 in between; (f', h', w') int."""
-    share = token_share(clip)
+    share = token_share(clip, cell=cell, group=group)
     return np.where(share >= FOREGROUND, 1, np.where(share <= BACKGROUND, 0, -1))
 
 
@@ -134,7 +143,7 @@ def position_features(f: int, h: int, w: int) -> np.ndarray:
 
 
 # ---------------------------------------------------------------------------------------------- constancy over time
-def temporal_variance(features: np.ndarray, clip, points: int = 64, seed: int = 0) -> dict[str, float]:
+def temporal_variance(features: np.ndarray, clip, points: int = 64, seed: int = 0, cell: int = CELL, group: int = GROUP) -> dict[str, float]:
     """Variance of features over time along exact tracks of the subject and of the background, and at fixed positions.
 
     All as shares of the variance over all tokens, so that 0 is "the same at all times" and 1 "as different as any two tokens".
@@ -143,13 +152,13 @@ def temporal_variance(features: np.ndarray, clip, points: int = 64, seed: int = 
         foreground_track: along tracks of foreground points while they are visible. foreground_fixed: at the same points'
         first cells. background_track, background_fixed: the same for points off the subject.
     """
-    times = np.arange(0, len(clip.frames), GROUP)
+    times = np.arange(0, len(clip.frames), group)
     total = float(features.reshape(-1, features.shape[-1]).var(0).sum())
     out = {}
     for name, query in (("foreground", clip.foreground_points(points, seed)), ("background", _background_points(clip, points, seed))):
         tracks, visible = clip.tracks(query)
-        moving = _variance(features, tracks[times], visible[times])
-        fixed = _variance(features, np.broadcast_to(tracks[:1], tracks.shape)[times], visible[times])
+        moving = _variance(features, tracks[times], visible[times], cell)
+        fixed = _variance(features, np.broadcast_to(tracks[:1], tracks.shape)[times], visible[times], cell)
         out |= {f"{name}_track": moving / total, f"{name}_fixed": fixed / total}
     return out
 
@@ -160,10 +169,10 @@ def _background_points(clip, n, seed):
     return np.stack([cols[pick], rows[pick]], -1).astype(np.float64)
 
 
-def _variance(features, tracks, visible):
+def _variance(features, tracks, visible, cell):
     """Mean over points of the summed variance over the times at which a point is seen (two or more)."""
     _, h, w, _ = features.shape
-    cells = np.clip(np.floor((tracks + 0.5) / CELL).astype(int), 0, [w - 1, h - 1])
+    cells = np.clip(np.floor((tracks + 0.5) / cell).astype(int), 0, [w - 1, h - 1])
     values = features[np.arange(len(tracks))[:, None], cells[..., 1], cells[..., 0]]            # (f', n, d)
     kept = [values[visible[:, k], k].var(0).sum() for k in range(tracks.shape[1]) if visible[:, k].sum() > 1]
     return float(np.mean(kept)) if kept else float("nan")
