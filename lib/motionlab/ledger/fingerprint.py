@@ -27,7 +27,7 @@ VERSIONS = {
 # What acts on a finished result cannot change it: a new style of the report is no reason to run a notebook again.
 AFTER_THE_RUN = {
     f"motionlab.ledger.{name}"
-    for name in ("fingerprint", "kernel", "params", "progress", "report", "runs", "verify", "wandb_mirror")
+    for name in ("fingerprint", "kernel", "params", "progress", "report", "runs", "sweep", "verify", "wandb_mirror")
 }
 MAX_LISTED = 20_000  # files of a data folder that are looked at
 
@@ -45,9 +45,9 @@ def fingerprint(
     parameters = {name: value for name, value in parameters.items() if name not in RUNNER_OWNED}
     parts: dict[str, Any] = {"tier": tier, "notebook": _sha(json.dumps(notebook.sources).encode())}
     parts |= {f"parameter {name}": value for name, value in parameters.items()}
-    parts |= {f"module {name}": _sha_file(path) for name, path in imported_modules(notebook.sources, package).items()}
+    parts |= {f"module {name}": sha_file(path) for name, path in imported_modules(notebook.sources, package).items()}
     claims = Path(root, "reproductions", notebook.paper, "claims.yaml")
-    parts["claims.yaml"] = _sha_file(claims) if claims.is_file() else None
+    parts["claims.yaml"] = sha_file(claims) if claims.is_file() else None
     parts |= {f"data {name}": stamp for name, stamp in _data_stamps(notebook, parameters, root)}
     parts |= {f"version {name}": version for name, version in _versions()}
     return json.loads(json.dumps(parts))  # tuples become lists, as they will be read back
@@ -221,5 +221,5 @@ def _sha(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _sha_file(path: Path) -> str:
+def sha_file(path: Path) -> str:
     return _sha(path.read_bytes())

@@ -80,7 +80,7 @@ class Plan:
 
     def changed(self) -> list[str]:
         """Why it has to run: parts that differ from the finished run; empty when it is up to date."""
-        return prints.changes(_read_json(self.run_dir / "fingerprint.json"), self.fingerprint)
+        return prints.changes(read_json(self.run_dir / "fingerprint.json"), self.fingerprint)
 
 
 def plan(stem: str, tier: str, given: dict[str, Any], root: Path) -> Plan:
@@ -170,12 +170,12 @@ def _announce(todo: Plan, changed: list[str], progress: Callable[[str], None]) -
     shown = ", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
     because = "" if changed == ["no finished run"] else f" (changed: {shown})"
     progress(f"{todo.stem}  tier {todo.tier}: {cost}{because}")
-    short = _memory_short(todo.cost.get("ram_gb", 0.0))
+    short = memory_short(todo.cost.get("ram_gb", 0.0))
     if short:
         progress(f"  note: it needs {todo.cost['ram_gb']:g} GB of memory and {short:.1f} GB are free here")
 
 
-def _memory_short(wanted_gb: float) -> float | None:
+def memory_short(wanted_gb: float) -> float | None:
     """Free memory in GB where it is less than wanted, else None."""
     import psutil
 
@@ -219,12 +219,12 @@ def _execute(todo: Plan, progress: Callable[[str], None]) -> None:
     _check_result(todo, log)
     _slim(notebook, todo)
     log(event="finish", seconds=round(sum(watch.seconds), 3), peak_ram_gb=round(memory.peak / 2**30, 3))
-    _write_json(todo.partial / "fingerprint.json", todo.fingerprint)  # last: it marks the run as complete
+    write_json(todo.partial / "fingerprint.json", todo.fingerprint)  # last: it marks the run as complete
 
 
 def _check_result(todo: Plan, log: Callable[..., None]) -> None:
     """A notebook that ran without an error has proved nothing yet: its result.json must be there and be its own."""
-    result = _read_json(todo.partial / "result.json")
+    result = read_json(todo.partial / "result.json")
     problem = None
     if result is None:
         problem = "wrote no readable result.json"
@@ -256,7 +256,7 @@ def _finished(
     todo: Plan, status: str, seconds: float, changed: list[str], publish: bool, progress: Callable[[str], None]
 ) -> RunResult:
     """Tell the outcome, publish and mirror it where asked."""
-    result = _read_json(todo.run_dir / "result.json") or {}
+    result = read_json(todo.run_dir / "result.json") or {}
     claims = {name: (record or {}).get("verdict", "not run") for name, record in result.get("claims", {}).items()}
     if status == "skipped":
         progress(f"{todo.stem}  tier {todo.tier}: up to date, {_counted(claims)}")
@@ -406,7 +406,7 @@ def _holder(path: Path) -> str | None:
         young = time.time() - path.stat().st_mtime < 5
     except FileNotFoundError:
         return None
-    written = _read_json(path)
+    written = read_json(path)
     if written is None:
         return "that has just started" if young else None
     if written.get("host") != platform.node():
@@ -493,7 +493,7 @@ def read_log(run_dir: Path) -> list[dict[str, Any]]:
     return events
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
+def read_json(path: Path) -> dict[str, Any] | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -501,5 +501,5 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
+def write_json(path: Path, content: dict[str, Any]) -> None:
     write_atomic(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")

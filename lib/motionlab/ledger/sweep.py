@@ -56,7 +56,7 @@ from motionlab.ledger import fingerprint as prints
 from motionlab.ledger.claims import read_yaml
 from motionlab.ledger.params import cost_text
 from motionlab.ledger.progress import duration
-from motionlab.ledger.runs import _memory_short, _read_json, _write_json
+from motionlab.ledger.runs import memory_short, read_json, write_json
 
 TIERS = ("smoke", "full")
 FIELDS = ("paper", "row", "common", "data", "arms", "cost")
@@ -209,7 +209,7 @@ def _read_data(named: Any, root: Path, where: str) -> dict[str, str]:
         files = sorted(place.rglob("*")) if place.is_dir() else [place]
         if not place.exists():
             raise MotionLabError(f"{where}: there is no '{name}', which data names.", fix="Give paths below the root.")
-        found |= {file.relative_to(root).as_posix(): prints._sha_file(file) for file in files if file.is_file()}
+        found |= {file.relative_to(root).as_posix(): prints.sha_file(file) for file in files if file.is_file()}
     return found
 
 
@@ -246,7 +246,7 @@ def _check_function(text: str, common: Any, path: Path) -> str:
     one_of(name, functions, f"function of {module}:")
     _check_arguments(functions[name].args, common, text)
     modules = prints.imported_modules((f"import {module}", source.decode("utf-8")))
-    parts = [hashlib.sha256(source).hexdigest()] + [f"{key} {prints._sha_file(file)}" for key, file in modules.items()]
+    parts = [hashlib.sha256(source).hexdigest()] + [f"{key} {prints.sha_file(file)}" for key, file in modules.items()]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -330,7 +330,7 @@ class Row:
 
     def state(self) -> tuple[str, list[str]]:
         """`finished`, `other code`, `stale`, `damaged`, `begun` or `new`, and the settings that changed."""
-        record, begun = _read_json(self.record), _read_json(self.work / MARKER)
+        record, begun = read_json(self.record), read_json(self.work / MARKER)
         if record and self.csv.is_file():
             from motionlab.ledger.verdict import file_sha
 
@@ -388,7 +388,7 @@ def _settings(sweep: Sweep, arm: str, seed: int, tier: str) -> dict[str, Any]:
         if isinstance(value, str) and value.strip(". ") and "\n" not in value:
             with contextlib.suppress(OSError):  # a text that is no possible path, such as a long prompt
                 if Path(sweep.root, value).is_file():
-                    parts[f"file of {key}"] = prints._sha_file(Path(sweep.root, value))
+                    parts[f"file of {key}"] = prints.sha_file(Path(sweep.root, value))
     return json.loads(json.dumps(parts, default=str))
 
 
@@ -409,7 +409,7 @@ def announce(
     finished = sum(state in ("finished", "other code") for state, _ in states)
     counts = f"{len(rows)} rows, {finished} finished, {len(todo)} to measure"
     say(f"{sweep.paper}  tier {rows[0].tier}: {counts}{price}{each}")
-    short = _memory_short(cost["ram_gb"])
+    short = memory_short(cost["ram_gb"])
     if todo and short:
         say(f"  note: it needs {cost['ram_gb']:g} GB of memory and {short:.1f} GB are free here")
     for row, (state, changed) in zip(rows, states):
@@ -657,12 +657,12 @@ def measure(row: Row, job: dict[str, Any]) -> None:
         "sha256": file_sha(row.csv),
         **environment(Path(job["root"]), job["common"].get("device")),
     }
-    _write_json(row.record, record)
+    write_json(row.record, record)
 
 
 def _prepare(row: Row, redo: bool) -> bool:
     """Make the work folder; empty it where other settings, or (with redo) other code, began it. Returns: goes on?"""
-    begun = _read_json(row.work / MARKER)
+    begun = read_json(row.work / MARKER)
     now = {"settings": row.settings, "code": row.code}
     fits = begun and begun.get("settings") == row.settings and (begun.get("code") == row.code or not redo)
     if begun and not fits:
@@ -670,7 +670,7 @@ def _prepare(row: Row, redo: bool) -> bool:
             raise MotionLabError(f"{shown(row.work)} was begun with other settings.", fix="Use --redo to start afresh.")
         shutil.rmtree(row.work)
     if not fits:
-        _write_json(row.work / MARKER, now)
+        write_json(row.work / MARKER, now)
     return bool(fits)
 
 
@@ -848,7 +848,7 @@ def publish(sweep: Sweep, rows: list[Row], say: Callable[[str], None] = print) -
         )
     if missing:
         say(f"  note: not finished, so not published: {', '.join(row.name for row in missing)}")
-    records = sorted((_read_json(row.record) for row in done), key=lambda record: (record["arm"], record["seed"]))
+    records = sorted((read_json(row.record) for row in done), key=lambda record: (record["arm"], record["seed"]))
     commits = {(record["code"], record["commit"]) for record in records}
     if len({code for code, _ in commits}) > 1:
         say(f"  note: measured by different code, at commits {', '.join(sorted(str(one)[:9] for _, one in commits))}")
