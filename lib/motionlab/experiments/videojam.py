@@ -10,9 +10,8 @@ import torch
 
 from motionlab.config import from_values
 from motionlab.diffusion import SAMPLERS, time_grid
-from motionlab.errors import one_of
 from motionlab.experiments import arms as plain
-from motionlab.experiments.finetune import budget
+from motionlab.experiments.finetune import bank_home, budget, tuning_bank
 from motionlab.experiments.measure import measure
 from motionlab.experiments.prompts import Prompt, load_prompts
 from motionlab.ledger.protocol import read_protocol
@@ -22,7 +21,6 @@ from motionlab.models.codec import load_codec
 from motionlab.models.generate import prompt_noise
 from motionlab.models.shipped import shipped
 from motionlab.papers.videojam import Guidance, JointBackbone, JointRecipe, inner_guidance, joint_training_loss, split
-from motionlab.pretrain.bank import BankConfig
 from motionlab.pretrain.latents import JointLatents, open_joint_latents
 from motionlab.training import train
 from motionlab.video import as_frames
@@ -73,7 +71,7 @@ def trained(arm: dict, seed: int, home: Path, weights: str = "base", length: int
     path, model = folder / "joint.safetensors", JointBackbone(load_backbone(shipped(weights)), arm.get("new", "zero"))
     if not path.is_file():
         recipe = from_values(JointRecipe, {k: arm[k] for k in ("motion_weight", "text_dropout", "motion_dropout") if k in arm}, "joint recipe")
-        data = motion_data(weights, home, arm.get("teacher", "exact"), arm.get("noise", 0.0), length)
+        data = motion_data(weights, arm.get("teacher", "exact"), arm.get("noise", 0.0), length)
         config = budget(seed, arm["lr"], arm.get("clip_steps") or read_protocol()["budget"]["fine_tune_clip_steps"]["videojam"], folder / "training")
         result = train(model, joint_training_loss(recipe, model.grammar.null(1)), data, config)
         model.load_state_dict(result.ema_state())
@@ -93,11 +91,10 @@ def load_joint(path: Path, weights: str = "base") -> JointBackbone:
     return model.eval()
 
 
-def motion_data(weights: str, work: Path, teacher: str, noise: float, length: int) -> JointLatents:
+def motion_data(weights: str, teacher: str, noise: float, length: int) -> JointLatents:
     """Clips of the fine-tuning split with their motion latents."""
-    one_of(teacher, ("exact", "dis", "other", "still"), "motion teacher")
-    bank = BankConfig(split="fine_tuning", clips=read_protocol()["budget"]["fine_tune_clips"], frames=4 * length - 3, flow=True)
-    return open_joint_latents(bank, shipped("codec"), work, load_backbone(shipped(weights)).grammar, teacher, noise)
+    grammar = load_backbone(shipped(weights)).grammar
+    return open_joint_latents(tuning_bank(4 * length - 3), shipped("codec"), bank_home(), grammar, teacher, noise)
 
 
 @torch.no_grad()
