@@ -3,9 +3,8 @@ import pytest
 import torch
 
 from motionlab.analyses.attention import attention_rows, summary
-from motionlab.models.backbone import Backbone, BackboneConfig
-from motionlab.models.codec import Codec, CodecConfig
-from motionlab.world import random_scene, render
+from small import small_model
+from motionlab.analyses.inputs import world_clips
 
 
 def displaced(full, grid):
@@ -37,11 +36,9 @@ def test_attention_to_the_same_place_in_the_next_frame_is_found_there():
 
 
 def test_rows_of_a_tiny_backbone_add_up():
-    codec = Codec(CodecConfig(channels=4, width=16, encoder_blocks=1, decoder_blocks=1)).eval()
-    model = Backbone(BackboneConfig(channels=4, d=32, layers=2, heads=2, max_frames=3, d_text=16, d_time=16)).eval()
-    clips = {str(s): render(random_scene(s), 48, 9) for s in (1, 2, 3)}
-    rows = list(attention_rows(model, "random", codec, clips, (0.3, 0.7), batch=2))
-    assert len(rows) == 3 * 2 * 2 and {r["block"] for r in rows} == {0, 1}
+    model = small_model(layers=2, length=3)
+    rows = list(attention_rows(model, world_clips((1, 2, 3), model), (0.3, 0.7), batch=2))
+    assert len(rows) == 3 * 2 * 2 and {r["block"] for r in rows} == {0, 1} and {r["arm"] for r in rows} == {"small"}
     for r in rows:
         frames = r["mass_0"] + 2 * r["mass_1"] * 2 / 3 + 2 * r["mass_2"] / 3      # undo the average over existing offsets
-        assert frames + r["text"] == pytest.approx(1, abs=1e-3) and 0 < r["entropy"] < 7
+        assert frames + r["text"] == pytest.approx(1, abs=1e-2) and 0 < r["entropy"] < 7

@@ -84,3 +84,17 @@ def test_shapes_must_fit():
         token_share(CLIP, cell=7)
     with pytest.raises(MotionLabError, match="no 3 principal components"):
         fit_basis(np.zeros((2, 5)))
+
+
+def test_rows_of_a_small_model_hold_every_number_and_shuffled_labels_are_chance():
+    from motionlab.analyses.features import feature_rows, position_rows
+    from motionlab.analyses.inputs import world_clips
+    from small import small_model
+
+    model = small_model(layers=2, length=3, stir=0.05)
+    clips = world_clips((31, 32, 33), model)
+    rows = list(feature_rows(model, clips))
+    assert len(rows) == 6 and {r["block"] for r in rows} == {0, 1} and {r["arm"] for r in rows} == {"small"}
+    assert all(r["auc"] >= r["auc_worst"] and np.isfinite(r["foreground_track"]) for r in rows)
+    assert abs(np.mean([r["auc_shuffled"] for r in rows]) - 0.5) < 0.1
+    assert [r["arm"] for r in position_rows(model, clips)] == ["position"] * 3

@@ -1,10 +1,12 @@
 """Switching prompts by depth: both ends are exact, every depth differs, nothing stays behind."""
+import numpy as np
 import pytest
 import torch
 
-from motionlab.analyses.prompt_switch import switched, text_blocks, text_replaced
+from motionlab.analyses.prompt_switch import switch_pairs, switch_rows, switched, switched_clips, text_blocks, text_replaced
 from motionlab.errors import MotionLabError
 from motionlab.models.backbone import Backbone, BackboneConfig, guided
+from motionlab.world.captions import sentence
 
 TINY = BackboneConfig(d=48, layers=3, heads=3, channels=4, height=6, width=6, max_frames=2, d_text=16, d_time=16)
 
@@ -57,3 +59,29 @@ def test_bad_depths_and_prompts_are_refused(scene):
         switched(model, a, b[:1], 1)
     with pytest.raises(MotionLabError, match="no list of blocks"):
         text_blocks(torch.nn.Linear(2, 2))
+
+
+# ---------------------------------------------------------------------------------------------- pairs and rows
+def test_pairs_differ_in_everything_but_the_species_and_are_sentences_of_the_grammar():
+    from motionlab.world import parse_caption
+    from motionlab.world.captions import sentence
+
+    for _, first, then in switch_pairs(range(12)):
+        a, b = first["actors"][0], then["actors"][0]
+        assert a["species"] == b["species"] and a["colour"] != b["colour"] and first["place"] != then["place"]
+        assert a["motion"] != b["motion"] or a["species"] in ("bird", "fish")
+        assert a["heading"] != b["heading"] and parse_caption(sentence(then)) == then
+
+
+def test_rows_say_whom_each_attribute_follows_and_the_ends_are_plain_prompts():
+    from small import small_evaluator, small_model
+
+    model, pairs = small_model(layers=2, length=2, stir=0.3), switch_pairs((1, 2, 3))
+    rows = list(switch_rows(model, small_evaluator(), pairs, (0, 2), steps=2, batch=2))
+    assert len(rows) == 6 and {"first_colour", "then_motion"} <= set(rows[0])
+    assert all(not (r["first_colour"] and r["then_colour"]) for r in rows)
+    said = [[sentence(p) for p in column] for column in list(zip(*pairs))[1:]]
+    ends = {depth: switched_clips(model, *said, [1, 2, 3], depth, steps=2) for depth in (0, 2)}
+    swapped = switched_clips(model, *said[::-1], [1, 2, 3], 2, steps=2)
+    apart = [np.abs(ends[0].astype(int) - other).mean() for other in (swapped, ends[2])]
+    assert 5 * apart[0] < apart[1]

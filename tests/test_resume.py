@@ -9,6 +9,8 @@ from motionlab.errors import MotionLabError
 X1, X0 = (torch.randn(2, 3, 4, 2, 2, generator=torch.Generator().manual_seed(s)) for s in (0, 1))
 OTHER = torch.randn(2, 3, 4, 2, 2, generator=torch.Generator().manual_seed(2))
 
+GRID = time_grid(20)
+
 
 def to_other(x, t):
     """The exact velocity field of a world with one clip: straight to OTHER."""
@@ -16,26 +18,26 @@ def to_other(x, t):
 
 
 def test_at_one_the_clip_comes_back_and_at_zero_nothing_of_it_is_left():
-    assert torch.equal(resumed(to_other, X1, X0, 1.0), X1)
-    assert torch.allclose(resumed(to_other, X1, X0, 0.0), OTHER, atol=1e-4)
-    assert torch.allclose(resumed(to_other, X1, X0, 0.0), resumed(to_other, 5 * X1, X0, 0.0))
+    assert torch.equal(resumed(to_other, X1, X0, 1.0, GRID), X1)
+    assert torch.allclose(resumed(to_other, X1, X0, 0.0, GRID), OTHER, atol=1e-4)
+    assert torch.allclose(resumed(to_other, X1, X0, 0.0, GRID), resumed(to_other, 5 * X1, X0, 0.0, GRID))
 
 
 def test_a_model_that_stands_still_keeps_the_mixture():
-    kept = resumed(lambda x, t: torch.zeros_like(x), X1, X0, 0.25)
+    kept = resumed(lambda x, t: torch.zeros_like(x), X1, X0, 0.25, GRID)
     assert torch.allclose(kept, 0.25 * X1 + 0.75 * X0)
 
 
 def test_the_grid_goes_on_where_the_sampler_would():
     whole = time_grid(20)
-    assert torch.equal(grid_from(float(whole[7]), 20), whole[7:])
-    between = grid_from(0.5, 20)
+    assert torch.equal(grid_from(float(whole[7]), whole), whole[7:])
+    between = grid_from(0.5, whole)
     assert between[0] == 0.5 and (between.diff() > 0).all() and between[-1] == 1
 
 
 def test_times_outside_are_refused():
     with pytest.raises(MotionLabError, match="t is 0"):
-        resumed(to_other, X1, X0, 1.2)
+        resumed(to_other, X1, X0, 1.2, GRID)
 
 
 # ---------------------------------------------------------------------------------------------- rows
@@ -51,19 +53,12 @@ def test_rivals_differ_in_as_much_as_they_can():
 def test_rows_say_what_was_kept_and_what_was_asked_for():
     import numpy as np
 
+    from motionlab.analyses.inputs import world_clips
     from motionlab.analyses.resume import resume_rows
-    from motionlab.models.backbone import Backbone, BackboneConfig
-    from motionlab.models.codec import Codec, CodecConfig
-    from motionlab.models.evaluator import Evaluator, EvaluatorConfig
-    from motionlab.world import random_scene, render
+    from small import small_evaluator, small_model
 
-    codec = Codec(CodecConfig(channels=4, width=16, encoder_blocks=1, decoder_blocks=1)).eval()
-    base = Backbone(BackboneConfig(channels=4, d=32, layers=1, heads=2, max_frames=2, d_text=16, d_time=16)).eval()
-    evaluator = Evaluator(EvaluatorConfig(fine=16, width=16, embedding=8, fine_blocks=1, frame_blocks=1, time_blocks=1)).eval()
-    with torch.no_grad():
-        evaluator.presence[..., -1] = 5.0                                              # untrained, but sure that limbs show
-    clips = {str(s): render(random_scene(s), 48, 5) for s in (3, 4, 9)}
-    rows = list(resume_rows(base, codec, evaluator, clips, (0.0, 1.0), steps=2, batch=2))
+    model = small_model(length=2)
+    rows = list(resume_rows(model, small_evaluator(), world_clips((3, 4, 9), model), (0.0, 1.0), steps=2, batch=2))
     assert len(rows) == 3 * 2 * 2
     own = [r for r in rows if r["arm"] == "own"]
     assert all(r["pose_error"] == r["layout_error"] == 0 for r in own if r["t"] == 1)      # nothing was disturbed

@@ -2,8 +2,11 @@
 import pytest
 import torch
 
-from motionlab.analyses.shuffle import changed_latents, frame_order, latent_order, paired_losses, shuffle_rows
+from motionlab.analyses.shuffle import (batches, changed_latents, frame_order, latent_by_latent, latent_order, paired_losses, shuffle_rows,
+                                        single_frames, time_of_step)
+from motionlab.analyses.inputs import world_clips
 from motionlab.errors import MotionLabError
+from small import small_model
 
 
 def generator(seed=0):
@@ -55,12 +58,30 @@ def test_frozen_clips_have_no_gap_at_all():
     assert all(torch.equal(loss, losses["original"]) for loss in losses.values())
 
 
-def test_rows_pair_every_version_with_its_original_and_cover_all_times():
-    batch = {"items": ["a", "b", "c"], "tokens": torch.zeros(3, 4), "latents": changed_latents(video(), same, generator())}
-    rows = list(shuffle_rows(lambda tokens: lambda x, t: 0 * x, iter([batch]), times=4))
-    assert len(rows) == 3 * 4 * 6 and len({(r["item"], r["arm"]) for r in rows}) == len(rows)
+def test_rows_pair_every_version_with_its_original_and_cover_the_whole_path_in_both_readings():
+    batch = {"items": ["a", "b", "c"], "captions": ["x"] * 3, "latents": changed_latents(video(), same, generator())}
+    rows = list(shuffle_rows(lambda captions: lambda x, t: 0 * x, iter([batch]), draws=4))
+    assert len(rows) == 3 * 4 * 2 * 8
     assert all(r["loss"] == r["loss_original"] for r in rows if r["arm"] == "original")
-    assert {int(r["t"] * 4) for r in rows} == {0, 1, 2, 3}
+    assert {int(r["step"] / 25) for r in rows} == {0, 1, 2, 3}
+    assert all(r["t"] == pytest.approx(r["step"] / 100) for r in rows if r["reading"] == "linear")
+    assert all(r["t"] < 0.1 for r in rows if r["reading"] == "linear_quadratic" and r["step"] <= 60)
+
+
+def test_steps_of_the_linear_quadratic_reading_are_those_of_the_card():
+    """Card, section 4.3, N = 1000: steps 20, 50, 60, 80, 90 at t = .020 .050 .096 .404 .666; straight lines between steps."""
+    t = time_of_step(torch.tensor([20.0, 50, 60, 80, 90, 100, 60.5]), "linear_quadratic")
+    assert torch.allclose(t[:5], torch.tensor([0.020, 0.050, 0.096, 0.404, 0.666]), atol=1e-3) and t[5] == 1
+    assert t[4] > t[6] > t[2]
+    with pytest.raises(MotionLabError, match="Did you mean 'linear'"):
+        time_of_step(torch.tensor([1.0]), "linnear")
+
+
+def test_orders_by_latents_move_frames_inside_or_whole_groups_only():
+    inside = frame_order("within_latents", 17, generator())
+    assert inside[0] == 0 and [sorted(g.tolist()) for g in inside[1:].split(4)] == [list(range(k, k + 4)) for k in (1, 5, 9, 13)]
+    whole = frame_order("whole_latents", 17, generator())
+    assert whole[0] == 0 and all((g.diff() == 1).all() for g in whole[1:].split(4)) and not (whole == torch.arange(17)).all()
 
 
 @pytest.mark.parametrize("call, message", [
@@ -72,13 +93,23 @@ def test_bad_requests_are_named(call, message):
         call()
 
 
-def test_batches_of_the_world_know_their_speed_and_what_the_codec_does_to_them():
-    from motionlab.analyses.shuffle import world_batches
-    from motionlab.models.codec import Codec, CodecConfig
-    from motionlab.models.text import Grammar
+def test_batches_know_their_speed_and_what_the_codec_does_to_them():
+    model = small_model(length=3)
+    made = list(batches(world_clips(range(5), model), model, batch=3))
+    assert [len(b["items"]) for b in made] == [3, 2] and len(made[0]["captions"]) == 3
+    assert made[0]["latents"]["shuffled"].shape == made[0]["latents"]["latents_shuffled"].shape == (3, 3, 4, 12, 12)
+    assert all(0 < a["speed"] < 10 and {"psnr_original", "psnr_shuffled"} <= set(a) for b in made for a in b["about"])
 
-    codec = Codec(CodecConfig(channels=4, width=16, encoder_blocks=1, decoder_blocks=1)).eval()
-    batches = list(world_batches(range(5), codec, Grammar(), frames=9, batch=3))
-    assert [len(b["items"]) for b in batches] == [3, 2] and batches[0]["tokens"].shape[0] == 3
-    assert batches[0]["latents"]["shuffled"].shape == batches[0]["latents"]["latents_shuffled"].shape == (3, 3, 4, 12, 12)
-    assert all(0 < a["speed"] < 10 and {"psnr_original", "psnr_shuffled"} <= set(a) for b in batches for a in b["about"])
+
+def test_a_model_that_sees_latents_alone_has_no_gap_on_single_frames_but_for_the_noise():
+    model = small_model(length=3)
+    floor = next(single_frames(world_clips(range(4), model), model))
+    z = floor["latents"]
+    assert z["original"].shape == (4, 3, 4, 12, 12) and not torch.equal(z["original"], z["shuffled"])
+    assert torch.allclose(z["original"].sum(1), z["shuffled"].sum(1), atol=1e-5)               # the same frames
+    u = latent_by_latent(model.bound)(floor["captions"])
+    t = torch.full((4,), 0.4)
+    whole = u(z["original"], t)
+    assert torch.allclose(whole[:, 1:2], model.bound(floor["captions"])(z["original"][:, 1:2], t), atol=2e-2)
+    losses = paired_losses(u, z, t, torch.zeros_like(z["original"]))
+    assert torch.allclose(losses["original"], losses["shuffled"], rtol=1e-3)

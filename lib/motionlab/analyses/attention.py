@@ -12,33 +12,32 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from motionlab import taps
+from motionlab.analyses.inputs import Model, item_seed
 from motionlab.diffusion import interpolate
-from motionlab.models.backbone import Backbone
-from motionlab.models.codec import Codec
-from motionlab.models.generate import prompt_noise
-from motionlab.video import as_video
 
 
 @torch.no_grad()
-def attention_rows(model: Backbone, arm: str, codec: Codec, clips: dict, times: Sequence[float] = (0.2, 0.5, 0.8), batch: int = 8,
-                   seed: int = 0) -> Iterator[dict]:
-    """Rows {item, arm, seed, block, t, ...}, one per clip {item: Clip}, block and noise level, averaged over heads.
+def attention_rows(model: Model, clips: dict, times: Sequence[float] = (0.2, 0.5, 0.8), batch: int = 8, blocks=None) -> Iterator[dict]:
+    """Rows {item, arm, seed, block, t, ...}, one per clip {item: clip}, block and noise level, averaged over heads.
 
-    Columns: mass_<d>, d = |frame offset|, mean over both directions and over the queries that have it (0 to 1 per frame);
-    near_<d>: share of that mass within one token of the same position; text: mass on text tokens; entropy in nats.
+    Args:
+        blocks: as of `taps.attention`; None: all.
+
+    Columns: arm, the model's name; mass_<d>, d = |frame offset|, mean over both directions and over the queries that have it
+    (0 to 1 per frame); near_<d>: share of that mass within one token of the same position; text: mass on text tokens;
+    entropy in nats.
     """
     items = list(clips)
     for part in (items[k:k + batch] for k in range(0, len(items), batch)):
-        x1 = torch.cat([codec.encode(as_video(clips[k].frames)[None]) for k in part])
-        x0 = prompt_noise([int(k) + seed for k in part], x1.shape[1:])
-        tokens = model.grammar.encode([clips[k].caption for k in part])
+        x1 = model.encode([clips[k] for k in part])
+        x0, u = model.noise([item_seed(k) for k in part], x1), model.bound([clips[k].caption for k in part])
         for t in times:
-            with taps.attention(model, {"where": taps.DisplacementMass(), "entropy": taps.Entropy()}) as seen:
-                model(interpolate(x0, x1, t), torch.full((len(part),), float(t)), tokens)
-            for block, (name, calls) in enumerate(seen.items()):
+            with taps.attention(model.backbone, {"where": taps.DisplacementMass(), "entropy": taps.Entropy()}, blocks) as seen:
+                u(interpolate(x0, x1, t), torch.full((len(part),), float(t), device=x1.device))
+            for block, calls in enumerate(seen.values()):
                 found = summary(calls[0]["where"])
                 for i, item in enumerate(part):
-                    yield {"item": item, "arm": arm, "seed": seed, "block": block, "t": float(t),
+                    yield {"item": item, "arm": model.name, "seed": 0, "block": block, "t": float(t),
                            "text": float(calls[0]["text"][i].mean()), "entropy": float(calls[0]["entropy"][i].mean())} | {
                                column: float(values[i]) for column, values in found.items()}
 

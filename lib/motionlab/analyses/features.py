@@ -8,14 +8,67 @@ Baselines that any of these must beat: an untrained network, and the position of
 """
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
+from motionlab import taps
+from motionlab.analyses.inputs import GROUP, Model, item_seed
+from motionlab.diffusion import interpolate
 from motionlab.errors import MotionLabError
 
-GROUP, CELL = 4, 4          # frames per latent after the first; pixels per token: the kit's codec
+CELL = 4                    # pixels per token of the kit's codec
 FOREGROUND, BACKGROUND = 0.5, 0.05     # share of a token's pixels over its frames; what lies between counts as neither
+
+
+# ---------------------------------------------------------------------------------------------- rows
+def feature_rows(model: Model, clips: dict, t: float = 0.5, blocks=None, at: str = "attention") -> Iterator[dict]:
+    """Rows {item, arm, seed, block, ...} of clips {item: Clip} noised to t, one per block.
+
+    Args:
+        t: noise level of the forward pass (the release: step 500 of 1000). blocks, at: as of `taps.features`; the paper's
+            feature is what the 3-D attention returns.
+
+    Columns: auc, auc_worst (mean and smallest over frames of `frame_auc`), auc_smoothed (features averaged over three latent
+    frames first), auc_pca3 and auc_pca3_smoothed (the same on the three components that the paper's pictures show),
+    auc_shuffled (labels permuted within each frame: chance), and `temporal_variance`'s.
+    """
+    for item, clip in clips.items():
+        labels, rng = token_labels(clip, cell=model.cell), np.random.default_rng(item_seed(item))
+        for block, x in block_features(model, clip, item, t, blocks, at).items():
+            basis = fit_basis(x)
+            aucs = {"auc": x, "auc_smoothed": smoothed(x), "auc_pca3": basis.project(x), "auc_pca3_smoothed": basis.project(smoothed(x))}
+            found = {name: frame_auc(values, labels) for name, values in aucs.items()}
+            row = {"item": item, "arm": model.name, "seed": 0, "block": block} | {name: _mean(values) for name, values in found.items()}
+            row |= {"auc_worst": _worst(found["auc"]), "auc_smoothed_worst": _worst(found["auc_smoothed"])}
+            row["auc_shuffled"] = _mean(frame_auc(x, np.stack([rng.permutation(frame.ravel()).reshape(frame.shape) for frame in labels])))
+            yield row | temporal_variance(x, clip, cell=model.cell)
+
+
+def position_rows(model: Model, clips: dict) -> Iterator[dict]:
+    """The baseline that knows a token's position and nothing else; columns as of `feature_rows`."""
+    for item, clip in clips.items():
+        labels = token_labels(clip, cell=model.cell)
+        found = frame_auc(position_features(*labels.shape), labels)
+        yield {"item": item, "arm": "position", "seed": 0, "block": 0, "auc": _mean(found), "auc_worst": _worst(found)}
+
+
+def block_features(model: Model, clip, item: str, t: float = 0.5, blocks=None, at: str = "attention") -> dict[int, np.ndarray]:
+    """{block: (f', h', w', d) float32} of one clip noised to t, under its own caption."""
+    x1 = model.encode([clip])
+    with taps.features(model.backbone, blocks, at=at) as seen:
+        model.bound([clip.caption])(interpolate(model.noise([item_seed(item)], x1), x1, t), torch.full((1,), float(t), device=x1.device))
+    return {k: calls[0][0].float().cpu().numpy() for k, calls in enumerate(seen.values())}
+
+
+def _mean(values):
+    return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
+
+
+def _worst(values):
+    return float(np.nanmin(values)) if np.isfinite(values).any() else float("nan")
 
 
 # ---------------------------------------------------------------------------------------------- principal components

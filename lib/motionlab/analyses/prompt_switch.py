@@ -6,17 +6,94 @@ clip follows, for every depth. At depth 0 it is the second prompt throughout, at
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import nn
 
-from motionlab.diffusion import cfg
+from motionlab.analyses.inputs import W, Model
+from motionlab.analyses.resume import readable
+from motionlab.diffusion import cfg, euler
 from motionlab.errors import MotionLabError
 from motionlab.models.backbone import Backbone
+from motionlab.models.evaluator import CLASSES, Evaluator, labels_of
+from motionlab.world.captions import describe, sentence
+from motionlab.world.motions import MOTIONS
+from motionlab.world.palette import COLOURS, PLACES
+from motionlab.world.puppets import SPECIES
+from motionlab.world.scenes import random_scene
 
 
+# ---------------------------------------------------------------------------------------------- pairs of prompts
+def opposite(asked: dict) -> dict:
+    """A prompt of the same species in which everything else differs: motion (where the species has another), heading,
+    colour, place; no camera."""
+    actor = asked["actors"][0]
+    motions = [m for m in SPECIES[actor["species"]].motions if m != actor["motion"]] or [actor["motion"]]
+    heading = {"left": "right", "right": "left", None: "left"}[actor["heading"]] if MOTIONS[motions[0]].says_heading else None
+    other = actor | {"motion": motions[0], "heading": heading, "colour": _next(COLOURS, actor["colour"])}
+    return {"actors": [other], "place": _next(PLACES, asked["place"]), "camera": ""}
+
+
+def _next(names, one):
+    names = list(names)
+    return names[(names.index(one) + len(names) // 2) % len(names)]
+
+
+def switch_pairs(seeds: Sequence[int], species: Sequence[str] = ("person", "dog", "bird", "fish")) -> list[tuple[int, dict, dict]]:
+    """(seed, first, then) parsed prompts for every seed: a random scene's and its `opposite`, species taking turns."""
+    out = []
+    for k, seed in enumerate(seeds):
+        first = describe(random_scene(int(seed), species_name=species[k % len(species)], camera=False))
+        out.append((int(seed), first, opposite(first)))
+    return out
+
+
+# ---------------------------------------------------------------------------------------------- rows
+def switch_rows(model: Model, evaluator: Evaluator, pairs: Sequence[tuple[int, dict, dict]], depths: Sequence[int], steps: int = 20,
+                w: float | None = None, batch: int = 8) -> Iterator[dict]:
+    """Rows {item, arm, seed, depth, first_<name>, then_<name>} of clips whose first `depth` blocks read one prompt, the rest another.
+
+    Args:
+        pairs: as `switch_pairs` gives them.
+
+    first_<name>, then_<name>: 1 where the clip shows the first (the second) prompt's colour, place, motion or heading; NaN where
+    the two prompts agree. At depth 0 it is the second prompt throughout, at the full depth the first: both are controls.
+    """
+    for part in (pairs[k:k + batch] for k in range(0, len(pairs), batch)):
+        said = [[sentence(prompt) for prompt in column] for column in list(zip(*part))[1:]]
+        for depth in depths:
+            frames = switched_clips(model, *said, [seed for seed, *_ in part], depth, steps, w)
+            read = evaluator.read(readable(frames))
+            for i, (seed, first, then) in enumerate(part):
+                a, b = labels_of(first), labels_of(then)
+                row = {"item": str(seed), "arm": model.name, "seed": 0, "depth": depth}
+                for name in ("colour", "place", "motion", "heading"):
+                    seen = read[name][i]
+                    row |= {f"{which}_{name}": float(seen == CLASSES[name][x[name]]) if a[name] != b[name] else float("nan")
+                            for which, x in (("first", a), ("then", b))}
+                yield row
+
+
+@torch.no_grad()
+def switched_clips(model: Model, first: Sequence[str], then: Sequence[str], seeds: Sequence[int], depth: int, steps: int = 20,
+                   w: float | None = None) -> np.ndarray:
+    """Clips uint8 (b, f, h, w, 3) of pairs of prompts, switched at one depth, from one noise seed each."""
+    c = model.backbone.config
+    x0 = model.noise(seeds, torch.empty(1, c.max_frames if model.kind != "motionlab" else model.codec.latent_frames(model.frames),
+                                        c.channels, c.height, c.width, device=model.device))
+    inner = switched(model.backbone, model.tokens(first), model.tokens(then), depth, W[model.kind] if w is None else w)
+
+    def u(x, t):
+        with model.autocast():
+            return inner(x, t).float()
+
+    return model.decode(euler(u, x0, model.grid(steps)))
+
+
+# ---------------------------------------------------------------------------------------------- the switch itself
 def switched(backbone: Backbone, first: torch.Tensor, then: torch.Tensor, depth: int, w: float = 2.0) -> Callable:
     """A model (x, t) -> u whose first `depth` blocks read the prompt `first` and whose other blocks read `then`.
 

@@ -11,21 +11,18 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import torch
 
-from motionlab.diffusion import SAMPLERS, interpolate, time_grid
+from motionlab.diffusion import SAMPLERS, interpolate
 from motionlab.errors import MotionLabError, one_of
-from motionlab.models.backbone import Backbone, guided
-from motionlab.models.codec import Codec
+from motionlab.analyses.inputs import Model, item_seed
 from motionlab.models.evaluator import CLASSES, Evaluator, labels_of
-from motionlab.models.generate import prompt_noise
-from motionlab.video import as_frames, as_video
 
 
-def resumed(model: Callable, x1: torch.Tensor, x0: torch.Tensor, t: float, steps: int = 20, shift: float = 2.0, solver: str = "euler") -> torch.Tensor:
+def resumed(model: Callable, x1: torch.Tensor, x0: torch.Tensor, t: float, grid: torch.Tensor, solver: str = "euler") -> torch.Tensor:
     """Clips sampled from x_t = t x1 + (1 - t) x0 on; t = 0 is ordinary sampling, t = 1 gives x1 back.
 
     Args:
         model: (x, t) -> u. x1: latents of real clips (b, f, c, h, w). x0: noise of the same shape.
-        steps, shift: of the whole grid (protocol: 20 Euler steps, shift 2); what lies above t of it is walked.
+        grid: times of the whole sampling path (`diffusion.time_grid`); what lies above t of it is walked.
 
     Raises:
         MotionLabError: t outside [0, 1], an unknown solver.
@@ -36,42 +33,50 @@ def resumed(model: Callable, x1: torch.Tensor, x0: torch.Tensor, t: float, steps
     x = interpolate(x0, x1, t)
     if t == 1:
         return x
-    return SAMPLERS[solver](model, x, grid_from(t, steps, shift))
+    return SAMPLERS[solver](model, x, grid_from(t, grid))
 
 
-def grid_from(t: float, steps: int, shift: float = 2.0) -> torch.Tensor:
-    """The sampler's grid from t on: t itself and the grid's points above it."""
-    grid = time_grid(steps, shift)
+def grid_from(t: float, grid: torch.Tensor) -> torch.Tensor:
+    """The sampler's times from t on: t itself and what of `grid` lies above it."""
     return torch.cat([torch.tensor([t], dtype=grid.dtype), grid[grid > t + 1e-9]])
 
 
 # ---------------------------------------------------------------------------------------------- a curve per attribute
-def resume_rows(base: Backbone, codec: Codec, evaluator: Evaluator, clips: dict, times: Sequence[float], steps: int = 20, w: float = 2.0,
+def resume_rows(model: Model, evaluator: Evaluator, clips: dict, times: Sequence[float], steps: int = 20, w: float | None = None,
                 batch: int = 12) -> Iterator[dict]:
     """Rows {item, arm, seed, t, ...} of clips {item: Clip}, resumed at each of `times`.
 
     Arm "own" (resumed under its own caption): layout_error (distance of the subject's middle) and pose_error (mean distance of
-    limbs once the middles are laid over each other), in pixels, against the reading of the undisturbed reconstruction.
+    limbs once the middles are laid over each other), in pixels of 48, against the reading of the undisturbed reconstruction.
     Arm "other" (under the caption of another clip of the list, all of whose attributes should differ, see `rivals`): for species,
     colour, place, motion and heading kept_<name>, 1 where the clip's own is read, and asked_<name>, 1 where the prompt's is; NaN
     where both are the same.
     """
-    items = list(clips)
+    items, grid = list(clips), model.grid(steps)
     rival = dict(zip(items, rivals([clips[k].attributes for k in items])))
     for part in (items[k:k + batch] for k in range(0, len(items), batch)):
-        x1 = torch.cat([codec.encode(as_video(clips[k].frames)[None]) for k in part]).detach()
-        x0 = prompt_noise([int(k) for k in part], x1.shape[1:])
+        x1 = model.encode([clips[k] for k in part])
+        x0 = model.noise([item_seed(k) for k in part], x1)
         species = [clips[k].attributes["actors"][0]["species"] for k in part]
-        truth = evaluator.read(as_frames(_decode(codec, x1)), species=species)
+        truth = evaluator.read(readable(model.decode(x1)), species=species)
         captions = {"own": [clips[k].caption for k in part], "other": [clips[items[rival[k]]].caption for k in part]}
         for t in times:
             for arm, said in captions.items():
-                frames = as_frames(_decode(codec, _resumed(base, said, x1, x0, t, steps, w)))
+                frames = readable(model.decode(resumed(model.guided(said, w), x1, x0, t, grid)))
                 read = evaluator.read(frames, species=species if arm == "own" else None)
                 for i, k in enumerate(part):
                     row = {"item": k, "arm": arm, "seed": 0, "t": float(t)}
                     other = clips[items[rival[k]]].attributes
                     yield row | (_distances(read, truth, i) if arm == "own" else _followed(read, i, clips[k].attributes, other))
+
+
+def readable(frames: np.ndarray, size: int = 48) -> np.ndarray:
+    """Clips uint8 (b, f, h, w, 3) at the size that the evaluators read; larger ones are averaged down."""
+    import cv2
+
+    if frames.shape[2:4] == (size, size):
+        return frames
+    return np.stack([[cv2.resize(frame, (size, size), interpolation=cv2.INTER_AREA) for frame in clip] for clip in frames])
 
 
 def rivals(said: Sequence[dict]) -> list[int]:
@@ -82,18 +87,6 @@ def rivals(said: Sequence[dict]) -> list[int]:
         order = [(i + 1 + k) % len(labels) for k in range(len(labels))]
         out.append(max(order, key=lambda j: sum(mine[name] != labels[j][name] for name in CLASSES)))
     return out
-
-
-@torch.no_grad()
-def _resumed(base, captions, x1, x0, t, steps, w):
-    u = guided(base, base.grammar.encode(captions), w)
-    with torch.autocast("cpu", torch.bfloat16):
-        return resumed(lambda x, time: u(x, time).float(), x1, x0, t, steps)
-
-
-@torch.no_grad()
-def _decode(codec, latents):
-    return codec.decode(latents)
 
 
 def _distances(read, truth, i):

@@ -13,18 +13,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
 
-from motionlab.diffusion import interpolate, velocity
+from motionlab.analyses.inputs import GROUP, Model
+from motionlab.diffusion import interpolate, linear_quadratic_grid, velocity
 from motionlab.errors import MotionLabError, one_of
+from motionlab.video import as_video
 
-FRAME_ORDERS = ("original", "shuffled", "reversed", "swapped")
+FRAME_ORDERS = ("original", "shuffled", "reversed", "swapped", "within_latents", "whole_latents")
 LATENT_ORDERS = ("latents_shuffled", "latents_reversed")
+PAPER = ("original", "shuffled", "latents_shuffled")
 
 
 def frame_order(kind: str, f: int, generator: torch.Generator) -> torch.Tensor:
-    """Indices (f,) that put frames in another order: original, shuffled (uniform over all orders but the original),
-    reversed, swapped (neighbours change places: 1 0 3 2 ...).
+    """Indices (f,) that put frames in another order.
+
+    original; shuffled (uniform over all orders but the original); reversed; swapped (neighbours change places: 1 0 3 2 ...);
+    within_latents (frames change places only inside the groups of four that share a latent) and whole_latents (the groups
+    change places, the order inside is kept; the first frame stays): what a codec blurs apart from what a model must know.
 
     Raises:
         MotionLabError: unknown kind; a clip of fewer than two frames.
@@ -36,7 +43,18 @@ def frame_order(kind: str, f: int, generator: torch.Generator) -> torch.Tensor:
         return order.flip(0)
     if kind == "swapped":
         return torch.tensor([k ^ 1 if (k ^ 1) < f else k for k in range(f)])
+    if kind in ("within_latents", "whole_latents"):
+        return _by_groups(kind, order, generator)
     return _shuffled(f, generator) if kind == "shuffled" else order
+
+
+def _by_groups(kind, order, generator):
+    groups = list(order[1:].split(GROUP))
+    if kind == "within_latents":
+        groups = [g[_shuffled(len(g), generator)] if len(g) > 1 else g for g in groups]
+    elif len(groups) > 1:
+        groups = [groups[k] for k in _shuffled(len(groups), generator)]
+    return torch.cat([order[:1], *groups])
 
 
 def latent_order(kind: str, f: int, generator: torch.Generator) -> torch.Tensor:
@@ -96,60 +114,104 @@ def paired_losses(model: Callable, latents: dict[str, torch.Tensor], t: torch.Te
     return out
 
 
-def shuffle_rows(model_of: Callable, batches: Iterator[dict], times: int = 2, seed: int = 0, bins: int = 10) -> Iterator[dict]:
-    """Rows {item, arm, seed, t, t_bin, loss, loss_original}, one per clip, version and drawn time.
+# ---------------------------------------------------------------------------------------------- at which noise level?
+# The paper counts sampling steps 0 to 99 and does not say how they map to t (card, A12). Both readings are measured.
+READINGS = ("linear", "linear_quadratic")
+
+
+def time_of_step(step: torch.Tensor, reading: str, steps: int = 100, n: int = 1000) -> torch.Tensor:
+    """Our t at a (fractional) step of the paper's sampler: step / steps, or Movie Gen's linear-quadratic grid of n.
+
+    Raises:
+        MotionLabError: an unknown reading.
+    """
+    one_of(reading, READINGS, "reading of the paper's steps")
+    if reading == "linear":
+        return step / steps
+    grid = linear_quadratic_grid(steps, n).to(step)
+    low = step.floor().long().clamp(max=steps - 1)
+    return grid[low] + (step - low) * (grid[low + 1] - grid[low])
+
+
+def shuffle_rows(model_of: Callable, batches: Iterator[dict], draws: int = 1, seed: int = 0, steps: int = 100) -> Iterator[dict]:
+    """Rows {item, arm, seed, reading, step, t, loss, loss_original}, one per clip, version, reading and drawn step.
 
     Args:
-        model_of: tokens (b, n) -> model(x_t, t). batches: dicts with `items` (names), `tokens`, `latents` {kind: ...} and
+        model_of: captions -> model(x_t, t). batches: dicts with `items` (names), `captions`, `latents` {kind: ...} and
             optionally `about`, a dict per item whose entries become columns.
-        times: noise levels per clip, spread evenly over [0, 1] by stratified draws.
+        draws: steps drawn per clip and reading, one in each of as many equal parts of the path.
     """
     generator = torch.Generator().manual_seed(seed)
     for batch in batches:
-        latents, model = batch["latents"], model_of(batch["tokens"])
+        latents, model = batch["latents"], model_of(batch["captions"])
         x1 = next(iter(latents.values()))
-        for k in range(times):
-            t = (k + torch.rand(len(x1), generator=generator)) / times
-            x0 = torch.randn(x1.shape, generator=generator)
-            losses = paired_losses(model, latents, t, x0)
-            for i, item in enumerate(batch["items"]):
-                for kind, loss in losses.items():
-                    yield {"item": f"{item}/{k}", "arm": kind, "seed": seed, "t": float(t[i]), "t_bin": int(t[i] * bins),
-                           "loss": float(loss[i]), "loss_original": float(losses["original"][i])} | batch.get("about", [{}] * len(x1))[i]
+        for reading in READINGS:
+            for k in range(draws):
+                step = steps * (k + torch.rand(len(x1), generator=generator)) / draws
+                t = time_of_step(step, reading, steps)
+                x0 = torch.randn(x1.shape, generator=generator).to(x1.device)
+                losses = paired_losses(model, latents, t.to(x1.device), x0)
+                for i, item in enumerate(batch["items"]):
+                    for kind, loss in losses.items():
+                        yield {"item": item, "arm": kind, "seed": seed, "reading": reading, "step": float(step[i]), "t": float(t[i]),
+                               "loss": float(loss[i]), "loss_original": float(losses["original"][i])} | batch.get("about", [{}] * len(x1))[i]
 
 
-# ---------------------------------------------------------------------------------------------- clips of the world
-def world_batches(seeds, codec, grammar, seed: int = 0, kinds=(*FRAME_ORDERS, *LATENT_ORDERS), frames: int = 17, clutter: float = 0.0,
-                  batch: int = 16) -> Iterator[dict]:
-    """Batches for `shuffle_rows` from scenes of the world: items, tokens, latents {kind: ...} and, per item, `about`:
-    speed (median displacement of the subject per latent frame, in tokens) and psnr_<kind> of the codec's reconstruction of
-    each order of frames, which is how far the codec itself is from what it was trained on.
+# ---------------------------------------------------------------------------------------------- clips
+def batches(clips: dict, model: Model, kinds=(*FRAME_ORDERS, *LATENT_ORDERS), seed: int = 0, batch: int = 16) -> Iterator[dict]:
+    """Batches for `shuffle_rows` of clips {item: clip}: items, captions, latents {kind: ...} and, per item, `about`:
+    speed (median displacement of the subject per latent frame, in tokens; where the truth is known) and psnr_<kind> of the
+    codec's reconstruction of the original and of the shuffled frames, which is what the codec itself does to them.
     """
-    from motionlab.world import random_scene, render
-
-    generator, seeds = torch.Generator().manual_seed(seed), list(seeds)
-    for first in range(0, len(seeds), batch):
-        clips = [render(random_scene(s, clutter=clutter), 48, frames) for s in seeds[first:first + batch]]
-        video = torch.stack([torch.from_numpy(clip.video()) for clip in clips])
-        with torch.no_grad():
-            latents = changed_latents(video, codec.encode, generator, kinds)
-            quality = {kind: _psnr(codec, z, video) for kind, z in latents.items() if kind in ("original", "shuffled")}
-        about = [{"speed": _speed(clip)} | {f"psnr_{kind}": values[i] for kind, values in quality.items()} for i, clip in enumerate(clips)]
-        yield {"items": [str(s) for s in seeds[first:first + batch]], "tokens": grammar.encode([c.caption for c in clips]), "latents": latents, "about": about}
+    generator, items = torch.Generator().manual_seed(seed), list(clips)
+    for part in (items[k:k + batch] for k in range(0, len(items), batch)):
+        chosen = [clips[k] for k in part]
+        video = torch.stack([as_video(clip.frames) for clip in chosen])
+        latents = changed_latents(video, model.encode_video, generator, kinds)
+        quality = {kind: psnr_any_order(model.decode(z), video) for kind, z in latents.items() if kind in ("original", "shuffled")}
+        about = [{"speed": speed(clip, model.cell)} | {f"psnr_{kind}": values[i] for kind, values in quality.items()}
+                 for i, clip in enumerate(chosen)]
+        yield {"items": part, "captions": [clip.caption for clip in chosen], "latents": latents, "about": about}
 
 
-def _psnr(codec, latents, video):
-    """Reconstruction against the nearest order of the original frames: each frame against the best-matching original one."""
-    decoded = codec.decode(latents)
+def latent_by_latent(model_of: Callable) -> Callable:
+    """A model of clips that sees every latent frame alone (as a clip of length 1): it cannot know any order between them.
+
+    What it still finds in reordered *frames* is what the codec made of them.
+    """
+    def of(captions):
+        def u(x, t):
+            b, f = x.shape[:2]
+            inner = model_of([c for c in captions for _ in range(f)])
+            return inner(x.reshape(b * f, 1, *x.shape[2:]), t.repeat_interleave(f)).reshape(x.shape)
+        return u
+    return of
+
+
+def single_frames(clips: dict, model: Model, seed: int = 0, batch: int = 16) -> Iterator[dict]:
+    """Batches as `batches` gives them, of every fourth frame encoded singly: no codec has mixed frames here. For
+    `latent_by_latent` only (arms original and shuffled): the floor, since nothing in it knows time.
+    """
+    generator, items = torch.Generator().manual_seed(seed), list(clips)
+    for part in (items[k:k + batch] for k in range(0, len(items), batch)):
+        z = torch.cat([model.encode_video(as_video(clips[k].frames[::GROUP, None])).transpose(0, 1) for k in part])
+        shuffled = torch.stack([one[_shuffled(len(one), generator)] for one in z])
+        yield {"items": part, "captions": [clips[k].caption for k in part], "latents": {"original": z, "shuffled": shuffled}}
+
+
+def psnr_any_order(decoded, video: torch.Tensor) -> list[float]:
+    """PSNR in dB of decoded clips, uint8 (b, f, h, w, 3), each frame against whichever frame of its clip it fits best."""
     out = []
-    for made, true in zip(decoded, video):
+    for made, true in zip(as_video(decoded), video):
         errors = torch.stack([(frame[None] - true).square().mean((1, 2, 3)).min() for frame in made])
         out.append(float(10 * torch.log10(4 / errors.mean())))
     return out
 
 
-def _speed(clip):
-    """Median speed of the subject's pixels in tokens (4 pixels) per latent frame (4 frames): pixels per frame."""
-    mask, flow = clip.object_mask(None)[:-1], torch.from_numpy(clip.flow)
-    speed = torch.linalg.vector_norm(flow, dim=1).numpy()[mask]
-    return float(torch.tensor(speed).median()) if speed.size else 0.0
+def speed(clip, cell: int = 4) -> float:
+    """Median speed of the subject's pixels in tokens per latent frame; NaN for a clip without truth."""
+    if not hasattr(clip, "flow"):
+        return float("nan")
+    mask = clip.object_mask(None)[:-1]
+    found = np.linalg.norm(clip.flow, axis=1)[mask] * GROUP / cell
+    return float(np.median(found)) if found.size else 0.0
