@@ -27,9 +27,13 @@ from motionlab.world.scenes import random_scene
 
 
 # ---------------------------------------------------------------------------------------------- pairs of prompts
+SWITCHABLE = tuple(name for name, kind in SPECIES.items() if len(kind.motions) > 1)
+
+
 def opposite(asked: dict) -> dict:
     """A prompt of the same species in which everything else differs: motion (where the species has another), heading,
-    colour, place; no camera."""
+    colour and place; no camera.
+    """
     actor = asked["actors"][0]
     motions = [m for m in SPECIES[actor["species"]].motions if m != actor["motion"]] or [actor["motion"]]
     heading = {"left": "right", "right": "left", None: "left"}[actor["heading"]] if MOTIONS[motions[0]].says_heading else None
@@ -42,7 +46,7 @@ def _next(names, one):
     return names[(names.index(one) + len(names) // 2) % len(names)]
 
 
-def switch_pairs(seeds: Sequence[int], species: Sequence[str] = ("person", "dog", "bird", "fish")) -> list[tuple[int, dict, dict]]:
+def switch_pairs(seeds: Sequence[int], species: Sequence[str] = SWITCHABLE) -> list[tuple[int, dict, dict]]:
     """(seed, first, then) parsed prompts for every seed: a random scene's and its `opposite`, species taking turns."""
     out = []
     for k, seed in enumerate(seeds):
