@@ -61,6 +61,18 @@ def test_raw_keeps_nine_digits_and_text_items(root):
     assert (root / "out/raw/x.csv").read_text() == "item,arm,seed,m,ok,gone\n7,a,0,0.333333333,True,\n"
 
 
+def test_committed_rows_are_taken_over_byte_by_byte(root):
+    with pytest.raises(MotionLabError, match="motionlab sweep audit --tier full --publish"):
+        open_book(root).committed()
+    source = root / "reproductions/audit/raw/sweep_full.csv"
+    source.parent.mkdir(parents=True, exist_ok=True)
+    source.write_text("item,arm,seed,m,n\n007,a,0,0.10,\n")
+    book = open_book(root)
+    frame = book.committed()
+    assert frame["item"][0] == "007" and np.isnan(frame["n"][0])
+    assert (root / "out/raw/sweep_full.csv").read_bytes() == source.read_bytes() and "sweep_full.csv" in book.raws
+
+
 @pytest.mark.parametrize(
     "name, data, sentence",
     [

@@ -129,6 +129,26 @@ class Book:
         self.raws[name] = {"file": name, "sha256": judging.file_sha(path), "rows": len(frame)}
         return frame
 
+    def committed(self, name: str = "sweep_full.csv"):
+        """Rows that `motionlab sweep --publish` committed, byte by byte as this run's raw data too; as a DataFrame.
+
+        Raises:
+            MotionLabError: nothing of that name was published; the command is named.
+        """
+        import pandas
+
+        check_name(name, r"[\w.-]+\.csv", "raw file")
+        source = self.root / "reproductions" / self.claims.paper / "raw" / name
+        if not source.is_file():
+            raise MotionLabError(
+                f"{shown(source, self.root)} is not there: its arms have not been published.",
+                fix=f"motionlab sweep {self.claims.paper} --tier full --publish",
+            )
+        path = write_atomic(self.out_dir / "raw" / name, source.read_bytes())
+        frame = pandas.read_csv(path, dtype={"item": str, "arm": str})
+        self.raws[name] = {"file": name, "sha256": judging.file_sha(path), "rows": len(frame)}
+        return frame
+
     def figure(self, fig, name: str, caption: str = "", alt: str = "", claims: tuple[str, ...] = ()) -> Path:
         """Save a matplotlib Figure as out_dir/figures/<name>.png of at most 200 KB; return its path.
 
