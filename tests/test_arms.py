@@ -55,6 +55,13 @@ def test_plain_sources_score_every_prompt(root, tmp_path):
         assert (tmp_path / arm["name"] / "samples.png").is_file()
 
 
+def test_arms_may_have_prompts_of_their_own_and_be_compared_with_the_truth(root, tmp_path):
+    rows = row({"name": "gate", "source": "reconstruction", "prompts": "gate_overfit", "n": 2, "against_truth": True}, tmp_path / "gate")
+    true = row({"name": "gate", "source": "render", "prompts": "gate_overfit", "n": 2, "against_truth": True}, tmp_path / "true")
+    assert len(rows) == 2 and all(r["item"].startswith("gate_overfit/") for r in rows)
+    assert all(a["psnr_true"] > 60 > b["psnr_true"] > 0 for a, b in zip(true, rows))
+
+
 def test_noise_belongs_to_the_prompt_and_the_seed(root, tmp_path):
     arm = {"name": "base", "source": "base", "weights": "base"}
     for name, seed, n in (("a", 0, 2), ("b", 0, 1), ("c", 1, 2)):

@@ -37,6 +37,17 @@ def test_the_second_set_is_near_static_or_unusual():
     assert all(a or b for a, b in zip(still, odd)) and sum(still) > 8 and sum(odd) > 8
 
 
+def test_gates_ask_for_what_they_were_taught():
+    from motionlab.pretrain.bank import BankConfig, bank_seeds
+
+    learned = load_prompts("gate_overfit")
+    assert [p.seed for p in learned] == bank_seeds(BankConfig(split="pretraining", clips=8))
+    assert all(p.clip(frames=1).caption == p.text for p in learned)
+    asked = [p.asked for p in load_prompts("gate_four")]
+    actors = {(a["actors"][0]["species"], a["actors"][0]["motion"]) for a in asked}
+    assert actors == {(s, m) for s in ("person", "dog") for m in ("walk", "run")} and not any(a["camera"] for a in asked)
+
+
 def test_held_out_pairs_are_species_and_colours_of_the_world():
     from motionlab.world.palette import COLOURS
     from motionlab.world.puppets import SPECIES

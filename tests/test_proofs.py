@@ -53,3 +53,20 @@ def test_the_standard_budget_is_the_protocols():
     assert config.steps * config.batch_size == 4000 and config.seed == 2 and config.lr == config.muon_lr == 1e-3
     with pytest.raises(MotionLabError, match="whole number of batches"):
         budget(seed=0, lr=1e-3, clip_steps=4001)
+
+
+def test_attention_falls_by_what_the_blocks_say_on_average():
+    from motionlab.experiments.proofs import attention_fall, by_offset
+
+    rows = [{"item": "a", "arm": "base", "seed": 0, "block": k, "mass_0": 0.5, "mass_1": 0.2 + 0.1 * k, "mass_2": 0.1} for k in (0, 1)]
+    found = attention_fall(rows)
+    assert len(found) == 1 and found[0]["mass_1"] == pytest.approx(0.25) and found[0]["fall"] == pytest.approx(0.15)
+    assert by_offset(rows)["offset"].tolist() == [0, 1, 2]
+
+
+def test_middles_of_a_small_model_are_measured_against_the_true_clips():
+    from motionlab.experiments.proofs import middle_rows
+    from small import small_model
+
+    rows = middle_rows(small_model(length=3), "examples", 2, steps=2)
+    assert [r["item"] for r in rows] == ["examples/000", "examples/001"] and all(r["generated"] > r["crossfade"] > 0 for r in rows)

@@ -16,6 +16,8 @@ from motionlab.errors import MotionLabError, one_of
 from motionlab.analyses.inputs import Model, item_seed
 from motionlab.models.evaluator import CLASSES, Evaluator, labels_of
 
+FOLLOWED = ("species", "colour", "place", "motion", "heading")
+
 
 def resumed(model: Callable, x1: torch.Tensor, x0: torch.Tensor, t: float, grid: torch.Tensor, solver: str = "euler") -> torch.Tensor:
     """Clips sampled from x_t = t x1 + (1 - t) x0 on; t = 0 is ordinary sampling, t = 1 gives x1 back.
@@ -103,8 +105,36 @@ def _distances(read, truth, i):
 
 def _followed(read, i, mine, asked):
     out = {}
-    for name, (a, b) in {n: (labels_of(mine)[n], labels_of(asked)[n]) for n in ("species", "colour", "place", "motion", "heading")}.items():
+    for name, (a, b) in {n: (labels_of(mine)[n], labels_of(asked)[n]) for n in FOLLOWED}.items():
         seen = read[name][i]
         out |= {f"kept_{name}": float(seen == CLASSES[name][a]) if a != b else float("nan"),
                 f"asked_{name}": float(seen == CLASSES[name][b]) if a != b else float("nan")}
     return out
+
+
+def kept_shares(rows: Iterator[dict]):
+    """Long rows {item, arm, seed, t, attribute, kept} as DataFrame, of rows of `resume_rows`.
+
+    kept of a word's attribute: 1 where the resumed clip shows the clip's and not the other prompt's. kept of layout and pose:
+    1 - error / mean error of clips sampled from pure noise (t = 0, which `resume_rows` must have been given).
+    """
+    import pandas as pd
+
+    table, out = pd.DataFrame(list(rows)), []
+    if not (table["t"] == 0).any():
+        raise MotionLabError("No clip was resumed from t = 0, to which the others are compared.", fix="Begin `times` with 0.0.")
+    own, other = table[table["arm"] == "own"], table[table["arm"] == "other"]
+    for name in ("layout", "pose"):
+        from_noise = own.loc[own["t"] == 0, f"{name}_error"].mean()
+        out.append(own[["item", "t"]].assign(attribute=name, kept=1 - own[f"{name}_error"] / from_noise))
+    for name in FOLLOWED:
+        out.append(other[["item", "t"]].assign(attribute=name, kept=other[f"kept_{name}"]))
+    return pd.concat(out, ignore_index=True).assign(arm="kept", seed=0)
+
+
+def film(model: Model, clip, times: Sequence[float], steps: int = 20, seed: int = 0) -> dict[str, np.ndarray]:
+    """{label: frames} of one clip, its reconstruction and what resuming from each of `times` makes of it."""
+    x1 = model.encode([clip])
+    x0, grid, u = model.noise([seed], x1), model.grid(steps), model.guided([clip.caption])
+    strips = {f"from t = {t}": model.decode(resumed(u, x1, x0, t, grid))[0] for t in times}
+    return {"clip": clip.frames} | strips | {"reconstruction": model.decode(x1)[0]}

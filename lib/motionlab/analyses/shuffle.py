@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 
-from motionlab.analyses.inputs import GROUP, Model
+from motionlab.analyses.inputs import GROUP, CaptionedClip, Model
 from motionlab.diffusion import interpolate, linear_quadratic_grid, velocity
 from motionlab.errors import MotionLabError, one_of
 from motionlab.video import as_video
@@ -133,8 +133,8 @@ def time_of_step(step: torch.Tensor, reading: str, steps: int = 100, n: int = 10
     return grid[low] + (step - low) * (grid[low + 1] - grid[low])
 
 
-def shuffle_rows(model_of: Callable, batches: Iterator[dict], draws: int = 1, seed: int = 0, steps: int = 100) -> Iterator[dict]:
-    """Rows {item, arm, seed, reading, step, t, loss, loss_original}, one per clip, version, reading and drawn step.
+def shuffle_rows(model_of: Callable, batches: Iterator[dict], draws: int = 1, readings=READINGS, seed: int = 0, steps: int = 100) -> Iterator[dict]:
+    """Rows {item, arm, seed, reading, draw, step, t, loss, loss_original}, one per clip, version, reading and drawn step.
 
     Args:
         model_of: captions -> model(x_t, t). batches: dicts with `items` (names), `captions`, `latents` {kind: ...} and
@@ -145,7 +145,7 @@ def shuffle_rows(model_of: Callable, batches: Iterator[dict], draws: int = 1, se
     for batch in batches:
         latents, model = batch["latents"], model_of(batch["captions"])
         x1 = next(iter(latents.values()))
-        for reading in READINGS:
+        for reading in readings:
             for k in range(draws):
                 step = steps * (k + torch.rand(len(x1), generator=generator)) / draws
                 t = time_of_step(step, reading, steps)
@@ -153,11 +153,40 @@ def shuffle_rows(model_of: Callable, batches: Iterator[dict], draws: int = 1, se
                 losses = paired_losses(model, latents, t.to(x1.device), x0)
                 for i, item in enumerate(batch["items"]):
                     for kind, loss in losses.items():
-                        yield {"item": item, "arm": kind, "seed": seed, "reading": reading, "step": float(step[i]), "t": float(t[i]),
+                        yield {"item": item, "arm": kind, "seed": seed, "reading": reading, "draw": k, "step": float(step[i]), "t": float(t[i]),
                                "loss": float(loss[i]), "loss_original": float(losses["original"][i])} | batch.get("about", [{}] * len(x1))[i]
 
 
+def gaps(rows: Iterator[dict], steps: int = 100, bins: int = 10):
+    """Rows of `shuffle_rows` as a DataFrame with step_mid (middle of the step's bin), upto_60 (1 up to step 60 of 100) and
+    gap: (loss - loss_original) / mean loss_original of the same reading and bin, so that its mean in a bin is G_t.
+    """
+    import pandas as pd
+
+    table = pd.DataFrame(list(rows))
+    table["step_mid"] = ((table["step"] * bins / steps).astype(int).clip(upper=bins - 1) + 0.5) * steps / bins
+    table["upto_60"] = (table["step"] <= 0.6 * steps).astype(int)
+    usual = table[table["arm"] == "original"].groupby(["reading", "step_mid"])["loss"].mean().rename("usual")
+    table = table.join(usual, on=["reading", "step_mid"])
+    return table.assign(gap=(table["loss"] - table["loss_original"]) / table["usual"]).drop(columns="usual")
+
+
+THIRDS = ("early", "middle", "late")
+
+
+def by_third(table, who: str = "sees"):
+    """One row per clip and arm "<who>/<version>" from three draws per clip on linear steps: gap_early, gap_middle, gap_late."""
+    linear = table[table["reading"] == "linear"].assign(kind=lambda d: d["arm"], third=lambda d: d["draw"].map(lambda k: THIRDS[k]))
+    wide = linear.pivot_table(index=[who, "kind", "item", "seed"], columns="third", values="gap", sort=False).add_prefix("gap_").reset_index()
+    return wide.assign(arm=wide[who] + "/" + wide["kind"])
+
+
 # ---------------------------------------------------------------------------------------------- clips
+def frozen(clip) -> CaptionedClip:
+    """The clip's first frame all the time: no order of its frames can be told from another."""
+    return CaptionedClip(np.repeat(clip.frames[:1], len(clip.frames), axis=0), clip.caption)
+
+
 def batches(clips: dict, model: Model, kinds=(*FRAME_ORDERS, *LATENT_ORDERS), seed: int = 0, batch: int = 16) -> Iterator[dict]:
     """Batches for `shuffle_rows` of clips {item: clip}: items, captions, latents {kind: ...} and, per item, `about`:
     speed (median displacement of the subject per latent frame, in tokens; where the truth is known) and psnr_<kind> of the

@@ -52,7 +52,7 @@ def load_prompts(name: str, n: int | None = None) -> list[Prompt]:
 def _draw(name, chosen, n):
     protocol, split, out = read_protocol(), chosen["split"], []
     for seed in split_seeds(split, None)[chosen["offset"]:]:
-        kind = KINDS[len(out) % len(KINDS)]
+        kind = None if chosen.get("any_kind") else KINDS[len(out) % len(KINDS)]
         asked = describe(_scene(seed, kind))
         if _fits(asked, chosen.get("only"), protocol) and (split in protocol["held_out"]["shown_only_in"] or not held_out(asked, protocol)):
             out.append(Prompt(f"{name}/{len(out):03d}", seed, kind, sentence(asked), asked))
@@ -62,8 +62,13 @@ def _draw(name, chosen, n):
 
 
 def _fits(asked, only, protocol):
-    """Sets may ask for near-static motions or unusual pairs only."""
-    return only is None or asked["actors"][0]["motion"] in only.get("motions", ()) or (only.get("held_out", False) and held_out(asked, protocol))
+    """A set may ask for one of several things: some `motions`, held-out pairs; and then for some `species`, no `camera`."""
+    if only is None:
+        return True
+    actor = asked["actors"][0]
+    if actor["species"] not in only.get("species", [actor["species"]]) or (asked["camera"] and not only.get("camera", True)):
+        return False
+    return actor["motion"] in only.get("motions", ()) or (only.get("held_out", False) and held_out(asked, protocol))
 
 
 def _scene(seed, kind):

@@ -5,9 +5,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from motionlab.analyses.inputs import Model
 from motionlab.errors import MotionLabError
+from motionlab.models.generate import generate
 from motionlab.models.image_encoder import ImageEncoder
-from motionlab.video import as_video
+from motionlab.video import as_frames, as_video
 
 CELL = 4          # pixels per token at 48 px: the codec's stride
 GROUP = 4         # frames per latent after the first
@@ -76,3 +78,35 @@ def middle_errors(frames: np.ndarray, true: np.ndarray, known: np.ndarray) -> di
     target = true[middle].astype(float)
     return {name: float(np.sqrt(((x - target) ** 2).mean())) for name, x in
             (("generated", frames[middle].astype(float)), ("crossfade", fade), ("still", still))}
+
+
+def middle_rows(model: Model, prompts: str, n: int, steps: int = 20) -> list[dict]:
+    """Rows {item, arm, seed, generated, crossfade, still} of `middle_errors` for the first n prompts of a set."""
+    from motionlab.experiments.arms import encode_true
+    from motionlab.experiments.prompts import load_prompts
+
+    chosen = load_prompts(prompts, n)
+    z = encode_true(model.codec, chosen, model.codec.latent_frames(model.frames))
+    made = as_frames(generate(model.backbone, model.codec, [p.text for p in chosen], [p.noise for p in chosen], length=z.shape[1],
+                              mode="first_last", known=z, steps=steps))
+    return [{"item": p.id, "arm": model.name, "seed": 0} | middle_errors(clip, p.clip(frames=model.frames).frames, known)
+            for p, clip, known in zip(chosen, made, model.decode(z))]
+
+
+def attention_fall(rows: list[dict]) -> list[dict]:
+    """Rows {item, arm, seed, mass_<d>, fall} of rows of `attention_rows`, blocks averaged; fall = mass_1 - mass_<farthest>."""
+    import pandas as pd
+
+    table = pd.DataFrame(rows)
+    columns = sorted(c for c in table.columns if c.startswith("mass_"))
+    means = table.groupby(["item", "arm", "seed"], sort=False)[columns].mean().reset_index()
+    return means.assign(fall=means["mass_1"] - means[columns[-1]]).to_dict("records")
+
+
+def by_offset(rows: list[dict]):
+    """Rows of `attention_rows` as a long DataFrame {item, arm, offset, mass}."""
+    import pandas as pd
+
+    table = pd.DataFrame(attention_fall(rows)).drop(columns="fall")
+    long = table.melt(id_vars=["item", "arm", "seed"], var_name="offset", value_name="mass")
+    return long.assign(offset=long["offset"].str.removeprefix("mass_").astype(int))

@@ -44,7 +44,8 @@ def run_row(arm: dict, seed: int, out_dir: Path, tier: str, prompts: str = "test
     """
     if arm.get("source") != "joint":
         return plain.run_row(arm | {"weights": arm.get("weights", weights)}, seed, out_dir, tier, prompts, n, length, steps, w)
-    chosen = load_prompts(prompts, n)
+    arm, steps = plain.smaller(arm | {"n": arm.get("n", n)}, steps) if tier == "smoke" else (arm | {"n": arm.get("n", n)}, steps)
+    chosen = load_prompts(arm.get("prompts", prompts), arm["n"])
 
     def make():
         model = trained(arm, seed, out_dir.parent / "trained", weights, length)

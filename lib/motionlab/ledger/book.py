@@ -232,6 +232,14 @@ class Book:
         print(judging.record_text(claim_id, record))
         return record
 
+    def final_claims(self) -> list[str]:
+        """Ids of this notebook's claims whose criterion is settled, in the file's order."""
+        return [
+            claim.id
+            for claim in self.claims.claims.values()
+            if claim.notebook == self.notebook and claim.status == "final" and claim.criterion is not None
+        ]
+
     def note(self, key: str, value: Any) -> None:
         """Keep any measured JSON value with the run.
 
