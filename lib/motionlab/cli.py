@@ -1,4 +1,4 @@
-"""The console script `motionlab`: list, run, sweep, report, verify, doctor, size, world, version.
+"""The console script `motionlab`: list, run, sweep, report, verify, doctor, size, world, pretrain, train, sample, version.
 
 Exit codes: 0 done; 1 a notebook failed or a check found something; 2 the call was mistaken, and nothing was run;
 130 interrupted. `MOTIONLAB_DEBUG=1` shows the traceback behind an error.
@@ -79,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_plain(commands)
     _add_world(commands)
     _add_pretrain(commands)
+    _add_joint(commands)
     _add_size(commands)
     return parser
 
@@ -109,8 +110,8 @@ def _add_sweep(commands) -> None:
     parser = _add(commands, "sweep", _sweep, "measure an ablations.yaml row by row, skipping finished rows")
     parser.add_argument("file", metavar="FILE", help="an ablations.yaml, or the name of its paper")
     parser.add_argument("--tier", default="full", help="full (default) or smoke")
-    parser.add_argument("--arm", nargs="+", default=[], metavar="NAME", help="only these arms")
-    parser.add_argument("--seed", nargs="+", type=int, default=[], metavar="N", help="only these seeds")
+    parser.add_argument("--arm", nargs="+", action="extend", default=[], metavar="NAME", help="only these arms")
+    parser.add_argument("--seed", nargs="+", action="extend", type=int, default=[], metavar="N", help="only these seeds")
     parser.add_argument("--jobs", type=int, default=1, help="rows measured at the same time (default 1)")
     parser.add_argument("--dry-run", action="store_true", help="tell what is finished and what the rest costs")
     parser.add_argument("--redo", action="store_true", help="measure again rows whose settings or code have changed")
@@ -128,6 +129,7 @@ def _add_plain(commands) -> None:
 
 def _add_size(commands) -> None:
     parser = _add(commands, "size", _size, "what training a backbone costs in memory and time; needs no weights")
+    parser.add_argument("paper", nargs="?", help="videojam: of its joint model, which has a second stream of latents")
     parser.add_argument("--backbone", default="small", help="small, wan-1.3b, cogvideox-2b or a diffusers folder")
     parser.add_argument("--frames", type=int, default=17, help="frames of a clip, 1 + 4k (default 17)")
     parser.add_argument("--height", type=int, help="pixels (default: the published size)")
@@ -150,6 +152,23 @@ def _add_pretrain(commands) -> None:
     parser.add_argument("stages", nargs="*", metavar="STAGE", help="names from reproductions/testbed/pretrain.yaml (default: all)")
     parser.add_argument("--work", default="runs/pretrain", metavar="DIR", help="where banks, logs and checkpoints lie")
     parser.add_argument("--publish", action="store_true", help="copy finished checkpoints to where they are shipped")
+
+
+def _add_joint(commands) -> None:
+    for name, command, text, given in (
+        ("train", _train, "fine-tune a local Wan or CogVideoX snapshot on videos; a second call goes on", ("videos", "DIR")),
+        ("sample", _sample, "clips and their motion from what `train` made, as mp4", ("weights", "FILE")),
+    ):
+        parser = _add(commands, name, command, text)
+        parser.add_argument("paper", help="videojam")
+        parser.add_argument("--backbone", metavar="DIR", help="folder of a diffusers snapshot")
+        parser.add_argument(f"--{given[0]}", metavar=given[1])
+        if name == "sample":
+            parser.add_argument("--prompts", metavar="FILE", help=".csv with columns prompt and category, .json or .txt")
+        parser.add_argument("--out", dest="out_dir", metavar="DIR", help="folder to write to")
+        parser.add_argument("--steps", type=int, help="of the training" if name == "train" else "of the sampler")
+        parser.add_argument("--config", metavar="YAML", help="settings to start from; the other options come on top")
+        parser.add_argument("-p", dest="parameters", action="append", default=[], metavar="KEY=VALUE", help="any other setting")
 
 
 def _root() -> Path:
@@ -389,12 +408,17 @@ def _size(options: argparse.Namespace) -> int:
     from motionlab import doctor
     from motionlab.models import size as sizes
 
-    size = sizes.measure(options.backbone, options.frames, options.height, options.width, options.batch)
+    widen = None
+    if options.paper:
+        from motionlab.papers.videojam import widen
+
+        one_of(options.paper, ("videojam",), "paper with a model of its own size")
+    size = sizes.measure(options.backbone, options.frames, options.height, options.width, options.batch, widen)
     device = "cuda:0" if torch.cuda.is_available() else "cpu"
     tflops, said = options.tflops, "given"
     if tflops is None:
         tflops, said = doctor.speed(device, 1.0).get("bf16"), f"bf16 matrix products on {device}; a model reaches less"
-    timed = sizes.time_on_cuda(size, device) if device != "cpu" else None
+    timed = sizes.time_on_cuda(size, device, widen=widen) if device != "cpu" else None
     print(sizes.render(size, tflops, said, timed))
     return 0
 
@@ -422,6 +446,36 @@ def _pretrain(options: argparse.Namespace) -> int:
     for path in stages.publish(names, root / options.work, root) if options.publish else ():
         print(f"published {path}")
     return 0
+
+
+def _train(options: argparse.Namespace) -> int:
+    from motionlab.experiments.pretrained_joint import JointConfig, train_joint
+
+    print(train_joint(_settings(JointConfig, options, ("backbone", "videos", "out_dir"))))
+    return 0
+
+
+def _sample(options: argparse.Namespace) -> int:
+    from motionlab.experiments.pretrained_joint import SampleConfig, sample_joint
+
+    sample_joint(_settings(SampleConfig, options, ("backbone", "weights", "prompts", "out_dir")))
+    return 0
+
+
+def _settings(kind: type, options: argparse.Namespace, needed: tuple[str, ...]):
+    """The config `kind`: from --config, then the named options, then -p."""
+    import yaml
+
+    from motionlab.config import from_values, from_yaml
+
+    one_of(options.paper, ("videojam",), "paper that can be trained at full size")
+    values = dict(vars(from_yaml(kind, Path(options.config), "config"))) if options.config else {}
+    values |= {name: getattr(options, name) for name in (*needed, "steps") if getattr(options, name) is not None}
+    values |= {name: yaml.safe_load(text) for name, text in _given(options.parameters).items()}
+    for name in needed:
+        if not values.get(name):
+            raise MotionLabError(f"--{name.removesuffix('_dir')} is missing.", fix="Give the option, or put it into the file of --config.")
+    return from_values(kind, values, "config")
 
 
 def _version() -> str:

@@ -385,7 +385,8 @@ def training_times(model: Pretrained) -> Callable:
     backbone = model.backbone
     if model.kind == "wan":
         return lambda noise: torch.sigmoid(noise.randn() - math.log(backbone.flow_shift))
-    return lambda noise: backbone.border(None).time(backbone.steps * noise.rand()).float()
+    border = backbone.border(None)
+    return lambda noise: border.time(backbone.steps * noise.rand().cpu()).float().to(noise.device)
 
 
 # --- sampling

@@ -201,7 +201,7 @@ class Prompts:
         self.cache = None if cache is None else Path(cache)
         self.known: dict[int, torch.Tensor] = {}
         self._encoder = self._tokenizer = None
-        self._snapshot, self._text = _fingerprint(folder / "transformer"), _fingerprint(folder / "text_encoder")
+        self._snapshot, self._text = component_fingerprint(folder / "transformer"), component_fingerprint(folder / "text_encoder")
 
     def encode(self, texts: str | Sequence[str]) -> torch.Tensor:
         """Tokens (b, 1) of prompts; their states are worked out here, so that a training needs no text encoder later.
@@ -305,7 +305,7 @@ def _number(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
-def _fingerprint(folder: Path) -> str:
+def component_fingerprint(folder: Path) -> str:
     """Names a component's weights by its config, and by size, start and end of its files; "" when it is not there."""
     if not folder.is_dir():
         return ""

@@ -76,6 +76,7 @@ class Size:
     activations_checkpointed: int
     flops: int
     flops_checkpointed: int
+    added: int = 0                              # parameters that a second stream of latents adds; 0: there is one stream
 
     @property
     def fixed(self) -> dict[str, int]:
@@ -88,49 +89,64 @@ class Size:
 
 
 def measure(backbone: str, frames: int = 17, height: int | None = None, width: int | None = None,
-            batch: int = 1) -> Size:
+            batch: int = 1, widen: Callable | None = None) -> Size:
     """Count a training step of `backbone` on the meta device.
 
     Args:
         backbone: small, wan-1.3b, cogvideox-2b, or a folder with diffusers' config.json (its own, or in transformer/).
         frames, height, width: of the clip, in pixels; by default the published size (small: 48 x 48).
         batch: clips per step.
+        widen: (transformer, channels) -> the same with a second stream of latents (`papers.videojam.widen`).
 
     Raises:
         MotionLabError: an unknown backbone (naming the nearest), a folder or a clip size that it cannot do.
     """
     with torch.device("meta"):
-        model, blocks, inputs, about = _built(backbone, frames, height, width, batch)
+        model, blocks, inputs, about = _built(backbone, frames, height, width, batch, widen)
         counted = _count(model, blocks, inputs)
-    parameters = sum(p.numel() for p in model.parameters())
-    return Size(backbone, batch, parameters=parameters, **about, **counted)
+    return Size(backbone, batch, parameters=_parameters(model), **about, **counted)
 
 
 # --- building
 
-def _built(backbone, frames, height, width, batch):
+def _built(backbone, frames, height, width, batch, widen=None):
     """(model in bf16, its blocks, inputs, what it was built for), all on the current device."""
     if backbone == "small":
-        return _small(frames, height or 48, width or 48, batch)
+        return _small(frames, height or 48, width or 48, batch, widen)
     about = FULL_SIZE.get(backbone) or _from_folder(backbone)
     latents, pixels = _latents(frames, height or about.height, width or about.width, about.stride, 2)
     import diffusers
 
     model = getattr(diffusers, about.kind)(**about.arguments)
+    added = _widened(model, model.config.in_channels, widen)
     with _quietly():
         model = model.to(torch.bfloat16)
     inputs = (_wan_inputs if about.kind.startswith("Wan") else _cogvideox_inputs)(model.config, latents, batch)
-    return model, getattr(model, BLOCKS[about.kind]), inputs, _shape(pixels, latents, 2)
+    return model, getattr(model, BLOCKS[about.kind]), inputs, _shape(pixels, latents, 2) | {"added": added}
 
 
-def _small(frames, height, width, batch):
+def _widened(transformer, channels, widen):
+    """Number of parameters that a second stream of latents adds to the transformer, which is changed in place."""
+    before = _parameters(transformer)
+    if widen is not None:
+        widen(transformer, channels)
+    return _parameters(transformer) - before
+
+
+def _parameters(model):
+    return sum(p.numel() for p in model.parameters())
+
+
+def _small(frames, height, width, batch, widen):
     """The kit's own: codec stride 4, patch 1; the text encoder is trained with it and counted."""
     latents, pixels = _latents(frames, height, width, 4, 1)
     config = BackboneConfig(height=latents[1], width=latents[2], max_frames=max(BackboneConfig.max_frames, latents[0]))
-    model = Backbone(config).to(torch.bfloat16)
+    model = Backbone(config)
+    added = _widened(model.transformer, config.channels, widen)
     x_t = torch.zeros(batch, latents[0], config.channels, *latents[1:], dtype=torch.bfloat16)
     inputs = {"x_t": x_t, "t": torch.zeros(batch), "tokens": torch.zeros(batch, config.text_length, dtype=torch.long)}
-    return model, model.transformer.transformer_blocks, inputs, _shape(pixels, latents, 1)
+    inputs |= {"extra": torch.zeros_like(x_t)} if added else {}
+    return model.to(torch.bfloat16), model.transformer.transformer_blocks, inputs, _shape(pixels, latents, 1) | {"added": added}
 
 
 def _from_folder(backbone: str) -> Architecture:
@@ -273,10 +289,10 @@ def _count(model: nn.Module, blocks: nn.ModuleList, inputs: dict[str, Any]) -> d
 
 # --- timing
 
-def time_on_cuda(size: Size, device: str = "cuda", steps: int = 5) -> dict[str, Any]:
+def time_on_cuda(size: Size, device: str = "cuda", steps: int = 5, widen: Callable | None = None) -> dict[str, Any]:
     """Run the same architecture with random bf16 weights: forward and backward pass, no optimiser.
 
-    Gradient checkpointing is on where the count says that a step would not fit without.
+    Gradient checkpointing is on where the count says that a step would not fit without. widen: as `measure` was given.
 
     Returns:
         seconds (median per step), tflops (sustained), peak (bytes of GPU memory), checkpointed.
@@ -292,7 +308,7 @@ def time_on_cuda(size: Size, device: str = "cuda", steps: int = 5) -> dict[str, 
                              f"{gb(free)} are free on {device}.", fix="Give fewer frames, a smaller picture or batch.")
     try:
         with torch.device(device):
-            model, _, inputs, _ = _built(size.backbone, *size.pixels, size.batch)
+            model, _, inputs, _ = _built(size.backbone, *size.pixels, size.batch, widen)
         torch.cuda.reset_peak_memory_stats(device)
         seconds = time_steps(model, inputs, checkpointed, steps, lambda: torch.cuda.synchronize(device))
     except torch.cuda.OutOfMemoryError:
@@ -338,9 +354,10 @@ def render(size: Size, tflops: float | None = None, said: str = "given", timed: 
     fixed, total = size.fixed, sum(size.fixed.values())
     frames, height, width = size.pixels
     lines = [
-        f"{size.backbone}: {size.parameters / 1e6:,.1f} M parameters",
-        f"clip of {frames} frames of {height}x{width}, latents {size.latents[0]}x{size.latents[1]}x{size.latents[2]}, "
-        f"{size.tokens} video tokens; batch {size.batch}",
+        f"{size.backbone}: {size.parameters / 1e6:,.1f} M parameters"
+        + (f", {size.added / 1e6:.3g} M of them for motion" if size.added else ""),
+        f"clip of {frames} frames of {height}x{width}, latents {size.latents[0]}x{size.latents[1]}x{size.latents[2]}"
+        f"{', of video and of motion' if size.added else ''}, {size.tokens} video tokens; batch {size.batch}",
         "",
         "Memory of training all parameters",
         f"  weights, bf16             {gb(fixed['weights'])}",

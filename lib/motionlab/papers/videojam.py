@@ -19,6 +19,7 @@ from motionlab.diffusion import interpolate, velocity
 from motionlab.errors import MotionLabError, one_of
 from motionlab.flow_rgb import SIGMA, flow_video
 from motionlab.models.backbone import Backbone
+from motionlab.models.pretrained import PretrainedBackbone
 
 MOTION_HALVES = ("literal", "cfg_d", "exact")
 RULES = ("inner", "ip2p", "composable", "no_motion")
@@ -126,9 +127,14 @@ def _more_outputs(old, channels, positions, channels_first, start):
 
 
 class JointBackbone(nn.Module):
-    """The kit's backbone with both streams: (x_t, d_t, t, tokens) -> (u_x, u_d). `backbone` is widened in place."""
+    """A backbone with both streams: (x_t, d_t, t, tokens) -> (u_x, u_d). `backbone` is widened in place.
 
-    def __init__(self, backbone: Backbone, new: str = "zero"):
+    A pretrained one converts both halves alike, by the one t that they share. Where its network predicts v (CogVideoX), u_d
+    therefore depends on d_t also directly, u_d = s (alpha - sigma) d_t - (alpha + sigma) v_d, and at d_t = 0 on v_d alone:
+    guidance is a rule for velocities, not for what the network happens to predict.
+    """
+
+    def __init__(self, backbone: Backbone | PretrainedBackbone, new: str = "zero"):
         super().__init__()
         self.base, self.channels = backbone, backbone.config.channels
         self.config, self.grammar = backbone.config, backbone.grammar
@@ -180,7 +186,7 @@ def joint_loss(u_x, u_d, x0, x1, d0, d1, keep: torch.Tensor, motion_weight: floa
 class JointRecipe:
     """text_dropout 0.3 and motion_dropout 0.2, independent per sample; motion_weight 1 (paper, section 4.3 and Eq. 6).
 
-    t_mean, t_std: of the logit-normal times, as the base was trained. first, first_last: conditioning frames, likewise.
+    t_mean, t_std: of the logit-normal times, as the kit's base was trained.
     """
 
     text_dropout: float = 0.3
@@ -190,18 +196,23 @@ class JointRecipe:
     t_std: float = 1.0
 
 
-def joint_training_loss(recipe: JointRecipe, null: torch.Tensor):
+def joint_training_loss(recipe: JointRecipe, null: torch.Tensor, times: Callable | None = None):
     """`loss_fn` of `training.train` for a `JointBackbone`; batches hold x1, d1 (b, f, c, h, w) and tokens (b, n).
 
-    One t for both streams; d0 independent of x0. null: the tokens (1, n) that say nothing.
+    One t for both streams; d0 independent of x0.
+
+    Args:
+        null: the tokens (1, n) that say nothing. A pretrained backbone's may be text states (1, n, d), and its batches' too.
+        times: noise (`SampleNoise`) -> t (b,), for a base that was trained with other times than the recipe's.
     """
+    times = times or (lambda noise: torch.sigmoid(recipe.t_mean + recipe.t_std * noise.randn()))
 
     def loss_fn(model, batch, noise):
         x1, d1 = batch["x1"], batch["d1"]
-        t = torch.sigmoid(recipe.t_mean + recipe.t_std * noise.randn())
+        t, tokens = times(noise), batch["tokens"]
         x0, d0 = noise.randn(*x1.shape[1:]), noise.randn(*d1.shape[1:])
         keep_text, keep = (drop(len(x1), noise, p).to(x1.device) for p in (recipe.text_dropout, recipe.motion_dropout))
-        tokens = torch.where(keep_text[:, None], batch["tokens"], null.to(x1.device))
+        tokens = torch.where(keep_text.view(-1, *[1] * (tokens.dim() - 1)), tokens, null.to(x1.device))
         d_t = interpolate(d0, d1, t) * keep[:, None, None, None, None]
         u_x, u_d = model(interpolate(x0, x1, t), d_t, t, tokens)
         appearance, motion = joint_loss(u_x, u_d, x0, x1, d0, d1, keep, recipe.motion_weight)
