@@ -97,4 +97,5 @@ def test_rows_of_a_small_model_hold_every_number_and_shuffled_labels_are_chance(
     assert len(rows) == 6 and {r["block"] for r in rows} == {0, 1} and {r["arm"] for r in rows} == {"small"}
     assert all(r["auc"] >= r["auc_worst"] and np.isfinite(r["foreground_track"]) for r in rows)
     assert abs(np.mean([r["auc_shuffled"] for r in rows]) - 0.5) < 0.1
-    assert [r["arm"] for r in position_rows(model, clips)] == ["position"] * 3
+    where = list(position_rows(model, clips))
+    assert len(where) == 6 and {r["arm"] for r in where} == {"position"} and all(where[k]["auc"] == where[k + 1]["auc"] for k in (0, 2, 4))

@@ -1,9 +1,12 @@
 """Where 3-D attention looks: mass by frame offset and by distance, per block, head-averaged, with its controls (DeT, Fig. 3; C1, C2).
 
 The paper shows maps. Here quantities come first: M(delta), the mean mass that a token gives to a frame `delta` away (averaged over
-the queries that have such a frame), and D(delta), the share of that mass within the 3x3 window around the same position. Both are
-taken on real clips of the world, noised to t, at the price of one forward pass. A random-weight model of the same shape is the
-control: positions alone already make attention local.
+the queries that have such a frame), D(delta), the share of that mass within the 3x3 window around the same position, and R(delta),
+the mean distance at which it lies. They are taken on real clips of the world, noised to t, at the price of one forward pass.
+
+Controls: a random-weight model of the same shape (positions alone already make attention local), and frozen clips, in which the same
+place holds the same content in all frames. Whether attention follows what moves is asked in `attention_follow`; maps as the paper
+draws them are made in `attention_maps`.
 """
 from __future__ import annotations
 
@@ -12,44 +15,76 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from motionlab import taps
-from motionlab.analyses.inputs import Model, item_seed
+from motionlab.analyses.depth import block_labels
+from motionlab.analyses.inputs import GROUP, Model, item_seed
 from motionlab.diffusion import interpolate
 
 
 @torch.no_grad()
-def attention_rows(model: Model, clips: dict, times: Sequence[float] = (0.2, 0.5, 0.8), batch: int = 8, blocks=None) -> Iterator[dict]:
-    """Rows {item, arm, seed, block, t, ...}, one per clip {item: clip}, block and noise level, averaged over heads.
+def attention_rows(model: Model, clips: dict, times: Sequence[float] = (0.2, 0.5, 0.8), batch: int = 8, blocks=None,
+                   arm: str | None = None) -> Iterator[dict]:
+    """Rows {item, arm, seed, block, depth, t, ...}, one per clip {item: clip}, block and noise level, averaged over heads.
 
     Args:
-        blocks: as of `taps.attention`; None: all.
+        blocks: as of `taps.attention`; None: all. arm: None: the model's name.
 
-    Columns: arm, the model's name; mass_<d>, d = |frame offset|, mean over both directions and over the queries that have it
-    (0 to 1 per frame); near_<d>: share of that mass within one token of the same position; text: mass on text tokens;
-    entropy in nats.
+    Columns: those of `summary`; text: mass on text tokens; entropy in nats.
     """
-    items = list(clips)
-    for part in (items[k:k + batch] for k in range(0, len(items), batch)):
-        x1 = model.encode([clips[k] for k in part])
-        x0, u = model.noise([item_seed(k) for k in part], x1), model.bound([clips[k].caption for k in part])
+    for part in in_batches(clips, batch):
         for t in times:
-            with taps.attention(model.backbone, {"where": taps.DisplacementMass(), "entropy": taps.Entropy()}, blocks) as seen:
-                u(interpolate(x0, x1, t), torch.full((len(part),), float(t), device=x1.device))
-            for block, calls in enumerate(seen.values()):
-                found = summary(calls[0]["where"])
+            seen = tapped(model, part, t, {"where": taps.DisplacementMass(), "entropy": taps.Entropy()}, blocks)
+            where = block_labels(model, seen)
+            for name, calls in seen.items():
+                found = summary(calls[0]["where"]) | {"text": calls[0]["text"].mean(1), "entropy": calls[0]["entropy"].mean(1)}
                 for i, item in enumerate(part):
-                    yield {"item": item, "arm": model.name, "seed": 0, "block": block, "t": float(t),
-                           "text": float(calls[0]["text"][i].mean()), "entropy": float(calls[0]["entropy"][i].mean())} | {
-                               column: float(values[i]) for column, values in found.items()}
+                    yield {"item": item, "arm": arm or model.name, "seed": 0} | where[name] | {"t": float(t)} | {
+                        column: float(values[i]) for column, values in found.items()}
+
+
+def in_batches(clips: dict, size: int) -> Iterator[dict]:
+    """{item: clip} in parts of at most `size`."""
+    items = list(clips)
+    yield from ({k: clips[k] for k in items[i:i + size]} for i in range(0, len(items), size))
+
+
+@torch.no_grad()
+def tapped(model: Model, clips: dict, t: float, reduce: dict, blocks=None) -> taps.Recording:
+    """What `taps.attention` records of one pass over clips {item: clip} noised to t under their captions."""
+    x1 = model.encode(list(clips.values()))
+    x0, u = model.noise([item_seed(k) for k in clips], x1), model.bound([clip.caption for clip in clips.values()])
+    with taps.attention(model.backbone, reduce, blocks) as seen:
+        u(interpolate(x0, x1, t), torch.full((len(clips),), float(t), device=x1.device))
+    return seen
 
 
 def summary(displacement: torch.Tensor) -> dict[str, torch.Tensor]:
-    """mass_<d> and near_<d>, each (b,), of a `taps.DisplacementMass` (b, heads, 2f'-1, 2h'-1, 2w'-1), averaged over heads."""
+    """mass_<d>, near_<d> and radius_<d>, each (b,), of a `taps.DisplacementMass` (b, heads, 2f'-1, 2h'-1, 2w'-1).
+
+    d = |frame offset|; heads, and both directions, are averaged. mass: 0 to 1 per frame, over the queries that have such a frame.
+    near: share of it within one token of the same position. radius: mean of max(|dx|, |dy|) in tokens.
+    """
     radius = taps.by_radius(displacement).mean(1)                                  # (b, 2f'-1, R)
-    frames = (radius.shape[1] + 1) // 2
+    frames, distance = (radius.shape[1] + 1) // 2, torch.arange(radius.shape[2], dtype=radius.dtype)
     out = {}
     for d in range(frames):
         both = radius[:, frames - 1 + d] + (radius[:, frames - 1 - d] if d else 0)
         mass = both.sum(-1)
         out[f"mass_{d}"] = mass * frames / (frames - d) / (2 if d else 1)
         out[f"near_{d}"] = both[:, :2].sum(-1) / mass.clamp(min=1e-12)
+        out[f"radius_{d}"] = both @ distance / mass.clamp(min=1e-12)
     return out
+
+
+def token_grid(model: Model, clip) -> tuple[int, int, int]:
+    """(f', h', w') of a clip."""
+    return (len(clip.frames) - 1) // GROUP + 1, *(side // model.cell for side in clip.frames.shape[1:3])
+
+
+def uniform(grid: tuple[int, int, int]) -> dict[str, float]:
+    """`summary` of attention that is the same for all tokens of a grid (f', h', w'): what no preference at all gives."""
+    f, h, w = grid
+    counts = torch.zeros(1, 1, 2 * f - 1, 2 * h - 1, 2 * w - 1)
+    have = [torch.tensor([n - abs(d) for d in range(1 - n, n)], dtype=torch.float32) for n in grid]       # queries with this displacement
+    counts[0, 0] = have[0][:, None, None] * have[1][:, None] * have[2]
+    return {column: float(values) for column, values in summary(counts / (f * h * w) ** 2).items()}
+

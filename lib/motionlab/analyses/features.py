@@ -15,7 +15,9 @@ import numpy as np
 import torch
 
 from motionlab import taps
+from motionlab.analyses.depth import block_labels, third
 from motionlab.analyses.inputs import GROUP, Model, item_seed
+from motionlab.analyses.prompt_switch import text_blocks
 from motionlab.diffusion import interpolate
 from motionlab.errors import MotionLabError
 
@@ -25,42 +27,67 @@ FOREGROUND, BACKGROUND = 0.5, 0.05     # share of a token's pixels over its fram
 
 # ---------------------------------------------------------------------------------------------- rows
 def feature_rows(model: Model, clips: dict, t: float = 0.5, blocks=None, at: str = "attention") -> Iterator[dict]:
-    """Rows {item, arm, seed, block, ...} of clips {item: Clip} noised to t, one per block.
+    """Rows {item, arm, seed, block, depth, ...} of clips {item: clip} noised to t, one per block.
 
     Args:
         t: noise level of the forward pass (the release: step 500 of 1000). blocks, at: as of `taps.features`; the paper's
             feature is what the 3-D attention returns.
 
-    Columns: auc, auc_worst (mean and smallest over frames of `frame_auc`), auc_smoothed (features averaged over three latent
-    frames first), auc_pca3 and auc_pca3_smoothed (the same on the three components that the paper's pictures show),
-    auc_shuffled (labels permuted within each frame: chance), and `temporal_variance`'s.
+    Columns: explained (share of the variance in three components); of clips with truth also those of `separability` and, of the
+    features and as pca3_<name> of their three components, those of `temporal_variance`.
     """
+    total = len(text_blocks(model.backbone.transformer))
     for item, clip in clips.items():
-        labels, rng = token_labels(clip, cell=model.cell), np.random.default_rng(item_seed(item))
         for block, x in block_features(model, clip, item, t, blocks, at).items():
             basis = fit_basis(x)
-            aucs = {"auc": x, "auc_smoothed": smoothed(x), "auc_pca3": basis.project(x), "auc_pca3_smoothed": basis.project(smoothed(x))}
-            found = {name: frame_auc(values, labels) for name, values in aucs.items()}
-            row = {"item": item, "arm": model.name, "seed": 0, "block": block} | {name: _mean(values) for name, values in found.items()}
-            row |= {"auc_worst": _worst(found["auc"]), "auc_smoothed_worst": _worst(found["auc_smoothed"])}
-            row["auc_shuffled"] = _mean(frame_auc(x, np.stack([rng.permutation(frame.ravel()).reshape(frame.shape) for frame in labels])))
-            yield row | temporal_variance(x, clip, cell=model.cell)
+            row = {"item": item, "arm": model.name, "seed": 0, "block": block, "depth": third(block, total)}
+            yield row | {"explained": float(basis.explained.sum())} | (_truths(x, basis, clip, item, model.cell) if has_truth(clip) else {})
+
+
+def has_truth(clip) -> bool:
+    """Is it a clip of the world, whose masks and tracks are known?"""
+    return hasattr(clip, "object_mask")
+
+
+def _truths(x, basis, clip, item, cell):
+    along = {"": temporal_variance(x, clip, cell=cell), "pca3_": temporal_variance(basis.project(x), clip, cell=cell)}
+    return separability(x, basis, token_labels(clip, cell=cell), item_seed(item)) | {
+        prefix + name: value for prefix, found in along.items() for name, value in found.items()}
+
+
+def separability(x: np.ndarray, basis: Basis, labels: np.ndarray, seed: int = 0) -> dict[str, float]:
+    """`frame_auc` of features (f', h', w', d): mean over frames and, as <name>_worst, the smallest.
+
+    Columns: auc; auc_smoothed (averaged over three latent frames first); auc_pca3 and auc_pca3_smoothed (the same of the three
+    components that the paper's pictures show); auc_shuffled (labels permuted within each frame: chance).
+    """
+    rng = np.random.default_rng(seed)
+    shown = {"auc": x, "auc_smoothed": smoothed(x), "auc_pca3": basis.project(x), "auc_pca3_smoothed": basis.project(smoothed(x))}
+    found = {name: frame_auc(values, labels) for name, values in shown.items()}
+    permuted = np.stack([rng.permutation(frame.ravel()).reshape(frame.shape) for frame in labels])
+    means, worst = ({name: of(values) for name, values in found.items()} for of in (_mean, _worst))
+    return means | {f"{name}_worst": value for name, value in worst.items()} | {"auc_shuffled": _mean(frame_auc(x, permuted))}
 
 
 def position_rows(model: Model, clips: dict) -> Iterator[dict]:
-    """The baseline that knows a token's position and nothing else; columns as of `feature_rows`."""
+    """The baseline that knows a token's position and nothing else: the same numbers for every block; columns as of `feature_rows`."""
+    total = len(text_blocks(model.backbone.transformer))
     for item, clip in clips.items():
         labels = token_labels(clip, cell=model.cell)
         found = frame_auc(position_features(*labels.shape), labels)
-        yield {"item": item, "arm": "position", "seed": 0, "block": 0, "auc": _mean(found), "auc_worst": _worst(found)}
+        for k in range(total):
+            yield {"item": item, "arm": "position", "seed": 0, "block": k, "depth": third(k, total), "auc": _mean(found),
+                   "auc_worst": _worst(found)}
 
 
+@torch.no_grad()
 def block_features(model: Model, clip, item: str, t: float = 0.5, blocks=None, at: str = "attention") -> dict[int, np.ndarray]:
     """{block: (f', h', w', d) float32} of one clip noised to t, under its own caption."""
     x1 = model.encode([clip])
     with taps.features(model.backbone, blocks, at=at) as seen:
         model.bound([clip.caption])(interpolate(model.noise([item_seed(item)], x1), x1, t), torch.full((1,), float(t), device=x1.device))
-    return {k: calls[0][0].float().cpu().numpy() for k, calls in enumerate(seen.values())}
+    where = block_labels(model, seen)
+    return {where[name]["block"]: calls[0][0].float().cpu().numpy() for name, calls in seen.items()}
 
 
 def _mean(values):
@@ -196,7 +223,8 @@ def position_features(f: int, h: int, w: int) -> np.ndarray:
 
 
 # ---------------------------------------------------------------------------------------------- constancy over time
-def temporal_variance(features: np.ndarray, clip, points: int = 64, seed: int = 0, cell: int = CELL, group: int = GROUP) -> dict[str, float]:
+def temporal_variance(features: np.ndarray, clip, points: int = 64, seed: int = 0, cell: int = CELL,
+                      group: int = GROUP) -> dict[str, float]:
     """Variance of features over time along exact tracks of the subject and of the background, and at fixed positions.
 
     All as shares of the variance over all tokens, so that 0 is "the same at all times" and 1 "as different as any two tokens".
@@ -208,7 +236,7 @@ def temporal_variance(features: np.ndarray, clip, points: int = 64, seed: int = 
     times = np.arange(0, len(clip.frames), group)
     total = float(features.reshape(-1, features.shape[-1]).var(0).sum())
     out = {}
-    for name, query in (("foreground", clip.foreground_points(points, seed)), ("background", _background_points(clip, points, seed))):
+    for name, query in query_points(clip, points, seed).items():
         tracks, visible = clip.tracks(query)
         moving = _variance(features, tracks[times], visible[times], cell)
         fixed = _variance(features, np.broadcast_to(tracks[:1], tracks.shape)[times], visible[times], cell)
@@ -216,16 +244,22 @@ def temporal_variance(features: np.ndarray, clip, points: int = 64, seed: int = 
     return out
 
 
-def _background_points(clip, n, seed):
+def query_points(clip, n: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """{"foreground", "background"}: n pixels (n, 2) each of the first frame, on the subject and off it."""
     rows, cols = np.nonzero(~clip.object_mask(None)[0])
     pick = np.random.default_rng([seed, 1]).choice(len(rows), size=n, replace=len(rows) < n)
-    return np.stack([cols[pick], rows[pick]], -1).astype(np.float64)
+    return {"foreground": clip.foreground_points(n, seed), "background": np.stack([cols[pick], rows[pick]], -1).astype(np.float64)}
 
 
 def _variance(features, tracks, visible, cell):
     """Mean over points of the summed variance over the times at which a point is seen (two or more)."""
     _, h, w, _ = features.shape
-    cells = np.clip(np.floor((tracks + 0.5) / cell).astype(int), 0, [w - 1, h - 1])
+    cells = token_cells(tracks, cell, h, w)
     values = features[np.arange(len(tracks))[:, None], cells[..., 1], cells[..., 0]]            # (f', n, d)
     kept = [values[visible[:, k], k].var(0).sum() for k in range(tracks.shape[1]) if visible[:, k].sum() > 1]
     return float(np.mean(kept)) if kept else float("nan")
+
+
+def token_cells(points: np.ndarray, cell: int, h: int, w: int) -> np.ndarray:
+    """Tokens (..., 2) as (x, y) of pixels (..., 2), the nearest of the h x w grid for what lies outside."""
+    return np.clip(np.floor((points + 0.5) / cell).astype(int), 0, [w - 1, h - 1])
