@@ -326,20 +326,27 @@ def curves(table, x: str, y: str, by: str, names: dict[str, str], xlabel: str, y
 
 
 def curve_panels(table, panel: str, panels: dict, x: str, y: str, by: str, names: dict[str, str], xlabel: str, ylabel: str,
-                 zero: float | None = None, bars: tuple = ()):
-    """`curves` for each value of the column `panel` ({value: title}), side by side on one y axis.
+                 zero: float | None = None, bars: tuple = (), columns: int = 3):
+    """`curves` for each value of the column `panel` ({value: title}), small multiples on shared axes, one legend below them.
 
     Args:
-        bars: levels that a claim asks for, drawn dashed.
+        bars: levels that a claim asks for, drawn dashed. columns: panels side by side, at most.
     """
-    fig, axes = _figure(3.2 * len(panels) + 0.6, 3.6, 1, len(panels), sharey=True, squeeze=False)
-    for ax, (value, title) in zip(axes[0], panels.items()):
-        curves(table[table[panel] == value], x, y, by, names, xlabel, ylabel if ax is axes[0, 0] else "", zero, ax)
+    columns = min(columns, len(panels))
+    rows = -(-len(panels) // columns)
+    fig, axes = _figure(3.2 * columns + 0.6, 2.9 * rows + 0.7, rows, columns, sharex=True, sharey=True, squeeze=False)
+    for ax, (value, title) in zip(axes.flat, panels.items()):
+        curves(table[table[panel] == value], x, y, by, names, "", "", zero, ax)
         ax.set_title(title, fontsize=10, color=DARK)
         for level in bars:
             ax.axhline(level, color=ACCENT, lw=1, ls="--", zorder=0)
-        if ax is not axes[0, -1]:
-            ax.get_legend().remove()
+        ax.get_legend().remove()
+    for ax in list(axes.flat)[len(panels):]:
+        ax.set_visible(False)
+    for ax in axes[-1]:
+        ax.set_xlabel(xlabel)
+    fig.supylabel(ylabel, fontsize=10)                       # the legend lies where a label of all columns would
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=min(len(names), columns + 1), frameon=False, fontsize=9)
     return fig
 
 
@@ -412,11 +419,11 @@ def attention_pictures(frames: np.ndarray, maps: dict[str, np.ndarray], query: t
             ax.imshow(values[k], cmap="inferno", vmin=values.min(), vmax=values.max(), interpolation="nearest")
         _box(row[at], (y, x))
         row[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9, color=DARK)
-        _mass_panel(row[f], mass[label], max(high for part in mass.values() for *_, high in part), row is axes[-1])
+        _mass_panel(row[f], mass[label], max(high for part in mass.values() for *_, high in part), label == list(maps)[-1])
     for ax in axes[:, :f].flat:
         ax.set_xticks([]), ax.set_yticks([])
     axes[0, f].axis("off")
-    axes[0, f].text(0.5, 0.02, "mass per key frame,\nall tokens of all clips", ha="center", va="bottom", fontsize=8, color=DARK,
+    axes[0, f].text(0.5, 0.02, "mass on a frame so far away,\nall tokens of all clips", ha="center", va="bottom", fontsize=8, color=DARK,
                     transform=axes[0, f].transAxes)
     return fig
 
@@ -455,7 +462,7 @@ def component_paths(paths: dict[str, dict[str, np.ndarray]], clouds: dict[str, d
     for ax, (title, points) in zip(axes[0], paths.items()):
         for k, (name, path) in enumerate(points.items()):
             if clouds:
-                ax.scatter(*clouds[title][name].T, s=5, marker="os"[k], color=SERIES[k], alpha=0.2, lw=0)
+                ax.scatter(*clouds[title][name].T, s=9, marker="os"[k], color=SERIES[k], alpha=0.35, lw=0, depthshade=False)
             ax.plot(*path.T, color=SERIES[k], ls=STYLES[k], lw=2, marker="os"[k], ms=5, label=name)
             for t in (0, len(path) - 1):
                 ax.text(*path[t], f"  {t + 1}", fontsize=9, color=SERIES[k])

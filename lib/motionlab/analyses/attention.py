@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import torch
+import torch.nn.functional as F
 
 from motionlab import taps
 from motionlab.analyses.depth import block_labels
@@ -28,14 +29,14 @@ def attention_rows(model: Model, clips: dict, times: Sequence[float] = (0.2, 0.5
     Args:
         blocks: as of `taps.attention`; None: all. arm: None: the model's name.
 
-    Columns: those of `summary`; text: mass on text tokens; entropy in nats.
+    Columns: those of `summary`, and text, the mass on text tokens.
     """
     for part in in_batches(clips, batch):
         for t in times:
-            seen = tapped(model, part, t, {"where": taps.DisplacementMass(), "entropy": taps.Entropy()}, blocks)
+            seen = tapped(model, part, t, {"where": OffsetRadius()}, blocks)
             where = block_labels(model, seen)
             for name, calls in seen.items():
-                found = summary(calls[0]["where"]) | {"text": calls[0]["text"].mean(1), "entropy": calls[0]["entropy"].mean(1)}
+                found = summary(calls[0]["where"]) | {"text": calls[0]["text"].mean(1)}
                 for i, item in enumerate(part):
                     yield {"item": item, "arm": arm or model.name, "seed": 0} | where[name] | {"t": float(t)} | {
                         column: float(values[i]) for column, values in found.items()}
@@ -57,13 +58,28 @@ def tapped(model: Model, clips: dict, t: float, reduce: dict, blocks=None) -> ta
     return seen
 
 
-def summary(displacement: torch.Tensor) -> dict[str, torch.Tensor]:
-    """mass_<d>, near_<d> and radius_<d>, each (b,), of a `taps.DisplacementMass` (b, heads, 2f'-1, 2h'-1, 2w'-1).
+class OffsetRadius(taps.Reduction):
+    """(b, 2f'-1, max(h', w')): mean mass by frame offset and by max(|dx|, |dy|), averaged over heads.
 
-    d = |frame offset|; heads, and both directions, are averaged. mass: 0 to 1 per frame, over the queries that have such a frame.
-    near: share of it within one token of the same position. radius: mean of max(|dx|, |dy|) in tokens.
+    What `taps.by_radius` makes of a DisplacementMass, but without a loop over queries: pretrained models have 32 760.
     """
-    radius = taps.by_radius(displacement).mean(1)                                  # (b, 2f'-1, R)
+
+    def add(self, total, rows):
+        f, h, w = rows.grid
+        i, y, x = rows.queries // (h * w), rows.queries // w % h, rows.queries % w
+        ys, xs = (torch.arange(n, device=y.device) for n in (h, w))
+        radius = torch.maximum((ys - y[:, None]).abs()[:, :, None], (xs - x[:, None]).abs()[:, None]).flatten(1)      # (q, h'w')
+        mass = torch.einsum("bqfk,qkr->bqfr", rows.p.mean(1).flatten(-2), F.one_hot(radius, max(h, w)).to(rows.p))
+        total = mass.new_zeros(len(mass), 2 * f - 1, max(h, w)) if total is None else total
+        return total.index_add_(1, (torch.arange(f, device=y.device) - i[:, None] + f - 1).flatten(), mass.flatten(1, 2))
+
+
+def summary(radius: torch.Tensor) -> dict[str, torch.Tensor]:
+    """mass_<d>, near_<d> and radius_<d>, each (b,), of an `OffsetRadius` (b, 2f'-1, R); d = |frame offset|, both directions averaged.
+
+    mass: 0 to 1 per frame, over the queries that have such a frame. near: share of it within one token of the same position.
+    radius: mean of max(|dx|, |dy|) in tokens.
+    """
     frames, distance = (radius.shape[1] + 1) // 2, torch.arange(radius.shape[2], dtype=radius.dtype)
     out = {}
     for d in range(frames):
@@ -86,5 +102,5 @@ def uniform(grid: tuple[int, int, int]) -> dict[str, float]:
     counts = torch.zeros(1, 1, 2 * f - 1, 2 * h - 1, 2 * w - 1)
     have = [torch.tensor([n - abs(d) for d in range(1 - n, n)], dtype=torch.float32) for n in grid]       # queries with this displacement
     counts[0, 0] = have[0][:, None, None] * have[1][:, None] * have[2]
-    return {column: float(values) for column, values in summary(counts / (f * h * w) ** 2).items()}
+    return {column: float(values) for column, values in summary(taps.by_radius(counts)[:, 0] / (f * h * w) ** 2).items()}
 

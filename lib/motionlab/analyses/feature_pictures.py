@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from motionlab.analyses.features import CELL, colours, fit_basis, has_truth, query_points, smoothed, token_cells
+from motionlab.analyses.features import CELL, colours, fit_basis, has_truth, query_points, smoothed, token_cells, token_labels
 from motionlab.analyses.inputs import GROUP
 from motionlab.errors import MotionLabError
 
@@ -27,6 +27,15 @@ def component_video(clip, x: np.ndarray, side: int = 192, group: int = GROUP) ->
     panels = [clip.frames, *(pictures[latents] for pictures in component_pictures(x).values())]
     return np.concatenate([np.stack([cv2.resize(frame, (width, side), interpolation=cv2.INTER_NEAREST) for frame in panel])
                            for panel in panels], axis=2)
+
+
+def path_panels(x: np.ndarray, clip, cell: int = CELL, points=None) -> tuple[dict, dict | None]:
+    """For `figures.component_paths`: {"raw", "smoothed"} -> paths of `point_paths`, and of all tokens by their labels (None without truth)."""
+    basis, labels = fit_basis(x), token_labels(clip, cell=cell) if has_truth(clip) else None
+    shown = {"raw": basis.project(x), "smoothed": basis.project(smoothed(x))}
+    paths = {title: point_paths(values, clip, cell, points) for title, values in shown.items()}
+    clouds = {title: {"foreground": values[labels == 1], "background": values[labels == 0]} for title, values in shown.items()} if has_truth(clip) else None
+    return paths, clouds
 
 
 def point_paths(coordinates: np.ndarray, clip, cell: int = CELL, points=None, group: int = GROUP) -> dict[str, np.ndarray]:

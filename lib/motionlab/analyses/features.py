@@ -98,6 +98,35 @@ def _worst(values):
     return float(np.nanmin(values)) if np.isfinite(values).any() else float("nan")
 
 
+# ---------------------------------------------------------------------------------------------- rows for drawing
+def by_smoothing(table, kinds: dict[str, str]):
+    """Rows {kind, series, auc, ...}, raw and smoothed apart, of rows of `feature_rows`; series is "<arm> raw" or "<arm> smoothed".
+
+    Args:
+        kinds: column (auc, auc_pca3, auc_worst, auc_pca3_worst) -> what it is called.
+    """
+    import pandas as pd
+
+    parts = []
+    for column, label in kinds.items():
+        stem, worst = column.removesuffix("_worst"), "_worst" if column.endswith("_worst") else ""
+        parts += [table.assign(kind=label, series=table["arm"] + f" {name}", auc=table[column_of]) for name, column_of in
+                  (("raw", column), ("smoothed", f"{stem}_smoothed{worst}"))]
+    return pd.concat(parts, ignore_index=True).dropna(subset="auc")
+
+
+def by_way(table, prefix: str = ""):
+    """Rows {point, series, variance, ...} of the columns of `temporal_variance`; series is "<arm> track" or "<arm> fixed".
+
+    Args:
+        prefix: "pca3_" for those of the three components.
+    """
+    import pandas as pd
+
+    return pd.concat([table.assign(point=point, series=table["arm"] + f" {way}", variance=table[f"{prefix}{point}_{way}"])
+                      for point in ("foreground", "background") for way in ("track", "fixed")], ignore_index=True)
+
+
 # ---------------------------------------------------------------------------------------------- principal components
 @dataclass(frozen=True)
 class Basis:
