@@ -451,7 +451,7 @@ def _pretrain(options: argparse.Namespace) -> int:
 def _train(options: argparse.Namespace) -> int:
     from motionlab.experiments.pretrained_joint import JointConfig, train_joint
 
-    print(train_joint(_settings(JointConfig, options, ("backbone", "videos", "out_dir"))))
+    train_joint(_settings(JointConfig, options, ("backbone", "videos", "out_dir")))
     return 0
 
 

@@ -258,8 +258,8 @@ def _long_enough(clip: RealClip, video: Path, frames: int, fps: float) -> RealCl
         raise MotionLabError(f"'{video.name}' has {clip.source_fps:g} frames per second: at {fps:g} some would repeat, "
                              "and a repeated frame has no flow.", fix=f"Take it out, or train with -p fps={clip.source_fps:g}.")
     if len(clip.frames) < frames:
-        raise MotionLabError(f"'{video.name}' has {len(clip.frames)} frames at {fps:g} per second, {frames} are needed.",
-                             fix="Take it out, or train on shorter clips with -p frames=N.")
+        raise MotionLabError(f"'{video.name}' has {len(clip.frames)} of the {frames} frames that are needed, at {fps:g} per "
+                             "second.", fix="Take it out, or train on shorter clips with -p frames=N.")
     return clip
 
 
@@ -320,7 +320,7 @@ def train_joint(config: JointConfig) -> Path:
     _check_same_run(config, ensure_writable(config.out_dir))
     model, size = _open(config, processes.device)
     if main:
-        print(cost(config, size, parts, str(processes.device)), flush=True)
+        print(cost(config, size, parts, processes.device), flush=True)
     files = prepare(model, clips, config, size, processes)
     if main:
         write_atomic(Path(config.out_dir, "joint.yaml"), to_yaml(config))
@@ -338,6 +338,7 @@ def train_joint(config: JointConfig) -> Path:
         joint.load_state_dict(result.ema_state())
         save_model(joint.base, path, KIND, torch.bfloat16, pipeline=model.kind, vae=component_fingerprint(model.folder / "vae"),
                    size=json.dumps(size), fps=_fps(config, model), step=result.step, training=json.dumps(dataclasses.asdict(config)))
+        print(f"{result.step} steps: {path}", flush=True)
     return path
 
 
@@ -363,18 +364,22 @@ def _open(config, device):
     return model, size
 
 
-def cost(config: JointConfig, size: tuple[int, int, int], processes: int, device: str) -> str:
+def cost(config: JointConfig, size: tuple[int, int, int], processes: int, device: torch.device) -> str:
     """What the training will take, for people: counted on the meta device, timed by this device's bf16 matrix products."""
     from motionlab import doctor
     from motionlab.models import size as sizes
 
     counted = sizes.measure(config.backbone, *size, batch=max(1, config.batch_size // processes), widen=widen)
-    speed = doctor.speed(device, 1.0).get("bf16")
-    text = sizes.render(counted, speed, f"bf16 matrix products on {device}; a model reaches less")
-    if not speed:
-        return text
-    hours = config.steps * counted.seconds(speed, config.gradient_checkpointing) / 3600
-    return f"{text}\n  {config.steps} steps: at least {hours:.3g} h on {processes} such device{'s' * (processes > 1)}\n"
+    speed = doctor.speed("cpu" if device.type == "cpu" else str(device), 1.0).get("bf16")
+    kept = counted.activations_checkpointed if config.gradient_checkpointing else counted.activations
+    memory = sum(counted.fixed.values()) + 8 * counted.parameters + kept      # float32 weights, gradients and averages
+    free = f", {sizes.gb(torch.cuda.mem_get_info(device)[0])} are free" if device.type == "cuda" else ""
+    lines = [sizes.render(counted, speed, f"bf16 matrix products on {device.type}; a model reaches less"), "",
+             f"This run, {config.steps} steps on {processes} device{'s' * (processes > 1)}",
+             f"  at least {sizes.gb(memory)} of memory on each{free}"]
+    if speed:
+        lines.append(f"  at least {config.steps * counted.seconds(speed, config.gradient_checkpointing) / 3600:.3g} h")
+    return "\n".join([*lines, ""])
 
 
 def training_times(model: Pretrained) -> Callable:
