@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 import torch
 
-from motionlab import taps
+from motionlab import figures, taps
 from motionlab.analyses.attention import OffsetRadius, attention_rows, summary, tapped, uniform
 from motionlab.analyses.attention_follow import FAST, PAN, Keys, WindowMass, by_place, follow_rows, pan_clips, window_sums
-from motionlab.analyses.attention_maps import attention_maps, frame_summary, release_rows, subject_point, token_at
+from motionlab.analyses.attention_maps import attention_maps, frame_summary, labelled, release_rows, subject_point, token_at
 from motionlab.analyses.depth import by_depth, third
 from motionlab.analyses.features import token_labels
 from motionlab.analyses.inputs import CaptionedClip, world_clips
@@ -96,14 +96,14 @@ def shares(clip, cell, offset):
 
 def test_following_and_staying_attention_are_told_apart_under_a_pan():
     model = small_model(length=3)
-    for item, clip in pan_clips((3, 4), model, FAST).items():              # 3.6 of 4 pixels per latent: a token, two in two
+    for item, clip in pan_clips((3, 4), model, FAST).items():              # the ground by 3.6 of 4 pixels per latent, hills by 1.6
         way = -1 if clip.scene.camera.pan[0] > 0 else 1                      # content goes against the camera
         follows, stays = shares(clip, 4, way), shares(clip, 4, 0)
         assert follows["queries_2"] > 20 and (clip.scene.actors[0].heading == "left") == (way < 0)
         assert (follows["there_1"], follows["here_1"], follows["opposite_1"]) == pytest.approx((1, 1, 0), abs=1e-6)
         assert (follows["there_2"], follows["here_2"], follows["opposite_2"]) == pytest.approx((1, 0, 0), abs=1e-6)
         assert (stays["there_1"], stays["here_1"], stays["opposite_1"]) == pytest.approx((1, 1, 1), abs=1e-6)
-        assert (stays["there_2"], stays["here_2"], stays["opposite_2"]) == pytest.approx((0, 1, 0), abs=1e-6)
+        assert stays["here_2"] == pytest.approx(1) and stays["there_2"] == pytest.approx(stays["opposite_2"]) and stays["there_2"] < 0.9
 
 
 def test_windows_hold_what_lies_within_one_token_and_inside_the_frame():
@@ -170,3 +170,17 @@ def test_queries_outside_and_wrong_names_are_refused_with_help(scene):
         attention_maps(model, item, clip, blocks=["transformer_block.1"])
     with pytest.raises(MotionLabError, match="recipe"):
         attention_maps(model, item, clip, "realese")
+
+
+def test_the_picture_of_maps_shows_the_tables_numbers(scene):
+    model, item, clip = scene
+    table = pd.DataFrame(attention_rows(model, {item: clip}, (0.5,)))
+    pictures, mass = labelled({"small": attention_maps(model, item, clip, frame=1)}, (3, 4), table, frame=1)
+    assert list(pictures) == ["small,\nblock 0", "small,\nblock 1"] and pictures["small,\nblock 0"].shape == (3, 12, 12)
+    fig = figures.attention_pictures(clip.frames[::4], pictures, (1, 3, 4), mass)
+    bars = [patch.get_height() for patch in fig.axes[7].patches]
+    want = table[table["block"] == 0].iloc[0]
+    assert bars == pytest.approx([want["mass_1"], want["mass_0"], want["mass_1"]])
+    assert [label.get_text() for label in fig.axes[-1].get_xticklabels()] == ["1", "2", "3"]
+    fig.draw_without_rendering()
+    assert fig.get_tightbbox().x0 >= 0

@@ -19,8 +19,9 @@ from motionlab.analyses.depth import block_labels
 from motionlab.analyses.inputs import GROUP, Model
 from motionlab.world import Camera, Clip, random_scene, render
 
-# Frame heights per second. The fastest pan of the world's random scenes moves the background by 0.4 tokens per latent frame of 48
-# pixels at 16 frames per second, so by a token in two; the fast one by 0.9, which no training clip has.
+# Frame heights per second. The fastest pan of the world's random scenes moves the ground by 0.4 tokens per latent frame (of 48
+# pixels, 16 frames per second), so to another token in two; the fast one by 0.9, which no training clip has. Hills move by 0.45 of
+# that and the sky by 0.15, so that "background" is mostly ground: what does not move does not count.
 PAN, FAST = 0.13, 0.3
 POINTS = ("foreground", "background")
 WHERE = ("there", "here", "opposite")

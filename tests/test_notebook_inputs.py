@@ -1,0 +1,115 @@
+"""What the notebooks on a video DiT take: the world or a clip of yours, the kit's model or a pretrained folder, at library level."""
+import numpy as np
+import pandas as pd
+import pytest
+
+from motionlab.analyses import attention, attention_follow, attention_maps, feature_pictures, features, prompt_switch
+from motionlab.analyses.depth import by_depth, shown_blocks
+from motionlab.analyses.inputs import open_model, world_clips, your_clip
+from motionlab.errors import MotionLabError
+from motionlab.video import find_sample_clip, write_mp4
+from small import small_model
+from snapshots import cogvideox_snapshot, wan_snapshot
+from videos import moving_texture
+
+BLOCKS = {"wan": "blocks.1", "cogvideox": "transformer_blocks.1"}
+
+
+@pytest.fixture(scope="module", params=["wan", "cogvideox"])
+def model(request, tmp_path_factory):
+    """A snapshot with random weights, for 9 frames of 96 x 96: three latents of 6 x 6 tokens."""
+    folder = tmp_path_factory.mktemp(request.param)
+    {"wan": wan_snapshot, "cogvideox": cogvideox_snapshot}[request.param](folder)
+    return open_model(str(folder), 9, 96, 96)
+
+
+@pytest.fixture(scope="module")
+def mine(model):
+    return {"mine": your_clip(str(find_sample_clip()), model, "a man talks")}
+
+
+def test_a_clip_of_yours_comes_at_the_models_size(model, mine):
+    assert mine["mine"].frames.shape == (9, 96, 96, 3) and mine["mine"].caption == "a man talks"
+    assert attention.token_grid(model, mine["mine"]) == (3, 6, 6)
+
+
+def test_attention_of_a_pretrained_model_and_of_its_untrained_twin(model, mine):
+    twin = model.untrained()
+    rows = [row for one in (model, twin) for row in attention.attention_rows(one, mine, (0.5,))]
+    assert [(r["arm"], r["block"], r["depth"]) for r in rows[::2]] == [(one.name, 0, "early") for one in (model, twin)]
+    assert all(r["mass_0"] + 4 / 3 * r["mass_1"] + 2 / 3 * r["mass_2"] + r["text"] == pytest.approx(1, abs=1e-3) for r in rows)
+    assert (rows[0]["text"] > 0.1) == (model.kind == "cogvideox")           # Wan's self-attention holds no text
+    assert rows[0]["near_0"] != rows[2]["near_0"] and len(by_depth(pd.DataFrame(rows), ["near_0"])) == 2
+
+
+def test_attention_follows_the_worlds_exact_tracks_at_any_size(model):
+    clips = attention_follow.pan_clips((3,), model, speed=0.8)              # 1.2 tokens of 16 pixels per latent
+    rows = list(attention_follow.follow_rows(model, clips, blocks=[-1]))
+    assert [r["point"] for r in rows] == ["foreground", "background"] and rows[1]["queries_1"] > 0 and rows[1]["block"] == 1
+    assert 0 < rows[1]["there_1"] < 1
+
+
+def test_maps_by_both_recipes(model, mine):
+    noised, released = (attention_maps.attention_maps(model, "mine", mine["mine"], recipe, frame=1, steps=2) for recipe in attention_maps.RECIPES)
+    assert list(noised.rows) == list(released.rows) and noised.rows[BLOCKS[model.kind]].shape == (36, 3, 6, 6)
+    assert released.frames.shape == (9, 96, 96, 3) and released.rows[BLOCKS[model.kind]].sum((1, 2, 3)).max() <= 2 + 1e-4
+    assert attention_maps.subject_point(mine["mine"]) == (48, 48) and attention_maps.token_at(model, (95, 0)) == (0, 5)
+
+
+def test_features_of_a_clip_without_truth_have_pictures_and_of_the_world_numbers_too(model, mine):
+    (row,) = features.feature_rows(model, mine, blocks=[BLOCKS[model.kind]])
+    assert row["block"] == 1 and 0 < row["explained"] <= 1 and "auc" not in row
+    world = world_clips((31,), model)
+    (row,) = features.feature_rows(model, world, blocks=[1])
+    assert 0 <= row["auc_worst"] <= row["auc"] <= 1 and {"auc_pca3_smoothed_worst", "pca3_background_track"} <= set(row)
+    x = features.block_features(model, mine["mine"], "mine", blocks=[1])[1]
+    assert feature_pictures.component_video(mine["mine"], x).shape == (9, 192, 576, 3)
+    paths, clouds = feature_pictures.path_panels(x, mine["mine"], model.cell)
+    assert clouds is None and paths["raw"]["foreground"].shape == (3, 3)
+
+
+def test_prompts_switch_by_depth(model):
+    ends = [prompt_switch.switched_clips(model, ["a dog runs"], ["a cat sleeps"], [1], depth, steps=1)[0] for depth in (0, 2)]
+    same = prompt_switch.switched_clips(model, ["a cat sleeps"], ["a dog runs"], [1], 2, steps=1)[0]
+    assert ends[0].shape == (9, 96, 96, 3) and np.array_equal(ends[0], same) and shown_blocks(model) == [0, 1]
+
+
+# ---------------------------------------------------------------------------------------------- what cannot be done
+def test_unknown_blocks_name_the_nearest(model, mine):
+    for ask in (lambda b: list(attention.attention_rows(model, mine, blocks=b)), lambda b: list(features.feature_rows(model, mine, blocks=b))):
+        with pytest.raises(MotionLabError, match=f"nearest|mean '{BLOCKS[model.kind]}'"):
+            ask([BLOCKS[model.kind].replace("s.", ".")])
+        with pytest.raises(MotionLabError, match="no block 7"):
+            ask([7])
+
+
+def test_folders_without_a_transformer_or_a_vae_are_refused(tmp_path):
+    import shutil
+
+    wan_snapshot(tmp_path)
+    shutil.move(tmp_path / "vae", tmp_path / "elsewhere")
+    with pytest.raises(MotionLabError, match="has no vae"):
+        open_model(str(tmp_path), 9, 96, 96)
+    shutil.rmtree(tmp_path / "transformer")
+    with pytest.raises(MotionLabError, match="but no transformer"):
+        open_model(str(tmp_path), 9, 96, 96)
+
+
+def test_short_clips_and_foreign_words_are_refused(tmp_path):
+    model, path = small_model(length=3), tmp_path / "short.mp4"
+    write_mp4(path, moving_texture(6, 64, 64), fps=8)
+    with pytest.raises(MotionLabError, match="has 6 frames; this needs 9"):
+        your_clip(str(path), model)
+    assert your_clip(str(path), model, latents=2).frames.shape == (5, 48, 48, 3)
+    with pytest.raises(MotionLabError, match="zebra"):
+        your_clip(str(path), model, "a red zebra walks", latents=2)
+
+
+def test_points_of_the_paths_must_lie_in_the_frame():
+    clip = next(iter(world_clips((31,), small_model(length=3)).values()))
+    coordinates = np.random.default_rng(0).normal(size=(3, 12, 12, 3))
+    fixed = feature_pictures.point_paths(coordinates, clip, points=[[47, 0], [0, 47]])
+    assert np.array_equal(fixed["foreground"], coordinates[:, 0, 11]) and np.array_equal(fixed["background"], coordinates[:, 11, 0])
+    for points in ([[48, 0], [0, 0]], [[1, 2]], [[-1, 0], [0, 0]]):
+        with pytest.raises(MotionLabError, match="not two pixels of a frame of 48 x 48"):
+            feature_pictures.point_paths(coordinates, clip, points=points)
