@@ -12,6 +12,7 @@ from motionlab.ledger.paths import repo_root
 from motionlab.models.backbone import Backbone, BackboneConfig, save_backbone
 from motionlab.models.codec import Codec, CodecConfig, load_codec, save_codec
 from motionlab.models.evaluator import Evaluator, EvaluatorConfig, save_evaluator
+from motionlab.models.image_encoder import ImageEncoder, ImageEncoderConfig, save_image_encoder
 
 OPTIONS = {"prompts": "examples", "n": 2, "length": 2, "steps": 2}
 
@@ -35,6 +36,7 @@ def root(tmp_path_factory):
     small = EvaluatorConfig(fine=16, width=16, embedding=8, fine_blocks=1, frame_blocks=1, time_blocks=1)
     for seed in (0, 1):
         save_evaluator(Evaluator(small), place / f"evaluator_{seed}.safetensors")
+    save_image_encoder(ImageEncoder(ImageEncoderConfig(d=16, layers=1, heads=2)), place / "image_encoder.safetensors")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MOTIONLAB_ROOT", str(home))
         yield home
@@ -50,7 +52,7 @@ def test_plain_sources_score_every_prompt(root, tmp_path):
                 {"name": "first", "source": "base", "weights": "base", "mode": "first"}):
         rows = row(arm, tmp_path / arm["name"])
         assert [r["item"] for r in rows] == ["examples/000", "examples/001"] and {r["arm"] for r in rows} == {arm["name"]}
-        assert {"look_ok", "move_ok_1", "structure", "smoothness", "failure_frozen"} <= set(rows[0])
+        assert {"look_ok", "move_ok_1", "structure", "smoothness", "failure_frozen", "vbench_motion"} <= set(rows[0])
         assert np.load(tmp_path / arm["name"] / "frames.npy").shape == (2, 5, 48, 48, 3)
         assert (tmp_path / arm["name"] / "samples.png").is_file()
 

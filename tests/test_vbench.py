@@ -3,9 +3,10 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from motionlab.errors import MotionLabError
-from motionlab.metrics.vbench import appearance, clip_consistency, consistency, motion, normalised, read_vbench
+from motionlab.metrics.vbench import appearance, clip_consistency, consistency, motion, normalised, read_vbench, world_style
 
 NAMES = ("aesthetic_quality", "imaging_quality", "subject_consistency", "background_consistency", "motion_smoothness", "dynamic_degree")
 # aesthetic, imaging, subject, background, smoothness, dynamic; printed Appearance, Motion
@@ -65,3 +66,27 @@ def test_vbench_results_are_read(tmp_path):
         read_vbench(path)
     with pytest.raises(MotionLabError, match="No VBench results"):
         read_vbench(tmp_path / "none.json")
+
+
+class Colours:
+    """An image encoder whose features are a patch's mean colour and a constant."""
+
+    class config:
+        patch = 4
+
+    def features(self, video):
+        patches = video.unfold(2, 4, 4).unfold(3, 4, 4).mean((-1, -2)).flatten(2).transpose(1, 2)
+        return torch.cat([patches, torch.ones_like(patches[..., :1])], -1)
+
+
+def test_consistency_of_subject_and_background_are_read_apart():
+    frames, subject = np.full((3, 8, 8, 3), 255, np.uint8), np.zeros((3, 8, 8), bool)
+    frames[:, :4, :4], subject[:, :4, :4] = 40, True
+    still = world_style(frames, Colours(), subject, 0.9975, 1.0)
+    assert still["subject_consistency"] == still["background_consistency"] == pytest.approx(1)
+    assert still["vbench_appearance"] == pytest.approx(100) and still["vbench_motion"] == pytest.approx(100)
+    frames[1:, :4, :4] = (255, 0, 0)                                                   # the subject changes its colour
+    changed = world_style(frames, Colours(), subject, 0.706, 0.0)
+    assert changed["subject_consistency"] < 0.9 and changed["background_consistency"] == pytest.approx(1) and changed["vbench_motion"] == 0
+    gone = world_style(frames, Colours(), np.zeros_like(subject), 0.9, 0.0)
+    assert np.isnan(gone["subject_consistency"])

@@ -16,6 +16,7 @@ from motionlab.models.backbone import load_backbone
 from motionlab.models.codec import Codec, load_codec
 from motionlab.models.evaluator import load_evaluator
 from motionlab.models.generate import generate
+from motionlab.models.image_encoder import load_image_encoder
 from motionlab.models.shipped import shipped
 from motionlab.video import as_frames, as_video, contact_sheet
 
@@ -41,7 +42,7 @@ def run_row(arm: dict, seed: int, out_dir: Path, tier: str, prompts: str = "test
     chosen, length = load_prompts(arm.get("prompts", prompts), arm["n"]), arm.get("length", length)
     frames = kept(out_dir / "frames.npy", lambda: _frames(arm, seed, out_dir, chosen, length, {"steps": steps, "w": w}))
     keep_sheet(frames, out_dir / "samples.png")
-    rows = measure(frames, chosen, load_evaluators(), arm["name"], seed)
+    rows = measure(frames, chosen, load_evaluators(), arm["name"], seed, load_image_encoder(shipped("image_encoder")))
     if arm.get("against_truth"):
         rows = [row | {"psnr_true": psnr(clip, p.clip(frames=len(clip)))} for row, clip, p in zip(rows, frames, chosen)]
     return rows

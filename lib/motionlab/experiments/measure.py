@@ -9,21 +9,25 @@ from motionlab.errors import MotionLabError
 from motionlab.experiments.prompts import Prompt
 from motionlab.metrics.failures import detect_failures
 from motionlab.metrics.motion import dynamic_degree, motion_smoothness
-from motionlab.metrics.palette import read_attributes, read_limbs
+from motionlab.metrics.palette import read_attributes, read_limbs, subject_mask
 from motionlab.metrics.structure import TERMS, reading_of, structure_error
+from motionlab.metrics.vbench import world_style
 from motionlab.models.evaluator import CLASSES, Evaluator, labels_of
+from motionlab.models.image_encoder import ImageEncoder
 from motionlab.teachers.flow import flow
 
 FPS = 16.0
 LOOK, MOVE = ("species", "colour", "place"), ("motion", "heading", "camera")
 
 
-def measure(frames: np.ndarray, prompts: Sequence[Prompt], evaluators: dict[str, Evaluator], arm: str, seed: int = 0) -> list[dict]:
-    """Rows {item, arm, seed, kind, metrics} of generated (or real) clips.
+def measure(frames: np.ndarray, prompts: Sequence[Prompt], evaluators: dict[str, Evaluator], arm: str, seed: int = 0,
+            encoder: ImageEncoder | None = None) -> list[dict]:
+    """Rows {item, arm, seed, kind, size, metrics} of generated (or real) clips; size: the scene's subject, small or large.
 
     Args:
         frames: uint8 (n, f, h, w, 3), one clip per prompt.
         evaluators: name -> learned reader; the first one's columns have no suffix, the others' end in `_<name>`.
+        encoder: adds the VBench-style columns of `metrics.vbench.world_style`.
 
     Columns: for each evaluator species_ok, colour_ok, place_ok, motion_ok, heading_ok, camera_ok (1 or 0; motion only where
     the clip has several frames), look_ok and move_ok (all of the first three; motion and heading); palette_species_ok,
@@ -37,12 +41,14 @@ def measure(frames: np.ndarray, prompts: Sequence[Prompt], evaluators: dict[str,
     if len(frames) != len(prompts):
         raise MotionLabError(f"{len(frames)} clips were given for {len(prompts)} prompts.", fix="Give one clip per prompt.")
     species = [p.asked["actors"][0]["species"] for p in prompts]
-    rows = [{"item": p.id, "arm": arm, "seed": seed, "kind": p.kind} for p in prompts]
+    rows = [{"item": p.id, "arm": arm, "seed": seed, "kind": p.kind, "size": p.size} for p in prompts]
     for k, (name, evaluator) in enumerate(evaluators.items()):
         for row, seen, structure in zip(rows, recognised(frames, prompts, evaluator), learned_structure(frames, species, evaluator)):
             row |= {column + (f"_{name}" if k else ""): value for column, value in seen.items()} | {f"structure_{name}": structure}
     for row, clip, prompt in zip(rows, frames, prompts):
         row |= _without_network(clip, prompt)
+        if encoder is not None and len(clip) > 2:
+            row |= world_style(clip, encoder, subject_mask(clip, prompt.asked["place"]), row["smoothness"], row["dynamic_degree"])
     return rows
 
 

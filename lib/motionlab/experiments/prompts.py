@@ -10,6 +10,8 @@ from motionlab.world import Clip, random_scene, render
 from motionlab.world.captions import describe, sentence
 from motionlab.world.motions import KINDS
 
+MEDIAN_AREA = 0.17          # of the frame that a subject fills, over 400 scenes of the world
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -29,6 +31,11 @@ class Prompt:
     @property
     def noise(self) -> int:
         return self.seed
+
+    @property
+    def size(self) -> str:
+        """"small" where the true clip's subject fills less of the frame than the world's median (17 %), else "large"."""
+        return "small" if self.clip(frames=1).object_mask(None).mean() < MEDIAN_AREA else "large"
 
     def clip(self, size: int = 48, frames: int = 17) -> Clip:
         """The true clip of this prompt's scene."""

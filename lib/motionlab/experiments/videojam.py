@@ -19,6 +19,7 @@ from motionlab.models.backbone import load_backbone
 from motionlab.models.checkpoint import fill, read_model, save_model
 from motionlab.models.codec import load_codec
 from motionlab.models.generate import prompt_noise
+from motionlab.models.image_encoder import load_image_encoder
 from motionlab.models.shipped import shipped
 from motionlab.papers.videojam import Guidance, JointBackbone, JointRecipe, inner_guidance, joint_training_loss, split
 from motionlab.pretrain.latents import JointLatents, open_joint_latents
@@ -53,7 +54,7 @@ def run_row(arm: dict, seed: int, out_dir: Path, tier: str, prompts: str = "test
 
     frames = plain.kept(out_dir / "frames.npy", make)
     plain.keep_sheet(frames, out_dir / "samples.png")
-    return measure(frames, chosen, plain.load_evaluators(), arm["name"], seed)
+    return measure(frames, chosen, plain.load_evaluators(), arm["name"], seed, load_image_encoder(shipped("image_encoder")))
 
 
 def guidance_of(arm: dict, w: float) -> dict:

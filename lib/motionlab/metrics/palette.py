@@ -85,6 +85,14 @@ def read_limbs(frames: np.ndarray, species: str, colour: str, place: str | None 
                        place, frames.shape[1:3])
 
 
+def subject_mask(frames: np.ndarray, place: str | None = None) -> np.ndarray:
+    """(f, h, w) bool: pixels that are no colour of the background; `place` as for `read_limbs`."""
+    frames = _checked(frames)
+    place = _read_place(frames) if place is None else one_of(place, PLACES, "place")
+    distance, _ = _nearest(frames.reshape(-1, 3).astype(np.float32), background_colours(place))
+    return (distance > CUTOFF).reshape(frames.shape[:3])
+
+
 def read_attributes(frames: np.ndarray) -> dict:
     """Colour, place and species that explain a clip best.
 

@@ -84,6 +84,35 @@ def clip_consistency(frames: np.ndarray, encode: Callable[[np.ndarray], np.ndarr
     return consistency(encode(frames))
 
 
+def world_style(frames: np.ndarray, encoder, subject: np.ndarray, smoothness: float, dynamic: float) -> dict[str, float]:
+    """VBench-style numbers of one clip of the world: two consistencies, and both sums, linear in them, so that means of clips add up.
+
+    Args:
+        frames: uint8 (f, h, w, 3). encoder: an `ImageEncoder`, in the place of DINO and CLIP.
+        subject: (f, h, w) bool. Patches of the subject serve subject consistency, those without it background consistency
+            (VBench itself feeds whole frames to both of its networks).
+        smoothness, dynamic: as `metrics.motion` measures them.
+
+    Returns:
+        subject_consistency, background_consistency (NaN where fewer than two frames show it), vbench_appearance (of these two
+        dimensions only: aesthetic and imaging quality need networks), vbench_motion.
+    """
+    from motionlab.video import as_video
+
+    features = encoder.features(as_video(frames)).numpy()
+    f, h, w = subject.shape
+    p = encoder.config.patch
+    share = subject.reshape(f, h // p, p, w // p, p).mean((2, 4)).reshape(f, -1)
+    out = {f"{name}_consistency": _consistency_of(features, there) for name, there in (("subject", share >= 0.5), ("background", share <= 0.1))}
+    return out | {"vbench_appearance": appearance(out, partial=True), "vbench_motion": motion({"motion_smoothness": smoothness, "dynamic_degree": dynamic})}
+
+
+def _consistency_of(features, there):
+    """Of features (f, n, d) pooled over the patches that are `there` (f, n), in the frames that have some."""
+    pooled = [x[keep].mean(0) for x, keep in zip(features, there) if keep.any()]
+    return consistency(np.stack(pooled)) if len(pooled) > 1 else float("nan")
+
+
 def read_vbench(path: str | Path) -> dict[str, float]:
     """Means by dimension of a result file of the real VBench (`*_eval_results.json`: {dimension: [mean, per clip]}).
 
