@@ -30,7 +30,7 @@ def root(tmp_path_factory):
         (home / name).mkdir()
     shutil.copy(repo_root() / "pyproject.toml", home)
     save_codec(Codec(CodecConfig(channels=4, width=16, encoder_blocks=1, decoder_blocks=1)), place / "codec.safetensors")
-    base = Backbone(BackboneConfig(channels=4, d=32, layers=2, heads=2, max_frames=2, d_text=16, d_time=16))
+    base = Backbone(BackboneConfig(channels=4, d=32, layers=2, heads=2, max_frames=3, d_text=16, d_time=16))
     base.codec_fingerprint = load_codec(place / "codec.safetensors").fingerprint
     save_backbone(base, place / "base.safetensors")
     small = EvaluatorConfig(fine=16, width=16, embedding=8, fine_blocks=1, frame_blocks=1, time_blocks=1)
@@ -84,11 +84,14 @@ def test_a_row_that_was_cut_off_does_not_sample_again(root, tmp_path, monkeypatc
 
 def test_continued_training_trains_the_standard_budget_and_is_kept(root, tmp_path):
     arm = {"name": "continued", "source": "continued", "weights": "base", "lr": 1e-2}
-    rows = row(arm, tmp_path / "work" / "a")
-    trained = tmp_path / "work" / "a" / "training" / "ema.safetensors"
+    rows = row(arm, tmp_path / "a")
+    trained, = (tmp_path / "trained").glob("continued-*/ema.safetensors")
     before = trained.stat().st_mtime_ns
-    (tmp_path / "work" / "a" / "frames.npy").unlink()
-    assert len(rows) == len(row(arm, tmp_path / "work" / "a")) and trained.stat().st_mtime_ns == before
+    (tmp_path / "a" / "frames.npy").unlink()
+    assert len(rows) == len(row(arm, tmp_path / "a")) and trained.stat().st_mtime_ns == before
+    row(arm | {"name": "deeper", "layers": 3}, tmp_path / "b")
+    sizes = sorted(p.stat().st_size for p in (tmp_path / "trained").glob("continued-*/ema.safetensors"))
+    assert len(sizes) == 2 and sizes[1] > 1.2 * sizes[0]
 
 
 def test_joint_arms_share_a_training_and_differ_in_guidance(root, tmp_path):
@@ -104,14 +107,44 @@ def test_joint_arms_share_a_training_and_differ_in_guidance(root, tmp_path):
 
 
 def test_a_joint_model_survives_its_file(root, tmp_path):
-    arm = {"name": "full", "source": "joint", "lr": 1e-2}
-    model = videojam.trained(arm, 0, tmp_path / "trained", "base", 2)
+    arm = {"name": "full", "source": "joint", "lr": 1e-2, "clip_steps": 8, "weights": "base"}
+    model = videojam.trained(arm, 0, tmp_path / "trained", 2)
     again = videojam.load_joint(next((tmp_path / "trained").glob("*/joint.safetensors")))
     x = torch.randn(1, 2, 4, 12, 12)
     tokens = model.grammar.encode(["a red dog runs to the left over the meadow"])
     with torch.no_grad():
         for a, b in zip(model(x, x, torch.tensor([0.5]), tokens), again(x, x, torch.tensor([0.5]), tokens)):
             assert torch.equal(a, b) and float(a.abs().sum()) > 0
+
+
+def test_shuffled_frames_are_measured_of_every_kind_of_model(root, tmp_path):
+    kinds = {"base": {"source": "base"}, "continued": {"source": "continued", "lr": 1e-2}, "full": {"source": "joint", "lr": 1e-2}}
+    for name, fields in kinds.items():
+        rows = row({"name": name, "measure": "shuffle", "weights": "base"} | fields, tmp_path / name, videojam.run_row, length=3)
+        assert len(rows) == 4 and {r["reading"] for r in rows} == {"linear", "linear_quadratic"}
+        joint = {"motion_original", "motion_shuffled", "blind_latents"}
+        assert {"loss_original", "loss_shuffled", "loss_latents"} <= set(rows[0]) and (joint <= set(rows[0])) == (name == "full")
+        assert all(r["loss_shuffled"] != r["loss_original"] for r in rows)
+
+
+def test_motion_of_reordered_clips_is_the_flow_between_their_frames(root):
+    from motionlab.analyses.inputs import Model
+    from motionlab.experiments.videojam_shuffle import changed
+    from motionlab.world import random_scene, render
+
+    clips = {"1": render(random_scene(1), 48, 9), "2": render(random_scene(2), 48, 9)}
+    model = Model("x", "motionlab", torch.nn.Linear(1, 1), load_codec(arms.shipped("codec")), 9, (48, 48))
+    versions = changed(clips, model, torch.Generator().manual_seed(0))
+    assert {k: v[0].shape == v[1].shape == (2, 3, 4, 12, 12) for k, v in versions.items()} == dict.fromkeys(("original", "shuffled", "latents"), True)
+    plain = videojam_latent(model, clips["1"].flow)
+    assert torch.allclose(versions["original"][1][0], plain) and not torch.allclose(versions["shuffled"][1][0], plain)
+
+
+def videojam_latent(model, flow):
+    from motionlab.flow_rgb import WORLD_SIGMA
+    from motionlab.papers.videojam import motion_latent
+
+    return motion_latent(model.encode_video, flow, WORLD_SIGMA)
 
 
 @pytest.mark.parametrize("arm, message", [

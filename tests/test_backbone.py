@@ -254,3 +254,29 @@ def test_bad_files(tiny, tmp_path):
     refused("another vocabulary")
     save_file({**state, "text.position": state["text.position"] * float("nan")}, str(bad), metadata=whole)
     refused("not finite in 'text.position'")
+
+
+# ---------------------------------------------------------------------------------------------- growth
+@pytest.mark.parametrize("layers", [3, 4, 5, 6])
+def test_a_deeper_backbone_computes_the_same_until_it_is_trained(layers):
+    small = B.Backbone(B.BackboneConfig(d=48, layers=3, heads=3, channels=4, height=6, width=6, max_frames=2, d_text=16, d_time=16))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for p in small.parameters():
+            p.add_(0.05 * torch.randn(p.shape, generator=generator))
+    grown = B.deeper(small, layers)
+    x, t = torch.randn(2, 2, 4, 6, 6, generator=generator), torch.tensor([0.2, 0.7])
+    tokens = small.grammar.encode(["a red dog walks to the left over the meadow"] * 2)
+    assert len(grown.transformer.transformer_blocks) == layers == grown.config.layers
+    assert torch.allclose(grown(x, t, tokens), small(x, t, tokens), atol=1e-5)
+    out = grown(x, t, tokens).square().sum()
+    out.backward()
+    silent = [b for b in grown.transformer.transformer_blocks if not b.norm1.linear.weight.chunk(6)[2].any()]
+    assert len(silent) == layers - 3 and all(b.norm1.linear.weight.grad.chunk(6)[2].any() for b in silent)     # they can learn
+
+
+def test_a_backbone_cannot_shrink_or_explode():
+    small = B.Backbone(B.BackboneConfig(d=48, layers=2, heads=3, channels=4, height=6, width=6, max_frames=2, d_text=16, d_time=16))
+    for layers in (1, 5):
+        with pytest.raises(MotionLabError, match="2 to 4"):
+            B.deeper(small, layers)

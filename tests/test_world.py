@@ -270,3 +270,14 @@ def test_bad_requests_say_what_is_wrong():
 def test_affine_inverse():
     t = affine(0.3, -2, 0.7, 1.4, -0.6)
     assert np.allclose(inverse(t) @ t, np.eye(3))
+
+
+def test_flow_between_frames_in_any_order_is_where_their_points_are():
+    clip = render(random_scene(5), frames=6)
+    between = clip.flow_between([4, 1, 1, 5])
+    points = np.array([[10.0, 20.0], [24.0, 30.0], [40.0, 8.0]])
+    for k, (here, there) in enumerate([(4, 1), (1, 1), (1, 5)]):
+        tracks, _ = clip.tracks(points, here)
+        x, y = points.astype(int).T
+        assert np.allclose(between[k][:, y, x].T, tracks[there] - points, atol=1e-3)
+    assert np.array_equal(clip.flow_between(range(6)), clip.flow) and np.array_equal(clip.flow_between([3, 2])[0], clip.flow_backward[2])

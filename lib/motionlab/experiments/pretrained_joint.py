@@ -5,7 +5,7 @@
 
 In the order of the work: videos and their captions (`find_clips`), each with its flow picture encoded once and kept
 (`prepare`), the joint training (`train_joint`), generated clips (`sample_joint`). What is finished is never done again:
-clips lie in out_dir/clips, text states in out_dir/text, the training's checkpoints in out_dir/training. With several
+clips lie in out_dir/clips, text states in out_dir/text, the training's checkpoints in out_dir/checkpoints. With several
 processes (`accelerate launch`) each encodes its share and trains its share of every batch.
 """
 from __future__ import annotations
@@ -99,9 +99,9 @@ class JointConfig:
 
     def training(self) -> TrainConfig:
         """Settings of the training loop; errors as there."""
-        return TrainConfig(steps=self.steps, batch_size=self.batch_size, lr=self.lr, warmup=0, ema=self.ema, bf16=self.bf16,
-                           checkpoint_every=self.checkpoint_every, log_every=self.log_every, seed=self.seed, cpu=self.cpu,
-                           out_dir=str(Path(self.out_dir, "training")))
+        return TrainConfig(steps=self.steps, batch_size=self.batch_size, lr=self.lr, warmup=0, ema=self.ema,
+                           bf16=self.bf16, checkpoint_every=self.checkpoint_every, log_every=self.log_every,
+                           seed=self.seed, cpu=self.cpu, out_dir=self.out_dir)
 
 
 @dataclass(frozen=True)
@@ -109,8 +109,8 @@ class SampleConfig:
     """Clips of a joint model by Inner-Guidance, on the snapshot's own grid.
 
     weights: joint.safetensors of `train_joint`. prompts: a file of `read_prompts`.
-    w1, w2, motion_half, rule: see `Guidance`. interval_start, interval_end: of t in which w2 acts. The paper's first half of
-    the steps is t < 0.25 on the grids of Wan at 480p and of CogVideoX-2B, t < 0.36 on that of CogVideoX-5B.
+    w1, w2, motion_half, rule: see `Guidance`. interval_start, interval_end: of t in which w2 acts. The paper's first
+    half of the steps is t < 0.25 on the grids of Wan at 480p and of CogVideoX-2B, t < 0.36 on that of CogVideoX-5B.
     steps: of the sampler. seed: of the starting noise.
 
     Raises:
@@ -160,7 +160,7 @@ def find_clips(folder: str | Path) -> list[tuple[Path, str]]:
     if not folder.is_dir():
         raise MotionLabError(f"There is no folder '{folder}'.", fix="Give the folder that holds the videos.")
     videos, rows = sorted(folder.glob("*.mp4")), _read_captions(folder / "captions.csv")
-    _require(videos, f"'{folder}' holds no *.mp4", "Put the videos into it; other kinds of files can be rewritten by ffmpeg")
+    _require(videos, f"'{folder}' holds no *.mp4", "Put the videos into it; ffmpeg rewrites other kinds of files.")
     names = [video.name for video in videos]
     for name in rows:
         if name not in names:
@@ -169,8 +169,8 @@ def find_clips(folder: str | Path) -> list[tuple[Path, str]]:
     clips = [(video, (rows.get(video.name) or _sidecar(video)).strip()) for video in videos]
     bare = [video.name for video, caption in clips if not caption]
     if bare:
-        raise MotionLabError(f"{len(bare)} of {len(clips)} videos in '{folder}' have no caption, the first is '{bare[0]}'.",
-                             fix=f"Add a row to captions.csv (columns file and caption), or {Path(bare[0]).stem}.txt beside it.")
+        raise MotionLabError(f"{len(bare)} of {len(clips)} videos in '{folder}' have no caption, first '{bare[0]}'.",
+                             fix=f"Add a row to captions.csv (file, caption), or {Path(bare[0]).stem}.txt beside it.")
     return clips
 
 
@@ -178,9 +178,11 @@ def _read_captions(path):
     if not path.is_file():
         return {}
     try:
-        return {row["file"]: row["caption"] or "" for row in csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines())}
+        rows = csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines())
+        return {row["file"]: row["caption"] or "" for row in rows}
     except (KeyError, csv.Error, UnicodeDecodeError) as error:
-        raise MotionLabError(f"'{path}' cannot be read as captions ({error}).", fix="Its columns are file and caption.") from None
+        raise MotionLabError(f"'{path}' cannot be read as captions ({error}).",
+                             fix="Its columns are file and caption.") from None
 
 
 def _sidecar(video):
@@ -215,17 +217,20 @@ def prepare(model: Pretrained, clips: list[tuple[Path, str]], config: JointConfi
 
 
 def _teacher(name, processes):
-    weights = find_raft_weights() if name == "auto" else None
-    chosen = {"auto": "raft" if weights else "dis"}.get(name, name)
+    if name == "auto":
+        weights = find_raft_weights()
+        name, why = ("raft", weights.name) if weights else ("dis", "no RAFT weights in torch's download folder")
+    else:
+        why = "as asked"
     if processes.is_main_process:
-        why = f" ({weights.name})" if weights else " (no RAFT weights in torch's download folder)" if name == "auto" else ""
-        print(f"flow teacher: {chosen}{why}", flush=True)
-    return chosen
+        print(f"flow teacher: {name} ({why})", flush=True)
+    return name
 
 
 def _clip_file(model, video, config, size, teacher):
     """Named by all that decides what is in it but the video, whose fingerprint is inside."""
-    settings = [model.kind, component_fingerprint(model.folder / "vae"), size, _fps(config, model), teacher, config.sigma]
+    vae = component_fingerprint(model.folder / "vae")
+    settings = [model.kind, vae, size, _fps(config, model), teacher, config.sigma]
     digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12]
     return Path(config.out_dir, "clips", f"{video.stem}-{digest}.safetensors")
 
@@ -256,15 +261,17 @@ def _fps(config, model):
 def _long_enough(clip: RealClip, video: Path, frames: int, fps: float) -> RealClip:
     if clip.source_fps < 0.99 * fps:
         raise MotionLabError(f"'{video.name}' has {clip.source_fps:g} frames per second: at {fps:g} some would repeat, "
-                             "and a repeated frame has no flow.", fix=f"Take it out, or train with -p fps={clip.source_fps:g}.")
+                             "and a repeated frame has no flow.",
+                             fix=f"Take it out, or train with -p fps={clip.source_fps:g}.")
     if len(clip.frames) < frames:
-        raise MotionLabError(f"'{video.name}' has {len(clip.frames)} of the {frames} frames that are needed, at {fps:g} per "
-                             "second.", fix="Take it out, or train on shorter clips with -p frames=N.")
+        raise MotionLabError(f"'{video.name}' has {len(clip.frames)} of the {frames} frames that are needed, "
+                             f"at {fps:g} per second.", fix="Take it out, or train on shorter clips with -p frames=N.")
     return clip
 
 
 @torch.no_grad()
-def encode_pair(encode: Callable, frames: np.ndarray, field: np.ndarray, sigma: float = SIGMA) -> dict[str, torch.Tensor]:
+def encode_pair(encode: Callable, frames: np.ndarray, field: np.ndarray,
+                sigma: float = SIGMA) -> dict[str, torch.Tensor]:
     """x1 of a clip and d1 of its flow, both (f, c, h, w) float16 and by the same autoencoder.
 
     Args:
@@ -276,8 +283,8 @@ def encode_pair(encode: Callable, frames: np.ndarray, field: np.ndarray, sigma: 
     """
     wanted = (len(frames) - 1, 2, *frames.shape[1:3])
     _require(len(frames) > 1, "A clip of one frame has no motion", "Take it out, or give a longer one.")
-    _require(field.shape == wanted, f"The flow has shape {field.shape}, the clip's is {wanted}", "Take the flow of the very "
-             "frames that are encoded, after they were resized.")
+    _require(field.shape == wanted, f"The flow has shape {field.shape}, the clip's is {wanted}",
+             "Take the flow of the very frames that are encoded, after they were resized.")
     pair = {"x1": encode(as_video(frames)[None])[0], "d1": motion_latent(encode, field, sigma)}
     return {name: z.half().cpu().contiguous() for name, z in pair.items()}
 
@@ -303,10 +310,10 @@ class JointClips:
 # --- training
 
 def train_joint(config: JointConfig) -> Path:
-    """Fine-tune, from the newest checkpoint if there is one, and write the averaged weights to out_dir/joint.safetensors.
+    """Fine-tune, from the newest checkpoint if there is one; the averaged weights go to out_dir/joint.safetensors.
 
-    The file holds all weights in bfloat16, which sampling computes in: every weight was trained, so that the difference to
-    the base would be as large, and useless without the very same base.
+    The file holds all weights in bfloat16, which sampling computes in: every weight was trained, so that the difference
+    to the base would be as large, and useless without the very same base.
 
     Raises:
         MotionLabError: as `load_pretrained`, `find_clips`, `prepare` and `training.train`; another run's out_dir.
@@ -336,8 +343,9 @@ def train_joint(config: JointConfig) -> Path:
     path = Path(config.out_dir, "joint.safetensors")
     if main:
         joint.load_state_dict(result.ema_state())
-        save_model(joint.base, path, KIND, torch.bfloat16, pipeline=model.kind, vae=component_fingerprint(model.folder / "vae"),
-                   size=json.dumps(size), fps=_fps(config, model), step=result.step, training=json.dumps(dataclasses.asdict(config)))
+        save_model(joint.base, path, KIND, torch.bfloat16, pipeline=model.kind, size=json.dumps(size),
+                   vae=component_fingerprint(model.folder / "vae"), fps=_fps(config, model), step=result.step,
+                   training=json.dumps(dataclasses.asdict(config)))
         print(f"{result.step} steps: {path}", flush=True)
     return path
 
@@ -355,8 +363,8 @@ def _check_same_run(config, folder):
 
 
 def _open(config, device):
-    """The snapshot, and (frames, height, width) of the clips. Weights are float32: a step of 5e-6 is lost on bfloat16 ones.
-    Text states are those of the bfloat16 encoder."""
+    """The snapshot, and (frames, height, width) of the clips. Weights are float32, since a step of 5e-6 is lost on
+    bfloat16 ones; text states are those of the bfloat16 encoder."""
     model = load_pretrained(config.backbone, device, torch.float32, Path(config.out_dir, "text"))
     model.backbone.grammar.dtype = torch.bfloat16
     size = tuple(given or own for given, own in zip((config.frames, config.height, config.width), model.size()))
@@ -365,7 +373,7 @@ def _open(config, device):
 
 
 def cost(config: JointConfig, size: tuple[int, int, int], processes: int, device: torch.device) -> str:
-    """What the training will take, for people: counted on the meta device, timed by this device's bf16 matrix products."""
+    """What the training will take, as text: counted on the meta device, timed by bf16 matrix products of `device`."""
     from motionlab import doctor
     from motionlab.models import size as sizes
 
@@ -431,7 +439,8 @@ def load_joint(config: SampleConfig) -> tuple[JointBackbone, Pretrained, dict]:
         MotionLabError: no such file, truncated or foreign; made from another pipeline, another autoencoder or size.
     """
     if not Path(config.weights).is_file():
-        raise MotionLabError(f"No joint model at {config.weights}.", fix="`motionlab train videojam` writes joint.safetensors.")
+        raise MotionLabError(f"No joint model at {config.weights}.",
+                             fix="`motionlab train videojam` writes joint.safetensors.")
     _, meta, tensors = read_model(config.weights, KIND, "joint model")
     device = "cuda" if torch.cuda.is_available() and not config.cpu else "cpu"
     about = {"size": json.loads(meta["size"]), "fps": float(meta["fps"])}
@@ -440,8 +449,8 @@ def load_joint(config: SampleConfig) -> tuple[JointBackbone, Pretrained, dict]:
     here = {"pipeline": model.kind, "vae": component_fingerprint(model.folder / "vae")}
     for name, value in here.items():
         if meta[name] != value:
-            raise MotionLabError(f"{config.weights} was trained with the {name} {meta[name]}, '{config.backbone}' has {value}.",
-                                 fix="Give the snapshot that it was trained from.")
+            raise MotionLabError(f"{config.weights} was trained with the {name} {meta[name]}, "
+                                 f"'{config.backbone}' has {value}.", fix="Give the snapshot that it was trained from.")
     model.backbone.config = latent_size(model.kind, model.channels, *about["size"])
     joint = JointBackbone(model.backbone)
     fill(joint.base, tensors, config.weights)
@@ -467,7 +476,8 @@ def _same_samples(config, out):
     """A folder holds the clips of one model and one guidance."""
     path, now = out / "sampling.yaml", f"{to_yaml(config)}# weights {fingerprint(config.weights)}\n"
     if path.is_file() and path.read_text(encoding="utf-8") != now:
-        raise MotionLabError(f"'{out}' holds clips of other settings or weights.", fix="Choose another --out, or delete that folder.")
+        raise MotionLabError(f"'{out}' holds clips of other settings or weights.",
+                             fix="Choose another --out, or delete that folder.")
     write_atomic(path, now)
 
 

@@ -1,7 +1,6 @@
 """VideoJAM's arms as sweep rows: joint training by the protocol, Inner-Guidance and its ablations, all controls."""
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import torch
 from motionlab.config import from_values
 from motionlab.diffusion import SAMPLERS, time_grid
 from motionlab.experiments import arms as plain
-from motionlab.experiments.finetune import bank_home, budget, tuning_bank
+from motionlab.experiments.finetune import bank_home, begin, budget, training_folder, tuning_bank
 from motionlab.experiments.measure import measure
 from motionlab.experiments.prompts import Prompt, load_prompts
 from motionlab.ledger.protocol import read_protocol
@@ -26,30 +25,37 @@ from motionlab.pretrain.latents import JointLatents, open_joint_latents
 from motionlab.training import train
 from motionlab.video import as_frames
 
-TRAINED = ("lr", "clip_steps", "teacher", "noise", "motion_weight", "new", "text_dropout", "motion_dropout")
+TRAINED = ("lr", "clip_steps", "clips", "layers", "teacher", "noise", "motion_weight", "new", "text_dropout", "motion_dropout")
+RECIPE = ("motion_weight", "text_dropout", "motion_dropout")
 KIND = "motionlab.joint"
 GUIDED = ("w1", "w2", "interval", "rule", "motion_half")
 
 
 def run_row(arm: dict, seed: int, out_dir: Path, tier: str, prompts: str = "test", n: int | None = None, length: int = 5, steps: int = 20,
             w: float = 2.0, weights: str = "base") -> list[dict]:
-    """Clips of one arm and what they score.
+    """Clips of one arm and what they score; with `measure: shuffle`, what its loss says of shuffled frames instead.
 
     Args:
         arm: source "joint" (train from `weights`, or find the training that another arm with the same training fields left),
-            or a source of `experiments.arms.run_row`. Training fields: lr, clip_steps, teacher, noise, motion_weight, new,
-            text_dropout, motion_dropout. Guidance fields: w1, w2, interval, rule, motion_half.
+            or a source of `experiments.arms.run_row`. Training fields: lr, clip_steps, clips, layers, teacher, noise,
+            motion_weight, new, text_dropout, motion_dropout. Guidance fields: w1, w2, interval, rule, motion_half.
 
     Raises:
         MotionLabError: an unknown source or field value, a missing checkpoint.
     """
+    arm = arm | {"n": arm.get("n", n), "weights": arm.get("weights", weights)}
+    if tier == "smoke":
+        arm, steps = plain.smaller(arm, steps)
+    if arm.get("measure") == "shuffle":
+        from motionlab.experiments.videojam_shuffle import shuffle_gap
+
+        return shuffle_gap(arm, seed, out_dir.parent / "trained", length)
     if arm.get("source") != "joint":
-        return plain.run_row(arm | {"weights": arm.get("weights", weights)}, seed, out_dir, tier, prompts, n, length, steps, w)
-    arm, steps = plain.smaller(arm | {"n": arm.get("n", n)}, steps) if tier == "smoke" else (arm | {"n": arm.get("n", n)}, steps)
+        return plain.run_row(arm, seed, out_dir, tier, prompts, n, length, steps, w)
     chosen = load_prompts(arm.get("prompts", prompts), arm["n"])
 
     def make():
-        model = trained(arm, seed, out_dir.parent / "trained", weights, length)
+        model = trained(arm, seed, out_dir.parent / "trained", length)
         return joint_clips(model, chosen, seed, from_values(Guidance, guidance_of(arm, w), "guidance"), length, steps)[0]
 
     frames = plain.kept(out_dir / "frames.npy", make)
@@ -63,40 +69,43 @@ def guidance_of(arm: dict, w: float) -> dict:
     return out | ({"interval": tuple(out["interval"])} if "interval" in out else {})
 
 
-def trained(arm: dict, seed: int, home: Path, weights: str = "base", length: int = 5) -> JointBackbone:
-    """The joint model of an arm's training fields: trained now, gone on with, or found below `home`.
-
-    Arms that differ in guidance only share one training: its folder is named by the training fields alone.
-    """
-    fields = {k: arm[k] for k in TRAINED if k in arm} | {"weights": weights, "length": length, "seed": seed}
-    folder = home / hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
-    path, model = folder / "joint.safetensors", JointBackbone(load_backbone(shipped(weights)), arm.get("new", "zero"))
+def trained(arm: dict, seed: int, home: Path, length: int = 5) -> JointBackbone:
+    """The joint model of an arm's training fields: trained now, gone on with, or found below `home`."""
+    start, fields = arm["weights"], {k: arm[k] for k in TRAINED if k in arm}
+    folder = training_folder(home, start, fields | {"kind": "joint", "length": length, "seed": seed})
+    path, base = folder / "joint.safetensors", begin(start, arm.get("layers"), folder)
     if not path.is_file():
-        recipe = from_values(JointRecipe, {k: arm[k] for k in ("motion_weight", "text_dropout", "motion_dropout") if k in arm}, "joint recipe")
-        data = motion_data(weights, arm.get("teacher", "exact"), arm.get("noise", 0.0), length)
+        model = JointBackbone(load_backbone(base), arm.get("new", "zero"))
+        recipe = from_values(JointRecipe, {k: arm[k] for k in RECIPE if k in arm}, "joint recipe")
+        data = motion_data(start, arm.get("teacher", "exact"), arm.get("noise", 0.0), length, arm.get("clips"))
         config = budget(seed, arm["lr"], arm.get("clip_steps") or read_protocol()["budget"]["fine_tune_clip_steps"]["videojam"], folder / "training")
         result = train(model, joint_training_loss(recipe, model.grammar.null(1)), data, config)
         model.load_state_dict(result.ema_state())
-        save_model(model.base, path, KIND, torch.bfloat16, fields=json.dumps(fields))
-    return load_joint(path, weights).eval()
+        save_joint(model, path, fields)
+    return load_joint(path, base)
 
 
-def load_joint(path: Path, weights: str = "base") -> JointBackbone:
-    """The joint model of a file that `trained` left; `weights` gives its sizes.
+def save_joint(model: JointBackbone, path: Path, fields: dict) -> Path:
+    """All weights of a joint model in bf16, with the fields that it was trained by."""
+    return save_model(model.base, path, KIND, torch.bfloat16, fields=json.dumps(fields))
+
+
+def load_joint(path: Path, base: Path | str = "base") -> JointBackbone:
+    """The joint model of a file that `save_joint` wrote; `base`, a checkpoint's name or file, gives its sizes.
 
     Raises:
         MotionLabError: no such file, truncated, or the file of something else.
     """
     _, _, tensors = read_model(path, KIND, "joint model")
-    model = JointBackbone(load_backbone(shipped(weights)))
+    model = JointBackbone(load_backbone(shipped(base) if isinstance(base, str) else base))
     fill(model.base, tensors, path)
     return model.eval()
 
 
-def motion_data(weights: str, teacher: str, noise: float, length: int) -> JointLatents:
+def motion_data(weights: str, teacher: str = "exact", noise: float = 0.0, length: int = 5, clips: int | None = None) -> JointLatents:
     """Clips of the fine-tuning split with their motion latents."""
     grammar = load_backbone(shipped(weights)).grammar
-    return open_joint_latents(tuning_bank(4 * length - 3), shipped("codec"), bank_home(), grammar, teacher, noise)
+    return open_joint_latents(tuning_bank(4 * length - 3, clips), shipped("codec"), bank_home(), grammar, teacher, noise)
 
 
 @torch.no_grad()

@@ -6,8 +6,9 @@ latent beside the noisy one, with a mask channel that says which frames they are
 """
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
@@ -168,6 +169,41 @@ def _transformer(c: BackboneConfig) -> nn.Module:
         sample_width=c.width, sample_height=c.height, sample_frames=4 * c.max_frames - 3, temporal_compression_ratio=4,
         spatial_interpolation_scale=1.0, use_rotary_positional_embeddings=False,
         use_learned_positional_embeddings=False)
+
+
+def deeper(backbone: Backbone, layers: int) -> Backbone:
+    """A backbone of more blocks that computes the same, from which a larger model can be trained on.
+
+    Blocks are repeated, spread evenly over the depth; a copy's gates are zero, so that it adds nothing until it is trained.
+
+    Raises:
+        MotionLabError: fewer blocks than there are, or more than twice as many.
+    """
+    old = backbone.transformer.transformer_blocks
+    if not len(old) <= layers <= 2 * len(old):
+        raise MotionLabError(f"A backbone of {len(old)} blocks cannot grow to {layers}.", fix=f"Ask for {len(old)} to {2 * len(old)}.")
+    repeated = set(torch.linspace(0, len(old) - 1, layers - len(old)).round().int().tolist()) if layers > len(old) else set()
+    blocks = []
+    for k, block in enumerate(old):
+        blocks += [block, _silent_copy(block)] if k in repeated else [block]
+    out = Backbone(replace(backbone.config, layers=layers))
+    out.codec_fingerprint = backbone.codec_fingerprint
+    out.text.load_state_dict(backbone.text.state_dict())
+    plain = {k: v for k, v in backbone.transformer.state_dict().items() if not k.startswith("transformer_blocks.")}
+    grown = {f"transformer_blocks.{i}.{k}": v for i, block in enumerate(blocks) for k, v in block.state_dict().items()}
+    out.transformer.load_state_dict(plain | grown)
+    return out
+
+
+def _silent_copy(block):
+    """The block with the gates of both residual branches, for video and text, at zero (chunks 2 and 5 of its modulation)."""
+    copied = copy.deepcopy(block)
+    with torch.no_grad():
+        for norm in (copied.norm1, copied.norm2):
+            for value in (norm.linear.weight, norm.linear.bias):
+                chunks = value.chunk(6)
+                chunks[2].zero_(), chunks[5].zero_()
+    return copied
 
 
 # --- conditioning

@@ -1,6 +1,7 @@
 """`Clip`: a rendered scene with its exact truth."""
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -55,20 +56,20 @@ class Clip:
     @cached_property
     def flow(self) -> np.ndarray:
         """Forward flow (f-1, 2, h, w): frame t -> t+1, at every pixel of frame t."""
-        return self._flow(step=1)
+        return self.flow_between(range(len(self.ids)))
 
     @cached_property
     def flow_backward(self) -> np.ndarray:
         """Backward flow (f-1, 2, h, w): frame t+1 -> t, at every pixel of frame t+1."""
-        return self._flow(step=-1)
+        return self.flow_between(range(len(self.ids))[::-1])[::-1]
 
-    def _flow(self, step: int) -> np.ndarray:
-        f, h, w = self.ids.shape
+    def flow_between(self, order: Sequence[int]) -> np.ndarray:
+        """Exact flow (n-1, 2, h, w) from frame order[k] to frame order[k+1], at every pixel of the former, of n frame numbers."""
+        h, w = self.ids.shape[1:]
         transforms = np.stack([layer.transform for layer in self.layers], axis=1)          # (f, layers, 3, 3)
         y, x = np.mgrid[:h, :w].astype(np.float64)
-        out = np.empty((f - 1, 2, h, w), dtype=np.float32)
-        for t in range(f - 1):
-            here, there = (t, t + 1) if step > 0 else (t + 1, t)
+        out = np.empty((len(order) - 1, 2, h, w), dtype=np.float32)
+        for t, (here, there) in enumerate(zip(order, order[1:])):
             m = (transforms[there] @ inverse(transforms[here]))[self.ids[here]]            # (h, w, 3, 3)
             out[t, 0] = m[..., 0, 0] * x + m[..., 0, 1] * y + m[..., 0, 2] - x
             out[t, 1] = m[..., 1, 0] * x + m[..., 1, 1] * y + m[..., 1, 2] - y
