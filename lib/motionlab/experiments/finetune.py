@@ -23,7 +23,7 @@ def continued_training(start: str, home: Path, seed: int, lr: float, clip_steps:
 
     Args:
         start: shipped checkpoint by name, or a path below the repository. home: of the trainings that arms share.
-        lr: learning rate of AdamW and Muon. clip_steps: clips seen in total; clips: of how many (protocol: 4 000 of 2 000).
+        lr: learning rate of AdamW and Muon. clip_steps: clips seen in total; clips: of how many (protocol: 3 000 of 2 000).
         layers: train on as a deeper model, which begins as the same function (`models.backbone.deeper`).
 
     Raises:
