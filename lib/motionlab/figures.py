@@ -462,10 +462,11 @@ def component_paths(paths: dict[str, dict[str, np.ndarray]], clouds: dict[str, d
     for ax, (title, points) in zip(axes[0], paths.items()):
         for k, (name, path) in enumerate(points.items()):
             if clouds:
-                ax.scatter(*clouds[title][name].T, s=9, marker="os"[k], color=SERIES[k], alpha=0.35, lw=0, depthshade=False)
-            ax.plot(*path.T, color=SERIES[k], ls=STYLES[k], lw=2, marker="os"[k], ms=5, label=name)
+                ax.scatter(*clouds[title][name].T, s=9, marker="os"[k], color=SERIES[k], alpha=0.25, lw=0, depthshade=False)
+            ax.plot(*path.T, color=SERIES[k], ls=STYLES[k], lw=2, marker="os"[k], ms=6, mec="white", label=name, zorder=3)
             for t in (0, len(path) - 1):
-                ax.text(*path[t], f"  {t + 1}", fontsize=9, color=SERIES[k])
+                ax.text(*path[t], f"  {t + 1}", fontsize=10, color="black", zorder=4)
+        ax.computed_zorder = False                              # else the marks of the cloud lie over the path
         ax.set_title(title, fontsize=10, color=DARK)
         for axis, (low, high) in zip("xyz", zip(every.min(0), every.max(0))):
             getattr(ax, f"set_{axis}lim")(low, high)

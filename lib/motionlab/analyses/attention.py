@@ -1,12 +1,13 @@
-"""Where 3-D attention looks: mass by frame offset and by distance, per block, head-averaged, with its controls (DeT, Fig. 3; C1, C2).
+"""Where 3-D attention looks: mass by frame offset and by distance, per block, with its controls (DeT, Fig. 3; C1, C2).
 
-The paper shows maps. Here quantities come first: M(delta), the mean mass that a token gives to a frame `delta` away (averaged over
-the queries that have such a frame), D(delta), the share of that mass within the 3x3 window around the same position, and R(delta),
-the mean distance at which it lies. They are taken on real clips of the world, noised to t, at the price of one forward pass.
+The paper shows maps. Here quantities come first: M(delta), the mean mass that a token gives to a frame `delta` away
+(averaged over the queries that have such a frame), D(delta), the share of that mass within the 3x3 window around the
+same position, and R(delta), the mean distance at which it lies. They are taken on real clips of the world, noised to t,
+at the price of one forward pass.
 
-Controls: a random-weight model of the same shape (positions alone already make attention local), and frozen clips, in which the same
-place holds the same content in all frames. Whether attention follows what moves is asked in `attention_follow`; maps as the paper
-draws them are made in `attention_maps`.
+Controls: a random-weight model of the same shape (positions alone already make attention local), and frozen clips, in
+which the same place holds the same content in all frames. Whether attention follows what moves is asked in
+`attention_follow`; maps as the paper draws them are made in `attention_maps`.
 """
 from __future__ import annotations
 
@@ -22,9 +23,9 @@ from motionlab.diffusion import interpolate
 
 
 @torch.no_grad()
-def attention_rows(model: Model, clips: dict, times: Sequence[float] = (0.2, 0.5, 0.8), batch: int = 8, blocks=None,
-                   arm: str | None = None) -> Iterator[dict]:
-    """Rows {item, arm, seed, block, depth, t, ...}, one per clip {item: clip}, block and noise level, averaged over heads.
+def attention_rows(model: Model, clips: dict, times: Sequence[float] = (0.2, 0.5, 0.8), batch: int = 8,
+                   blocks=None, arm: str | None = None) -> Iterator[dict]:
+    """Rows {item, arm, seed, block, depth, t, ...}, one per clip {item: clip}, block and noise level.
 
     Args:
         blocks: as of `taps.attention`; None: all. arm: None: the model's name.
@@ -68,16 +69,21 @@ class OffsetRadius(taps.Reduction):
         f, h, w = rows.grid
         i, y, x = rows.queries // (h * w), rows.queries // w % h, rows.queries % w
         ys, xs = (torch.arange(n, device=y.device) for n in (h, w))
-        radius = torch.maximum((ys - y[:, None]).abs()[:, :, None], (xs - x[:, None]).abs()[:, None]).flatten(1)      # (q, h'w')
-        mass = torch.einsum("bqfk,qkr->bqfr", rows.p.mean(1).flatten(-2), F.one_hot(radius, max(h, w)).to(rows.p))
+        dy, dx = (ys - y[:, None]).abs()[:, :, None], (xs - x[:, None]).abs()[:, None]
+        radius = torch.maximum(dy, dx).flatten(1)                                              # (q, h'w')
+        at_radius = F.one_hot(radius, max(h, w)).to(rows.p)
+        mass = torch.einsum("bqfk,qkr->bqfr", rows.p.mean(1).flatten(-2), at_radius)
         total = mass.new_zeros(len(mass), 2 * f - 1, max(h, w)) if total is None else total
-        return total.index_add_(1, (torch.arange(f, device=y.device) - i[:, None] + f - 1).flatten(), mass.flatten(1, 2))
+        offset = torch.arange(f, device=y.device) - i[:, None] + f - 1                         # (q, f')
+        return total.index_add_(1, offset.flatten(), mass.flatten(1, 2))
 
 
 def summary(radius: torch.Tensor) -> dict[str, torch.Tensor]:
-    """mass_<d>, near_<d> and radius_<d>, each (b,), of an `OffsetRadius` (b, 2f'-1, R); d = |frame offset|, both directions averaged.
+    """mass_<d>, near_<d>, radius_<d>, each (b,), of an `OffsetRadius` (b, 2f'-1, R); d = |frame offset|, both
+    directions.
 
-    mass: 0 to 1 per frame, over the queries that have such a frame. near: share of it within one token of the same position.
+    mass: 0 to 1 per frame, over the queries that have such a frame. near: share of it within one token of the same
+        position.
     radius: mean of max(|dx|, |dy|) in tokens.
     """
     frames, distance = (radius.shape[1] + 1) // 2, torch.arange(radius.shape[2], dtype=radius.dtype)
@@ -97,10 +103,12 @@ def token_grid(model: Model, clip) -> tuple[int, int, int]:
 
 
 def uniform(grid: tuple[int, int, int]) -> dict[str, float]:
-    """`summary` of attention that is the same for all tokens of a grid (f', h', w'): what no preference at all gives."""
+    """`summary` of attention that is the same for all tokens of a grid (f', h', w'): what no preference gives."""
     f, h, w = grid
     counts = torch.zeros(1, 1, 2 * f - 1, 2 * h - 1, 2 * w - 1)
-    have = [torch.tensor([n - abs(d) for d in range(1 - n, n)], dtype=torch.float32) for n in grid]       # queries with this displacement
+    # how many queries have a key at this displacement, along each axis
+    have = [torch.tensor([n - abs(d) for d in range(1 - n, n)], dtype=torch.float32) for n in grid]
     counts[0, 0] = have[0][:, None, None] * have[1][:, None] * have[2]
-    return {column: float(values) for column, values in summary(taps.by_radius(counts)[:, 0] / (f * h * w) ** 2).items()}
+    found = summary(taps.by_radius(counts)[:, 0] / (f * h * w) ** 2)
+    return {column: float(values) for column, values in found.items()}
 

@@ -1,8 +1,10 @@
 """Does attention follow what moves, or stay where it is? (control of DeT's C1, which static content cannot tell apart)
 
-For a token whose content moves to another token, the mass on a frame one or two latents away is summed within one token of three
-places: where the content went by its exact track (`there`), the same position (`here`), and the mirror of `there` about `here`
-(`opposite`). Attention that knows positions only gives `there` and `opposite` the same; what exceeds it follows the content.
+For a token whose content moves to another token, the mass on a frame one or two latents away is summed within one token
+of three
+places: where the content went by its exact track (`there`), the same position (`here`), and the mirror of `there` about
+`here` (`opposite`). Attention that knows positions only gives `there` and `opposite` the same; what exceeds it follows
+the content.
 """
 from __future__ import annotations
 
@@ -19,9 +21,9 @@ from motionlab.analyses.depth import block_labels
 from motionlab.analyses.inputs import GROUP, Model
 from motionlab.world import Camera, Clip, random_scene, render
 
-# Frame heights per second. The fastest pan of the world's random scenes moves the ground by 0.4 tokens per latent frame (of 48
-# pixels, 16 frames per second), so to another token in two; the fast one by 0.9, which no training clip has. Hills move by 0.45 of
-# that and the sky by 0.15, so that "background" is mostly ground: what does not move does not count.
+# Frame heights per second. The fastest pan of the world's random scenes moves the ground by 0.4 tokens per latent frame
+# (of 48 pixels, 16 frames per second), so to another token in two; the fast one by 0.9, which no training clip has.
+# Hills move by 0.45 of that and the sky by 0.15: "background" is mostly ground, since what stays does not count.
 PAN, FAST = 0.13, 0.3
 POINTS = ("foreground", "background")
 WHERE = ("there", "here", "opposite")
@@ -46,14 +48,14 @@ def pan_clips(seeds: Sequence[int], model: Model, speed: float = PAN, **options)
 @torch.no_grad()
 def follow_rows(model: Model, clips: dict[str, Clip], t: float = 0.5, batch: int = 4, blocks=None,
                 distances: Sequence[int] = (1, 2)) -> Iterator[dict]:
-    """Rows {item, arm, seed, block, depth, t, point, ...}, one per clip, block and kind of point (foreground, background).
+    """Rows {item, arm, seed, block, depth, t, point, ...}, one per clip, block and kind of point.
 
     Args:
         clips: with their truth. t: noise level. distances: in latent frames, both directions taken together.
 
-    Columns: there_<d>, here_<d>, opposite_<d>: shares of the mass on that frame, means over queries; queries_<d>: how many.
-    Queries count when their content is seen in both frames and moves to another token, and when all three windows lie inside the
-    frame; NaN where there is none.
+    Columns: there_<d>, here_<d>, opposite_<d>: shares of the mass on that frame, means over queries; queries_<d>: how
+    many. Queries count when their content is seen in both frames and moves to another token, and when all three windows
+    lie inside the frame; NaN where there is none.
     """
     for part in in_batches(clips, batch):
         keys = [Keys.of(clip, model.cell, distances) for clip in part.values()]
@@ -62,8 +64,8 @@ def follow_rows(model: Model, clips: dict[str, Clip], t: float = 0.5, batch: int
         for name, calls in seen.items():
             for i, item in enumerate(part):
                 for point in POINTS:
-                    yield {"item": item, "arm": model.name, "seed": 0} | where[name] | {"t": float(t), "point": point} | keys[i].shares(
-                        calls[0]["at"][i], point)
+                    row = {"item": item, "arm": model.name, "seed": 0} | where[name] | {"t": float(t), "point": point}
+                    yield row | keys[i].shares(calls[0]["at"][i], point)
 
 
 def by_place(table, cases: dict[tuple[str, float, int], str]):
@@ -84,7 +86,8 @@ class Keys:
     """The places to look at, for every token of a clip's grid as a query.
 
     Attributes:
-        tokens: (n, k, 3) int64, the raster indices of there, here and opposite for each of k frame offsets; any where not valid.
+        tokens: (n, k, 3) int64, the raster indices of there, here and opposite for each of k frame offsets; any where
+            not valid.
         valid: (n, k) bool. distance: |offset| of each k. foreground: (n,) bool, background: (n,) bool, of the query.
     """
 
@@ -109,9 +112,10 @@ class Keys:
         """there_<d>, here_<d>, opposite_<d>, queries_<d> of one kind of point, from a WindowMass (n, k, 4)."""
         mass, mine, out = mass.double().numpy(), getattr(self, point)[:, None] & self.valid, {}
         for d in np.unique(self.distance):
-            kept = mass[:, self.distance == d][mine[:, self.distance == d]]                              # (queries, 4)
+            kept = mass[:, self.distance == d][mine[:, self.distance == d]]                    # (queries, 4)
             shares = kept[:, :3].sum(0) / kept[:, 3].sum() if len(kept) else np.full(3, np.nan)
-            out |= {f"{name}_{d}": float(share) for name, share in zip(WHERE, shares)} | {f"queries_{d}": len(kept)}
+            out |= {f"{name}_{d}": float(share) for name, share in zip(WHERE, shares)}
+            out[f"queries_{d}"] = len(kept)
         return out
 
 
@@ -125,7 +129,7 @@ def _places(clip, cell, group, i, offsets, grid):
     for offset in offsets:
         j = min(max(i + offset, 0), frames - 1)
         there = np.floor((tracks[group * j] + 0.5) / cell).astype(np.int64)[:, ::-1]
-        three = np.stack([there, here, 2 * here - there], 1)                                             # (n, 3, 2) as (y, x)
+        three = np.stack([there, here, 2 * here - there], 1)                                   # (n, 3, 2) as (y, x)
         fits = ((three >= 1) & (three <= [h - 2, w - 2])).all((1, 2))
         valid.append(fits & visible[group * j] & (there != here).any(-1) & (j == i + offset))
         y3, x3 = np.moveaxis(np.clip(three, 0, [h - 1, w - 1]), -1, 0)
@@ -145,7 +149,7 @@ class WindowMass(taps.Reduction):
 
     def add(self, total, rows):
         p, (f, h, w) = rows.p.mean(1), rows.grid
-        at = self.tokens[:, rows.queries.cpu()].to(p.device)                                             # (b, q, k, 3)
+        at = self.tokens[:, rows.queries.cpu()].to(p.device)                                   # (b, q, k, 3)
         windows = window_sums(p)
         near = windows.flatten(2).gather(2, at.flatten(2)).view(at.shape)
         frame = p.sum((-1, -2)).gather(2, at[..., 0] // (h * w))

@@ -1,8 +1,9 @@
 """Attention maps as DeT draws them, and its released recipe (method card, section 7).
 
-The release keeps, of one query frame, the rows of the softmax averaged over heads, (h'w', f' h' w'); per block, of the conditional
-half of the guided batch, summed over the steps of a generation (`recipe="release"`). The kit's default is one pass over a real clip
-noised to t (`recipe="clips"`): cheaper, and content is known. Text columns are in the softmax and dropped afterwards in both.
+The release keeps, of one query frame, the rows of the softmax averaged over heads, (h'w', f' h' w'); per block, of the
+conditional half of the guided batch, summed over the steps of a generation (`recipe="release"`). The kit's default is
+one pass over a real clip noised to t (`recipe="clips"`): cheaper, and content is known. Text columns are in the softmax
+and dropped afterwards in both.
 """
 from __future__ import annotations
 
@@ -64,12 +65,13 @@ class Maps:
 
 
 @torch.no_grad()
-def attention_maps(model: Model, item: str, clip, recipe: str = "clips", blocks=None, frame: int = QUERY_FRAME, t: float = 0.5,
-                   steps: int = 20) -> Maps:
+def attention_maps(model: Model, item: str, clip, recipe: str = "clips", blocks=None, frame: int = QUERY_FRAME,
+                   t: float = 0.5, steps: int = 20) -> Maps:
     """The maps of a clip's tokens in latent `frame` (from 0); of a generation from its caption with recipe="release".
 
     Args:
-        item: the clip's name, from which its noise follows. blocks: as of `taps.attention`. t: noise level of recipe "clips".
+        item: the clip's name, from which its noise follows. blocks: as of `taps.attention`. t: noise level of recipe
+            "clips".
         steps: of recipe "release".
 
     Raises:
@@ -97,17 +99,21 @@ def _while_generating(model, item, clip, blocks, frame, steps):
 
 
 def release_rows(model: Model, clips: dict, steps: int = 20, blocks=None, frame: int = QUERY_FRAME) -> Iterator[dict]:
-    """Rows {item, arm, seed, block, depth, steps, ...} of the released recipe, one per caption of clips {item: clip} and block.
+    """Rows {item, arm, seed, block, depth, steps, ...} of the released recipe, one per clip and block.
 
-    Columns, by |frame offset| d from the query frame, both directions averaged, all summed over steps as in the release:
-    mass_<d>; near_<d> (share of it within one token of the same position, not summed); peak_<d>, the largest entry of the
-    frame-to-frame map: the maximum of the paper's colour bars.
+    Args:
+        clips: {item: clip}, for their captions.
+
+    Columns, by |frame offset| d from the query frame, both directions averaged, all summed over steps as in the
+    release: mass_<d>; near_<d> (share of it within one token of the same position, not summed); peak_<d>, the largest
+    entry of the frame-to-frame map: the maximum of the paper's colour bars.
     """
     for item, clip in clips.items():
         maps = attention_maps(model, item, clip, "release", blocks, frame, steps=steps)
         where = block_labels(model, maps.rows)
         for name, rows in maps.rows.items():
-            yield {"item": item, "arm": model.name, "seed": 0} | where[name] | {"steps": steps} | frame_summary(rows, frame)
+            row = {"item": item, "arm": model.name, "seed": 0} | where[name]
+            yield row | {"steps": steps} | frame_summary(rows, frame)
 
 
 def frame_summary(rows: np.ndarray, frame: int) -> dict[str, float]:
@@ -124,10 +130,10 @@ def frame_summary(rows: np.ndarray, frame: int) -> dict[str, float]:
 
 
 def labelled(maps: dict[str, Maps], token: tuple[int, int], table, frame: int = QUERY_FRAME) -> tuple[dict, dict]:
-    """One token's maps of several arms for `figures.attention_pictures`: {label: (f', h', w')}, {label: mass per key frame}.
+    """For `figures.attention_pictures`: {label: (f', h', w')} of one token, {label: mass per key frame}.
 
     Args:
-        table: rows of `attention_rows`, whose arms and blocks the maps' are.
+        maps: by arm. table: rows of `attention_rows`, whose arms and blocks the maps' are.
     """
     pictures, mass = {}, {}
     for arm, made in maps.items():

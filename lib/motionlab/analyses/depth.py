@@ -1,6 +1,7 @@
 """Blocks by depth: which third of a network a block belongs to, and rows per block as one row per clip.
 
-A claim about depth must hold for networks of any length, so it names thirds and not blocks, as DeT does (block 1, N/3, N/2, N).
+A claim about depth must hold for networks of any length, so it names thirds and not blocks, as DeT does (block 1, N/3,
+N/2, N).
 """
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ DEPTHS = ("early", "middle", "late")
 
 
 def third(block: int, blocks: int) -> str:
-    """The third that the middle of block number `block` (from 0) lies in; of 8 blocks three are early, two middle, three late."""
+    """The third that the middle of block number `block` (from 0) lies in; of 8 blocks 3 are early, 2 middle, 3 late."""
     return DEPTHS[int(3 * (block + 0.5) / blocks)]
 
 
@@ -37,11 +38,12 @@ def by_depth(table, columns: Iterable[str], keys: Iterable[str] = ()):
     """One row per clip, arm and seed: means over the blocks of each third and over noise levels.
 
     Args:
-        table: rows with item, arm, seed, depth, the keys and the columns. keys: further columns whose values stay apart.
+        table: rows with item, arm, seed, depth, the keys and the columns. keys: further columns whose values stay
+            apart.
 
     Returns:
-        DataFrame with <column>_early, <column>_middle, <column>_late and <column>_all, so that a claim can subtract one depth
-        from another clip by clip (`against`) as well as one model from another (`minus`).
+        DataFrame with <column>_early, <column>_middle, <column>_late and <column>_all, so that a claim can subtract one
+        depth from another clip by clip (`against`) as well as one model from another (`minus`).
     """
     import pandas as pd
 

@@ -1,10 +1,11 @@
 """PCA of DiT features, and what it is meant to show, as numbers (DeT, section 3 and Fig. 2; method card C4, C5).
 
-The paper's picture: colour the first three principal components of a block's features; the subject keeps its colour over time
-while the background drifts, and in some frames the two cannot be told apart until features are smoothed along time. Here the
-basis is fitted once over all tokens of all frames and reused; separability is the AUC, frame by frame, of a linear probe that was
-fitted on the *other* frames of the same clip; constancy is the variance over time along exact tracks against fixed positions.
-Baselines that any of these must beat: an untrained network, and the position of the token alone.
+The paper's picture: colour the first three principal components of a block's features; the subject keeps its colour
+over time while the background drifts, and in some frames the two cannot be told apart until features are smoothed along
+time. Here the basis is fitted once over all tokens of all frames and reused; separability is the AUC, frame by frame,
+of a linear probe that was fitted on the *other* frames of the same clip; constancy is the variance over time along
+exact tracks against fixed positions. Baselines that any of these must beat: an untrained network, and the position of
+the token alone.
 """
 from __future__ import annotations
 
@@ -30,18 +31,19 @@ def feature_rows(model: Model, clips: dict, t: float = 0.5, blocks=None, at: str
     """Rows {item, arm, seed, block, depth, ...} of clips {item: clip} noised to t, one per block.
 
     Args:
-        t: noise level of the forward pass (the release: step 500 of 1000). blocks, at: as of `taps.features`; the paper's
-            feature is what the 3-D attention returns.
+        t: noise level of the forward pass (the release: step 500 of 1000). blocks, at: as of `taps.features`; the
+            paper's feature is what the 3-D attention returns.
 
-    Columns: explained (share of the variance in three components); of clips with truth also those of `separability` and, of the
-    features and as pca3_<name> of their three components, those of `temporal_variance`.
+    Columns: explained (share of the variance in three components); of clips with truth also those of `separability`
+    and, of the features and as pca3_<name> of their three components, those of `temporal_variance`.
     """
     total = len(text_blocks(model.backbone.transformer))
     for item, clip in clips.items():
         for block, x in block_features(model, clip, item, t, blocks, at).items():
             basis = fit_basis(x)
             row = {"item": item, "arm": model.name, "seed": 0, "block": block, "depth": third(block, total)}
-            yield row | {"explained": float(basis.explained.sum())} | (_truths(x, basis, clip, item, model.cell) if has_truth(clip) else {})
+            known = _truths(x, basis, clip, item, model.cell) if has_truth(clip) else {}
+            yield row | {"explained": float(basis.explained.sum())} | known
 
 
 def has_truth(clip) -> bool:
@@ -58,34 +60,38 @@ def _truths(x, basis, clip, item, cell):
 def separability(x: np.ndarray, basis: Basis, labels: np.ndarray, seed: int = 0) -> dict[str, float]:
     """`frame_auc` of features (f', h', w', d): mean over frames and, as <name>_worst, the smallest.
 
-    Columns: auc; auc_smoothed (averaged over three latent frames first); auc_pca3 and auc_pca3_smoothed (the same of the three
-    components that the paper's pictures show); auc_shuffled (labels permuted within each frame: chance).
+    Columns: auc; auc_smoothed (averaged over three latent frames first); auc_pca3 and auc_pca3_smoothed (the same of
+    the three components that the paper's pictures show); auc_shuffled (labels permuted within each frame: chance).
     """
     rng = np.random.default_rng(seed)
-    shown = {"auc": x, "auc_smoothed": smoothed(x), "auc_pca3": basis.project(x), "auc_pca3_smoothed": basis.project(smoothed(x))}
+    shown = {"auc": x, "auc_smoothed": smoothed(x), "auc_pca3": basis.project(x),
+             "auc_pca3_smoothed": basis.project(smoothed(x))}
     found = {name: frame_auc(values, labels) for name, values in shown.items()}
     permuted = np.stack([rng.permutation(frame.ravel()).reshape(frame.shape) for frame in labels])
     means, worst = ({name: of(values) for name, values in found.items()} for of in (_mean, _worst))
-    return means | {f"{name}_worst": value for name, value in worst.items()} | {"auc_shuffled": _mean(frame_auc(x, permuted))}
+    chance = {"auc_shuffled": _mean(frame_auc(x, permuted))}
+    return means | {f"{name}_worst": value for name, value in worst.items()} | chance
 
 
 def position_rows(model: Model, clips: dict) -> Iterator[dict]:
-    """The baseline that knows a token's position and nothing else: the same numbers for every block; columns as of `feature_rows`."""
+    """The baseline that knows a token's position and nothing else, the same for every block; as `feature_rows`."""
     total = len(text_blocks(model.backbone.transformer))
     for item, clip in clips.items():
         labels = token_labels(clip, cell=model.cell)
         found = frame_auc(position_features(*labels.shape), labels)
         for k in range(total):
-            yield {"item": item, "arm": "position", "seed": 0, "block": k, "depth": third(k, total), "auc": _mean(found),
-                   "auc_worst": _worst(found)}
+            row = {"item": item, "arm": "position", "seed": 0, "block": k, "depth": third(k, total)}
+            yield row | {"auc": _mean(found), "auc_worst": _worst(found)}
 
 
 @torch.no_grad()
-def block_features(model: Model, clip, item: str, t: float = 0.5, blocks=None, at: str = "attention") -> dict[int, np.ndarray]:
+def block_features(model: Model, clip, item: str, t: float = 0.5, blocks=None,
+                   at: str = "attention") -> dict[int, np.ndarray]:
     """{block: (f', h', w', d) float32} of one clip noised to t, under its own caption."""
     x1 = model.encode([clip])
+    x_t = interpolate(model.noise([item_seed(item)], x1), x1, t)
     with taps.features(model.backbone, blocks, at=at) as seen:
-        model.bound([clip.caption])(interpolate(model.noise([item_seed(item)], x1), x1, t), torch.full((1,), float(t), device=x1.device))
+        model.bound([clip.caption])(x_t, torch.full((1,), float(t), device=x1.device))
     where = block_labels(model, seen)
     return {where[name]["block"]: calls[0][0].float().cpu().numpy() for name, calls in seen.items()}
 
@@ -100,7 +106,8 @@ def _worst(values):
 
 # ---------------------------------------------------------------------------------------------- rows for drawing
 def by_smoothing(table, kinds: dict[str, str]):
-    """Rows {kind, series, auc, ...}, raw and smoothed apart, of rows of `feature_rows`; series is "<arm> raw" or "<arm> smoothed".
+    """Rows {kind, series, auc, ...}, raw and smoothed apart, of `feature_rows`; series is "<arm> raw" or "<arm>
+    smoothed".
 
     Args:
         kinds: column (auc, auc_pca3, auc_worst, auc_pca3_worst) -> what it is called.
@@ -110,27 +117,30 @@ def by_smoothing(table, kinds: dict[str, str]):
     parts = []
     for column, label in kinds.items():
         stem, worst = column.removesuffix("_worst"), "_worst" if column.endswith("_worst") else ""
-        parts += [table.assign(kind=label, series=table["arm"] + f" {name}", auc=table[column_of]) for name, column_of in
-                  (("raw", column), ("smoothed", f"{stem}_smoothed{worst}"))]
+        for name, of in (("raw", column), ("smoothed", f"{stem}_smoothed{worst}")):
+            parts.append(table.assign(kind=label, series=table["arm"] + f" {name}", auc=table[of]))
     return pd.concat(parts, ignore_index=True).dropna(subset="auc")
 
 
 def by_way(table, prefix: str = ""):
-    """Rows {point, series, variance, ...} of the columns of `temporal_variance`; series is "<arm> track" or "<arm> fixed".
+    """Rows {point, series, variance, ...} of columns of `temporal_variance`; series is "<arm> track" or "<arm> fixed".
 
     Args:
         prefix: "pca3_" for those of the three components.
     """
     import pandas as pd
 
-    return pd.concat([table.assign(point=point, series=table["arm"] + f" {way}", variance=table[f"{prefix}{point}_{way}"])
-                      for point in ("foreground", "background") for way in ("track", "fixed")], ignore_index=True)
+    pairs = [(point, way) for point in ("foreground", "background") for way in ("track", "fixed")]
+    parts = [table.assign(point=point, series=table["arm"] + f" {way}", variance=table[f"{prefix}{point}_{way}"])
+             for point, way in pairs]
+    return pd.concat(parts, ignore_index=True)
 
 
 # ---------------------------------------------------------------------------------------------- principal components
 @dataclass(frozen=True)
 class Basis:
-    """mean (d,), components (k, d) with orthonormal rows, largest variance first; explained (k,) shares of the variance."""
+    """mean (d,), components (k, d) with orthonormal rows, largest variance first; explained (k,), their shares of
+    it."""
 
     mean: np.ndarray
     components: np.ndarray
@@ -159,14 +169,15 @@ def fit_basis(features: np.ndarray, k: int = 3) -> Basis:
 
 
 def colours(coordinates: np.ndarray, low=None, high=None) -> np.ndarray:
-    """Coordinates (..., 3) as uint8 RGB; one minimum and maximum for all, so that colours mean the same in every frame."""
+    """Coordinates (..., 3) as uint8 RGB; one minimum and maximum for all, so that a colour means the same
+    everywhere."""
     low = coordinates.min() if low is None else low
     high = coordinates.max() if high is None else high
     return np.clip(255 * (coordinates - low) / max(high - low, 1e-12), 0, 255).round().astype(np.uint8)
 
 
 def smoothed(features: np.ndarray, width: int = 3) -> np.ndarray:
-    """Features (f, h, w, d) averaged over `width` latent frames at the same position; at the ends over those that exist.
+    """Features (f, h, w, d) averaged over `width` latent frames at the same position, at the ends over what exists.
 
     Raises:
         MotionLabError: an even width, which would shift time.
@@ -189,7 +200,8 @@ def token_share(clip, actor: int | None = None, cell: int = CELL, group: int = G
     """
     h, w = clip.size
     if h % cell or w % cell:
-        raise MotionLabError(f"Frames of {h}x{w} do not divide into tokens of {cell} pixels.", fix=f"Render at multiples of {cell}.")
+        raise MotionLabError(f"Frames of {h}x{w} do not divide into tokens of {cell} pixels.",
+                             fix=f"Render at multiples of {cell}.")
     mask = clip.object_mask(actor).astype(float)
     cells = mask.reshape(len(mask), h // cell, cell, w // cell, cell).mean((2, 4))
     return np.stack([cells[:1].mean(0)] + [cells[k:k + group].mean(0) for k in range(1, len(cells), group)])
@@ -215,7 +227,8 @@ def frame_auc(features: np.ndarray, labels: np.ndarray, ridge: float = 1e-2) -> 
         MotionLabError: shapes that do not fit.
     """
     if features.shape[:3] != labels.shape:
-        raise MotionLabError(f"Features {features.shape} and labels {labels.shape} do not belong together.", fix="One label per token.")
+        raise MotionLabError(f"Features {features.shape} and labels {labels.shape} do not belong together.",
+                             fix="One label per token.")
     out = np.full(len(features), np.nan)
     for t in range(len(features)):
         others = np.arange(len(features)) != t
@@ -232,7 +245,8 @@ def _score(x, y, ridge):
     mean = weight @ x
     scale = np.sqrt(weight @ (x - mean) ** 2) + 1e-8
     z = (x - mean) / scale
-    solution = np.linalg.solve((z * weight[:, None]).T @ z + ridge * np.eye(x.shape[1]), (z * weight[:, None]).T @ (2.0 * y - 1))
+    weighted = (z * weight[:, None]).T
+    solution = np.linalg.solve(weighted @ z + ridge * np.eye(x.shape[1]), weighted @ (2.0 * y - 1))
     return lambda new: ((new - mean) / scale) @ solution
 
 
@@ -247,7 +261,8 @@ def auc(score: np.ndarray, truth: np.ndarray) -> float:
 def position_features(f: int, h: int, w: int) -> np.ndarray:
     """What a token knows from where it is alone, (f, h, w, 14): low powers and waves of its coordinates."""
     y, x = np.meshgrid(np.linspace(-1, 1, h), np.linspace(-1, 1, w), indexing="ij")
-    terms = [x, y, x * y, x ** 2, y ** 2, x ** 2 * y, x * y ** 2, *(g(k * a) for k in (2, 4) for a in (x, y) for g in (np.sin, np.cos))]
+    waves = [g(k * a) for k in (2, 4) for a in (x, y) for g in (np.sin, np.cos)]
+    terms = [x, y, x * y, x ** 2, y ** 2, x ** 2 * y, x * y ** 2, *waves]
     return np.broadcast_to(np.stack(terms[:14], -1), (f, h, w, 14)).copy()
 
 
@@ -256,11 +271,12 @@ def temporal_variance(features: np.ndarray, clip, points: int = 64, seed: int = 
                       group: int = GROUP) -> dict[str, float]:
     """Variance of features over time along exact tracks of the subject and of the background, and at fixed positions.
 
-    All as shares of the variance over all tokens, so that 0 is "the same at all times" and 1 "as different as any two tokens".
+    All as shares of the variance over all tokens, so that 0 is "the same at all times" and 1 "as different as any two
+    tokens".
 
     Returns:
-        foreground_track: along tracks of foreground points while they are visible. foreground_fixed: at the same points'
-        first cells. background_track, background_fixed: the same for points off the subject.
+        foreground_track: along tracks of foreground points while they are visible. foreground_fixed: at the same
+        points' first cells. background_track, background_fixed: the same for points off the subject.
     """
     times = np.arange(0, len(clip.frames), group)
     total = float(features.reshape(-1, features.shape[-1]).var(0).sum())
@@ -277,7 +293,8 @@ def query_points(clip, n: int, seed: int = 0) -> dict[str, np.ndarray]:
     """{"foreground", "background"}: n pixels (n, 2) each of the first frame, on the subject and off it."""
     rows, cols = np.nonzero(~clip.object_mask(None)[0])
     pick = np.random.default_rng([seed, 1]).choice(len(rows), size=n, replace=len(rows) < n)
-    return {"foreground": clip.foreground_points(n, seed), "background": np.stack([cols[pick], rows[pick]], -1).astype(np.float64)}
+    background = np.stack([cols[pick], rows[pick]], -1).astype(np.float64)
+    return {"foreground": clip.foreground_points(n, seed), "background": background}
 
 
 def _variance(features, tracks, visible, cell):
