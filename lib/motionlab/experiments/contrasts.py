@@ -1,0 +1,93 @@
+"""What sweep rows are compared by beyond their own columns: failures counted, smoothness at equal speed, votes between two arms."""
+from __future__ import annotations
+
+import numpy as np
+
+from motionlab.errors import MotionLabError
+from motionlab.metrics.failures import DETECTORS, PERCENTILE
+
+QUESTIONS = ("text", "quality", "motion")
+
+
+def flagged(table, floor: str = "reconstruction"):
+    """The table with broken_<detector>, 1 where a clip's failure score lies above the 95th percentile of the arm `floor` (real
+    clips after the codec), NaN where the detector does not apply; and broken, the share of those that do apply.
+
+    Args:
+        table: sweep rows as DataFrame, with failure_<detector> columns.
+
+    Raises:
+        MotionLabError: the floor has no rows.
+    """
+    clean = _rows_of(table, floor)
+    out = {}
+    for name in DETECTORS:
+        values = table[f"failure_{name}"].to_numpy(dtype=float)
+        known = clean[f"failure_{name}"].dropna()
+        limit = np.percentile(known, PERCENTILE) if len(known) else np.nan
+        out[f"broken_{name}"] = np.where(np.isnan(values) | np.isnan(limit), np.nan, values > limit)
+    table = table.assign(**out)
+    return table.assign(broken=table[list(out)].mean(axis=1))
+
+
+def at_equal_speed(table, arms: list[str]):
+    """The table with smoothness_matched: smoothness less what it owes to speed, by one line through all clips of `arms`.
+
+    Smoothness of any clip falls with its speed; comparing two arms that move differently compares their speeds.
+
+    Raises:
+        MotionLabError: an arm has no rows.
+    """
+    import pandas as pd
+
+    rows = pd.concat([_rows_of(table, arm) for arm in arms]).dropna(subset=["speed", "smoothness"])
+    x = np.log1p(rows["speed"])
+    slope, _ = np.polyfit(x, rows["smoothness"], 1) if x.std() > 1e-9 else (0.0, 0.0)
+    return table.assign(smoothness_matched=table["smoothness"] - slope * (np.log1p(table["speed"]) - x.mean()))
+
+
+def votes(table, arm: str, minus: str, name: str = "") -> list[dict]:
+    """Two-alternative votes of the instruments, per prompt and seed: 1 for `arm`, 0 for `minus`, 0.5 for a tie.
+
+    The stand-in for a study with raters. text: more of look and motion recognised as asked. quality: smaller structure error.
+    motion: motion and heading recognised; where both or neither are, fewer failures.
+
+    Args:
+        table: rows of `flagged`. name: of the resulting arm; by default "<arm>_vs_<minus>".
+
+    Returns:
+        rows {item, arm, seed, text, quality, motion}; an arm with one seed stands against every seed of the other.
+
+    Raises:
+        MotionLabError: an arm has no rows.
+    """
+    a, b = _rows_of(table, arm), _rows_of(table, minus)
+    other = {(row["item"], row["seed"]): row for row in b.to_dict("records")}
+    only = b["seed"].iloc[0] if b["seed"].nunique() == 1 else None
+    out = []
+    for row in a.to_dict("records"):
+        rival = other.get((row["item"], row["seed"] if only is None else only))
+        if rival is not None:
+            out.append({"item": row["item"], "arm": name or f"{arm}_vs_{minus}", "seed": row["seed"]} | _vote(row, rival))
+    return out
+
+
+def _vote(a, b):
+    return {"text": _better(a["look_ok"] + a["move_ok"], b["look_ok"] + b["move_ok"]),
+            "quality": _better(-a["structure"], -b["structure"]),
+            "motion": _better((a["move_ok"], -a["broken"]), (b["move_ok"], -b["broken"]))}
+
+
+def _better(a, b):
+    """1 where a wins, 0 where b does; tuples in the order of their entries, undefined entries tie."""
+    for x, y in zip(np.atleast_1d(a), np.atleast_1d(b)):
+        if np.isfinite(x) and np.isfinite(y) and x != y:
+            return float(x > y)
+    return 0.5
+
+
+def _rows_of(table, arm):
+    rows = table[table["arm"] == arm]
+    if rows.empty:
+        raise MotionLabError(f"There are no rows of arm '{arm}'.", fix=f"Arms: {', '.join(sorted(set(table['arm'])))}.")
+    return rows
