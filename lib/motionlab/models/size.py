@@ -76,7 +76,7 @@ class Size:
     activations_checkpointed: int
     flops: int
     flops_checkpointed: int
-    added: int = 0                              # parameters that a second stream of latents adds; 0: there is one stream
+    added: int = 0                              # parameters that a second stream of latents adds; 0: no such stream
 
     @property
     def fixed(self) -> dict[str, int]:
@@ -146,7 +146,8 @@ def _small(frames, height, width, batch, widen):
     x_t = torch.zeros(batch, latents[0], config.channels, *latents[1:], dtype=torch.bfloat16)
     inputs = {"x_t": x_t, "t": torch.zeros(batch), "tokens": torch.zeros(batch, config.text_length, dtype=torch.long)}
     inputs |= {"extra": torch.zeros_like(x_t)} if added else {}
-    return model.to(torch.bfloat16), model.transformer.transformer_blocks, inputs, _shape(pixels, latents, 1) | {"added": added}
+    about = _shape(pixels, latents, 1) | {"added": added}
+    return model.to(torch.bfloat16), model.transformer.transformer_blocks, inputs, about
 
 
 def _from_folder(backbone: str) -> Architecture:
