@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from motionlab.errors import MotionLabError
-from motionlab.experiments.contrasts import at_equal_speed, flagged, votes
+from motionlab.experiments.contrasts import at_equal_speed, flagged, gains, votes
 from motionlab.metrics.failures import DETECTORS
 
 
@@ -49,3 +49,13 @@ def test_a_rival_of_one_seed_stands_against_all_seeds():
     table = flagged(pd.concat([rows("full", 4, seed=0), rows("full", 4, seed=1), rows("base", 4), rows("reconstruction")]))
     found = pd.DataFrame(votes(table, "full", "base"))
     assert sorted(set(found["seed"])) == [0, 1] and len(found) == 8 and (found[["text", "quality", "motion"]] == 0.5).all().all()
+
+
+def test_gains_are_paired_differences_by_part_and_over_all():
+    full, rest = rows("full", 4, structure=[0.1, 0.2, 0.3, 0.4]), rows("continued", 4, structure=0.5)
+    table = pd.concat([full, rest]).assign(kind=lambda d: d["item"].map({"p0": "a", "p1": "a", "p2": "b", "p3": "b"}))
+    parts = {f"kind={k}": v for k, v in table.groupby("kind")} | {"again": table[table["item"] == "p0"]}
+    found = pd.DataFrame(gains(parts, "full", "continued", ["structure"]))
+    means = found.groupby("arm")["structure"].mean()
+    assert means["kind=a"] == pytest.approx(-0.35) and means["kind=b"] == pytest.approx(-0.15) and means["all"] == pytest.approx(-0.25)
+    assert len(found[found["arm"] == "all"]) == 4

@@ -287,6 +287,29 @@ def arms(table, metrics: dict[str, str], names: dict[str, str], floor: str | Non
     return fig
 
 
+def seed_spread(table, metrics: dict[str, str], minus: str, names: dict[str, str]):
+    """Differences of arms to the arm `minus`, paired by item and seed: a ring per seed, mean and 95 % interval over items.
+
+    Args:
+        table: rows {item, arm, seed, <metric>}. metrics: column -> panel title. names: arm -> label.
+    """
+    fig, axes = _figure(2.0 + 1.9 * len(metrics), 1.0 + 0.45 * len(names), 1, len(metrics), sharey=True, squeeze=False)
+    for ax, (metric, title) in zip(axes[0], metrics.items()):
+        wide = table.pivot_table(index=["item", "seed"], columns="arm", values=metric)
+        for i, arm in enumerate(names):
+            gap = (wide[arm] - wide[minus]).dropna() if {arm, minus} <= set(wide) else wide.iloc[:0, 0]
+            if len(gap):
+                ax.plot(gap.groupby("seed").mean(), [i + 0.22] * gap.index.get_level_values("seed").nunique(), "o", mfc="none", color=SOFT, ms=6)
+            _rung(ax, i, interval(gap.groupby("item").mean()) if len(gap) else (np.nan,) * 3, None)
+        ax.axvline(0, color=ACCENT, lw=1, ls="--", zorder=0)
+        ax.set_title(title, fontsize=9, color=DARK)
+        ax.margins(x=0.15)
+        _plain(ax)
+    axes[0, 0].set_yticks(range(len(names)), list(names.values()))
+    axes[0, 0].set_ylim(len(names) - 0.4, -0.5)
+    return fig
+
+
 def columns(table, names: dict[str, str], xlabel: str):
     """Means of several columns of the same items with their 95 % intervals, one under another: column -> label, in order."""
     fig, ax = _figure(7, 0.8 + 0.4 * len(names))

@@ -72,6 +72,29 @@ def votes(table, arm: str, minus: str, name: str = "") -> list[dict]:
     return out
 
 
+def gains(parts: dict, arm: str, minus: str, metrics) -> list[dict]:
+    """Paired differences arm - minus per prompt and seed, rows {item, arm: part, seed, metrics}, for each part of the rows and for all.
+
+    Args:
+        parts: {name of the part: DataFrame of sweep rows}. Parts may overlap; "all" counts every prompt once.
+    """
+    out, seen = [], {}
+    for name, table in parts.items():
+        for row in _differences(table, arm, minus, metrics):
+            out.append(row | {"arm": name})
+            seen[row["item"], row["seed"]] = row
+    return [row | {"arm": "all"} for row in seen.values()] + out
+
+
+def _differences(table, arm, minus, metrics):
+    a, b = _rows_of(table, arm), _rows_of(table, minus)
+    other = {(row["item"], row["seed"]): row for row in b.to_dict("records")}
+    for row in a.to_dict("records"):
+        rival = other.get((row["item"], row["seed"]))
+        if rival is not None:
+            yield {"item": row["item"], "seed": row["seed"]} | {m: row[m] - rival[m] for m in metrics}
+
+
 def _vote(a, b):
     return {"text": _better(a["look_ok"] + a["move_ok"], b["look_ok"] + b["move_ok"]),
             "quality": _better(-a["structure"], -b["structure"]),
