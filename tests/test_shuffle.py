@@ -113,3 +113,17 @@ def test_a_model_that_sees_latents_alone_has_no_gap_on_single_frames_but_for_the
     assert torch.allclose(whole[:, 1:2], model.bound(floor["captions"])(z["original"][:, 1:2], t), atol=2e-2)
     losses = paired_losses(u, z, t, torch.zeros_like(z["original"]))
     assert torch.allclose(losses["original"], losses["shuffled"], rtol=1e-3)
+
+
+def test_gaps_of_trained_arms_are_relative_to_their_own_original():
+    import pandas as pd
+
+    from motionlab.analyses.shuffle import trained_gaps
+
+    rows = pd.DataFrame([{"item": str(k), "arm": arm, "seed": 0, "reading": "linear", "step": 15.0, "upto_60": 1, "loss_original": 2.0, "loss_shuffled": 2.0 * rise,
+                          "loss_latents": 2.0, "motion_original": m, "motion_shuffled": m and 3 * m, "motion_latents": m}
+                         for k in range(3) for arm, rise, m in (("full_shuffle", 1.5, 1.0), ("base_shuffle", 1.1, None), ("full", 9.0, 9.0))])
+    found = trained_gaps(rows).groupby(["who", "version"])["gap"].mean()
+    assert found["full_shuffle, loss", "shuffled"] == pytest.approx(0.5) and found["base_shuffle, loss", "shuffled"] == pytest.approx(0.1)
+    assert found["full_shuffle, motion", "shuffled"] == pytest.approx(2) and ("base_shuffle, motion", "shuffled") not in found.index
+    assert found["full_shuffle, loss", "latents"] == 0 and set(trained_gaps(rows)["step_mid"]) == {15.0}

@@ -171,6 +171,26 @@ def gaps(rows: Iterator[dict], steps: int = 100, bins: int = 10):
     return table.assign(gap=(table["loss"] - table["loss_original"]) / table["usual"]).drop(columns="usual")
 
 
+VERSIONS, HALVES = ("original", "shuffled", "latents"), ("loss", "blind", "motion")
+
+
+def trained_gaps(rows, steps: int = 100, bins: int = 10):
+    """Sweep rows of trained arms (`experiments.videojam_shuffle`) as long DataFrame {item, arm, seed, reading, step_mid, upto_60,
+    version, half, who, gap}; who is "<arm>, <half>"; gap as in `gaps`, within each arm, half, reading and bin.
+    """
+    import pandas as pd
+
+    rows = rows[rows["arm"].str.endswith("_shuffle")].dropna(axis=1, how="all")
+    rows = rows.assign(step_mid=((rows["step"] * bins / steps).astype(int).clip(upper=bins - 1) + 0.5) * steps / bins)
+    keys, out = ["item", "arm", "seed", "reading", "step_mid", "upto_60"], []
+    for half in (h for h in HALVES if f"{h}_original" in rows):
+        usual = rows.groupby(["arm", "reading", "step_mid"])[f"{half}_original"].transform("mean")
+        for version in VERSIONS:
+            gap = (rows[f"{half}_{version}"] - rows[f"{half}_original"]) / usual
+            out.append(rows[keys].assign(version=version, half=half, who=rows["arm"] + ", " + half, gap=gap).dropna(subset=["gap"]))
+    return pd.concat(out, ignore_index=True)
+
+
 THIRDS = ("early", "middle", "late")
 
 
