@@ -42,7 +42,7 @@ def folders(tmp_path_factory):
 def videos(tmp_path_factory):
     folder = tmp_path_factory.mktemp("videos")
     for name, step in (("left", (-3, 0)), ("right", (2, 1))):
-        write_mp4(folder / f"{name}.mp4", moving_texture(12, 40, 48, step), FPS)
+        write_mp4(folder / f"{name}.mp4", moving_texture(12, 48, 64, step), FPS)
     (folder / "captions.csv").write_text(CAPTIONS)
     return folder
 
@@ -227,7 +227,7 @@ def test_a_folder_without_videos_is_told(tmp_path):
 )
 def test_a_video_that_is_too_short_or_too_slow_is_named(config, videos, tmp_path, frames, fps, message):
     folder = shutil.copytree(videos, tmp_path / "videos")
-    write_mp4(folder / "odd.mp4", moving_texture(frames, 40, 48), fps)
+    write_mp4(folder / "odd.mp4", moving_texture(frames, 48, 64), fps)
     (folder / "odd.txt").write_text("odd.")
     with pytest.raises(MotionLabError, match=message):
         J.train_joint(config(videos=str(folder)))
