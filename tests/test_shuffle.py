@@ -127,3 +127,15 @@ def test_gaps_of_trained_arms_are_relative_to_their_own_original():
     assert found["full_shuffle, loss", "shuffled"] == pytest.approx(0.5) and found["base_shuffle, loss", "shuffled"] == pytest.approx(0.1)
     assert found["full_shuffle, motion", "shuffled"] == pytest.approx(2) and ("base_shuffle, motion", "shuffled") not in found.index
     assert found["full_shuffle, loss", "latents"] == 0 and set(trained_gaps(rows)["step_mid"]) == {15.0}
+
+
+def test_clutter_is_compared_with_the_same_clips_without():
+    import pandas as pd
+
+    from motionlab.analyses.shuffle import by_clutter
+
+    def table(gap):
+        return pd.DataFrame([{"item": i, "seed": 0, "arm": arm, "gap": g * (1 + d)} for i in "ab" for d in (-0.5, 0.5) for arm, g in (("original", 0.0), ("shuffled", gap))])
+    found = by_clutter({0.0: table(0.4), 1.0: table(0.1)})
+    assert found.groupby("arm")["gap_shuffled"].mean().to_dict() == pytest.approx({"clutter_0": 0.4, "clutter_1": 0.1})
+    assert (found["half_of_plain"] == 0.2).all()

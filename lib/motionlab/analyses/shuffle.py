@@ -201,6 +201,22 @@ def by_third(table, who: str = "sees"):
     return wide.assign(arm=wide[who] + "/" + wide["kind"])
 
 
+def by_clutter(tables: dict):
+    """Rows {item, arm "clutter_<amount>", seed, gap_<version>, half_of_plain}: each clip's mean gap over its draws, {amount: rows of `gaps`}.
+
+    half_of_plain: half of the gap_shuffled of the same clip without clutter (amount 0), to compare with.
+    """
+    import pandas as pd
+
+    parts = []
+    for amount, table in tables.items():
+        means = table[table["arm"] != "original"].groupby(["item", "seed", "arm"])["gap"].mean().unstack("arm").add_prefix("gap_")
+        parts.append(means.reset_index().assign(arm=f"clutter_{amount:g}"))
+    whole = pd.concat(parts, ignore_index=True)
+    plain = whole[whole["arm"] == "clutter_0"].set_index("item")["gap_shuffled"]
+    return whole.assign(half_of_plain=whole["item"].map(plain) / 2)
+
+
 # ---------------------------------------------------------------------------------------------- clips
 def frozen(clip) -> CaptionedClip:
     """The clip's first frame all the time: no order of its frames can be told from another."""
