@@ -328,9 +328,9 @@ def test_prompt_switch_goes_from_one_prompt_to_the_other(model):
 
 def test_shuffled_frames_are_measured(model):
     video = gaussian((1, 9, 3, 32, 32), rng()).clamp(-1, 1)
-    batch = {"items": ["clip"], "tokens": model.backbone.grammar.encode(PROMPT),
+    batch = {"items": ["clip"], "captions": [PROMPT],
              "latents": changed_latents(video, model.encode, rng(), ("original", "shuffled", "latents_reversed"))}
-    rows = list(shuffle_rows(model.bind, [batch], times=1))
+    rows = list(shuffle_rows(model.bind, [batch], readings=("linear",)))
     assert [row["arm"] for row in rows] == ["original", "shuffled", "latents_reversed"]
     assert rows[0]["loss"] == rows[0]["loss_original"] != rows[1]["loss"]
 
