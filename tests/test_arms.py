@@ -7,7 +7,8 @@ import torch
 import yaml
 
 from motionlab.errors import MotionLabError
-from motionlab.experiments import arms, videojam
+from motionlab.experiments import arms
+from motionlab.experiments.videojam import joint, rows as videojam
 from motionlab.ledger.paths import repo_root
 from motionlab.models.backbone import Backbone, BackboneConfig, save_backbone
 from motionlab.models.codec import Codec, CodecConfig, load_codec, save_codec
@@ -108,8 +109,8 @@ def test_joint_arms_share_a_training_and_differ_in_guidance(root, tmp_path):
 
 def test_a_joint_model_survives_its_file(root, tmp_path):
     arm = {"name": "full", "source": "joint", "lr": 1e-2, "clip_steps": 8, "weights": "base"}
-    model = videojam.trained(arm, 0, tmp_path / "trained", 2)
-    again = videojam.load_joint(next((tmp_path / "trained").glob("*/joint.safetensors")))
+    model = joint.trained(arm, 0, tmp_path / "trained", 2)
+    again = joint.load_joint(next((tmp_path / "trained").glob("*/joint.safetensors")))
     x = torch.randn(1, 2, 4, 12, 12)
     tokens = model.grammar.encode(["a red dog runs to the left over the meadow"])
     with torch.no_grad():
@@ -129,7 +130,7 @@ def test_shuffled_frames_are_measured_of_every_kind_of_model(root, tmp_path):
 
 def test_motion_of_reordered_clips_is_the_flow_between_their_frames(root):
     from motionlab.analyses.inputs import Model
-    from motionlab.experiments.videojam_shuffle import changed
+    from motionlab.experiments.videojam.shuffled import changed
     from motionlab.world import random_scene, render
 
     clips = {"1": render(random_scene(1), 48, 9), "2": render(random_scene(2), 48, 9)}

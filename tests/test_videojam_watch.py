@@ -5,7 +5,7 @@ import torch
 
 from motionlab.analyses.inputs import Model, world_clips
 from motionlab.experiments.prompts import load_prompts
-from motionlab.experiments.videojam_watch import guidance_terms, joint_latents, losses_by_t, seen_motion
+from motionlab.experiments.videojam.watch import guidance_terms, joint_latents, losses_by_t, seen_motion
 from motionlab.papers.videojam import Guidance, JointBackbone
 from small import small_model
 

@@ -449,14 +449,14 @@ def _pretrain(options: argparse.Namespace) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from motionlab.experiments.pretrained_joint import JointConfig, train_joint
+    from motionlab.experiments.videojam.snapshot import JointConfig, train_joint
 
     train_joint(_settings(JointConfig, options, ("backbone", "videos", "out_dir")))
     return 0
 
 
 def _sample(options: argparse.Namespace) -> int:
-    from motionlab.experiments.pretrained_joint import SampleConfig, sample_joint
+    from motionlab.experiments.videojam.snapshot import SampleConfig, sample_joint
 
     sample_joint(_settings(SampleConfig, options, ("backbone", "weights", "prompts", "out_dir")))
     return 0

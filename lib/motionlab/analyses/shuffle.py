@@ -175,7 +175,7 @@ VERSIONS, HALVES = ("original", "shuffled", "latents"), ("loss", "blind", "motio
 
 
 def trained_gaps(rows, steps: int = 100, bins: int = 10):
-    """Sweep rows of trained arms (`experiments.videojam_shuffle`) as long DataFrame {item, arm, seed, reading, step_mid, upto_60,
+    """Sweep rows of trained arms (`experiments.videojam.shuffled`) as long DataFrame {item, arm, seed, reading, step_mid, upto_60,
     version, half, who, gap}; who is "<arm>, <half>"; gap as in `gaps`, within each arm, half, reading and bin.
     """
     import pandas as pd

@@ -10,7 +10,7 @@ from torch import nn
 from motionlab.analyses.inputs import Model, item_seed
 from motionlab.diffusion import data_estimate, euler, interpolate, time_grid
 from motionlab.experiments.prompts import Prompt
-from motionlab.experiments.videojam_shuffle import losses
+from motionlab.experiments.videojam.shuffled import losses
 from motionlab.flow_rgb import WORLD_SIGMA
 from motionlab.models.generate import prompt_noise
 from motionlab.papers.videojam import Guidance, JointBackbone, inner_guidance, motion_latent

@@ -9,7 +9,7 @@ from motionlab.analyses import shuffle
 from motionlab.analyses.inputs import CaptionedClip, Model, item_seed, world_clips
 from motionlab.diffusion import interpolate, velocity
 from motionlab.experiments.finetune import continued_training
-from motionlab.experiments.videojam import trained
+from motionlab.experiments.videojam.joint import trained
 from motionlab.flow_rgb import WORLD_SIGMA
 from motionlab.ledger.protocol import judged_seeds
 from motionlab.models.backbone import load_backbone
@@ -26,7 +26,7 @@ def shuffle_gap(arm: dict, seed: int, home: Path, length: int = 5, batch: int = 
     order), and also blind_<version> (motion input zero, a control) and motion_<version> (loss of the motion half).
 
     Args:
-        arm: fields as of `experiments.videojam.run_row`; n clips (512).
+        arm: fields as of `rows.run_row`; n clips (512).
     """
     seeds, codec = judged_seeds("full", arm["n"] or 512), load_codec(shipped("codec"))
     model = Model(arm["name"], "motionlab", _network(arm, seed, home, length), codec, 4 * length - 3, (48, 48))

@@ -12,7 +12,7 @@ import torch
 from motionlab.analyses.inputs import Model, item_seed
 from motionlab.experiments.finetune import budget
 from motionlab.experiments.prompts import load_prompts
-from motionlab.experiments.videojam import KIND, joint_clips, motion_data
+from motionlab.experiments.videojam.joint import KIND, joint_clips, motion_data
 from motionlab.ledger.paths import repo_root
 from motionlab.models.checkpoint import fill, read_model, save_model
 from motionlab.models.shipped import HOME

@@ -19,7 +19,7 @@ from videos import moving_texture
 from motionlab import cli, doctor
 from motionlab.diffusion import interpolate, velocity, velocity_from_v
 from motionlab.errors import MotionLabError
-from motionlab.experiments import pretrained_joint as J
+from motionlab.experiments.videojam import snapshot as J
 from motionlab.models import size as sizes
 from motionlab.models.pretrained import PretrainedCodec, Prompts, load_pretrained
 from motionlab.papers.videojam import Guidance, JointBackbone, inner_guidance, widen

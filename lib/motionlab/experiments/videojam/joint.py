@@ -1,4 +1,4 @@
-"""VideoJAM's arms as sweep rows: joint training by the protocol, Inner-Guidance and its ablations, all controls."""
+"""The joint model in the kit's protocol: its training (shared by arms that differ in sampling), its file, its clips."""
 from __future__ import annotations
 
 import json
@@ -9,16 +9,14 @@ import torch
 
 from motionlab.config import from_values
 from motionlab.diffusion import SAMPLERS, time_grid
-from motionlab.experiments import arms as plain
+from motionlab.experiments.arms import NOISE_STRIDE
 from motionlab.experiments.finetune import bank_home, begin, budget, training_folder, tuning_bank
-from motionlab.experiments.measure import measure
-from motionlab.experiments.prompts import Prompt, load_prompts
+from motionlab.experiments.prompts import Prompt
 from motionlab.ledger.protocol import read_protocol
 from motionlab.models.backbone import load_backbone
 from motionlab.models.checkpoint import fill, read_model, save_model
 from motionlab.models.codec import load_codec
 from motionlab.models.generate import prompt_noise
-from motionlab.models.image_encoder import load_image_encoder
 from motionlab.models.shipped import shipped
 from motionlab.papers.videojam import Guidance, JointBackbone, JointRecipe, inner_guidance, joint_training_loss, split
 from motionlab.pretrain.latents import JointLatents, open_joint_latents
@@ -28,45 +26,6 @@ from motionlab.video import as_frames
 TRAINED = ("lr", "clip_steps", "clips", "layers", "teacher", "noise", "motion_weight", "new", "text_dropout", "motion_dropout")
 RECIPE = ("motion_weight", "text_dropout", "motion_dropout")
 KIND = "motionlab.joint"
-GUIDED = ("w1", "w2", "interval", "rule", "motion_half")
-
-
-def run_row(arm: dict, seed: int, out_dir: Path, tier: str, prompts: str = "test", n: int | None = None, length: int = 5, steps: int = 20,
-            w: float = 2.0, weights: str = "base") -> list[dict]:
-    """Clips of one arm and what they score; with `measure: shuffle`, what its loss says of shuffled frames instead.
-
-    Args:
-        arm: source "joint" (train from `weights`, or find the training that another arm with the same training fields left),
-            or a source of `experiments.arms.run_row`. Training fields: lr, clip_steps, clips, layers, teacher, noise,
-            motion_weight, new, text_dropout, motion_dropout. Guidance fields: w1, w2, interval, rule, motion_half.
-
-    Raises:
-        MotionLabError: an unknown source or field value, a missing checkpoint.
-    """
-    arm = arm | {"n": arm.get("n", n), "weights": arm.get("weights", weights)}
-    if tier == "smoke":
-        arm, steps = plain.smaller(arm, steps)
-    if arm.get("measure") == "shuffle":
-        from motionlab.experiments.videojam_shuffle import shuffle_gap
-
-        return shuffle_gap(arm, seed, out_dir.parent / "trained", length)
-    if arm.get("source") != "joint":
-        return plain.run_row(arm, seed, out_dir, tier, prompts, n, length, steps, w)
-    chosen = load_prompts(arm.get("prompts", prompts), arm["n"])
-
-    def make():
-        model = trained(arm, seed, out_dir.parent / "trained", length)
-        return joint_clips(model, chosen, seed, from_values(Guidance, guidance_of(arm, w), "guidance"), length, steps)[0]
-
-    frames = plain.kept(out_dir / "frames.npy", make)
-    plain.keep_sheet(frames, out_dir / "samples.png")
-    return measure(frames, chosen, plain.load_evaluators(), arm["name"], seed, load_image_encoder(shipped("image_encoder")))
-
-
-def guidance_of(arm: dict, w: float) -> dict:
-    """The arm's guidance fields; w1 is the protocol's text guidance where the arm does not say."""
-    out = {"w1": w} | {k: arm[k] for k in GUIDED if k in arm}
-    return out | ({"interval": tuple(out["interval"])} if "interval" in out else {})
 
 
 def trained(arm: dict, seed: int, home: Path, length: int = 5) -> JointBackbone:
@@ -116,7 +75,7 @@ def joint_clips(model: JointBackbone, prompts: list[Prompt], seed: int, guidance
     The video's starting noise is that of every other arm; the motion's comes from the same seeds, shifted.
     """
     codec, c = load_codec(shipped("codec")), model.config
-    shape, seeds = (length, c.channels, c.height, c.width), [p.noise + plain.NOISE_STRIDE * seed for p in prompts]
+    shape, seeds = (length, c.channels, c.height, c.width), [p.noise + NOISE_STRIDE * seed for p in prompts]
     z0 = torch.cat([prompt_noise(seeds, shape), prompt_noise([s + 1 for s in seeds], shape)], 2)
     tokens, grid, out = model.grammar.encode([p.text for p in prompts]), time_grid(steps, shift), []
     for part in torch.arange(len(prompts)).split(batch):
