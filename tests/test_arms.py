@@ -53,7 +53,7 @@ def test_plain_sources_score_every_prompt(root, tmp_path):
                 {"name": "first", "source": "base", "weights": "base", "mode": "first"}):
         rows = row(arm, tmp_path / arm["name"])
         assert [r["item"] for r in rows] == ["examples/000", "examples/001"] and {r["arm"] for r in rows} == {arm["name"]}
-        assert {"look_ok", "move_ok_1", "structure", "smoothness", "failure_frozen", "vbench_motion"} <= set(rows[0])
+        assert {"look_ok", "move_ok_1", "structure", "smoothness", "failure_frozen", "vbench_motion", "fd_15"} <= set(rows[0])
         assert np.load(tmp_path / arm["name"] / "frames.npy").shape == (2, 5, 48, 48, 3)
         assert (tmp_path / arm["name"] / "samples.png").is_file()
 

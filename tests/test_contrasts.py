@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from motionlab.errors import MotionLabError
-from motionlab.experiments.contrasts import at_equal_speed, flagged, gains, votes
+from motionlab.experiments.contrasts import at_equal_speed, flagged, frechet_to, gains, votes
 from motionlab.metrics.failures import DETECTORS
 
 
@@ -59,3 +59,15 @@ def test_gains_are_paired_differences_by_part_and_over_all():
     means = found.groupby("arm")["structure"].mean()
     assert means["kind=a"] == pytest.approx(-0.35) and means["kind=b"] == pytest.approx(-0.15) and means["all"] == pytest.approx(-0.25)
     assert len(found[found["arm"] == "all"]) == 4
+
+
+def test_frechet_distance_from_rows_is_small_for_the_same_law_and_large_for_another():
+    rng = np.random.default_rng(0)
+
+    def arm(name, shift):
+        x = rng.normal(size=(100, 4)) + shift
+        return pd.DataFrame([{"item": f"p{k}", "arm": name, "seed": 0} | {f"fd_{j:02d}": v for j, v in enumerate(row)} for k, row in enumerate(x)])
+
+    found = frechet_to(pd.concat([arm("original", 0), arm("same", 0), arm("other", 1)]), ["same", "other"])
+    assert found["same"].value < 0.3 and found["same"].n == (100, 100)
+    assert found["other"].low > 2 and found["other"].value == pytest.approx(4, abs=1.2)

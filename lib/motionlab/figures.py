@@ -224,7 +224,7 @@ def _rung(ax, row, found, mark):
                 color=ACCENT if mark is not None else DARK)
         return
     shape, size, colour = ("o", 4, DARK) if mark is None else ("Ds^"[mark], 7, ACCENT)
-    ax.errorbar(mean, row, xerr=[[mean - low], [high - mean]], fmt=shape, ms=size, color=colour, lw=2, capsize=5)
+    ax.errorbar(mean, row, xerr=[[max(0, mean - low)], [max(0, high - mean)]], fmt=shape, ms=size, color=colour, lw=2, capsize=5)
 
 
 def teacher_errors(table, bar: float = 0.2):
@@ -307,6 +307,21 @@ def seed_spread(table, metrics: dict[str, str], minus: str, names: dict[str, str
         _plain(ax)
     axes[0, 0].set_yticks(range(len(names)), list(names.values()))
     axes[0, 0].set_ylim(len(names) - 0.4, -0.5)
+    return fig
+
+
+def distances(found: dict, names: dict[str, str], xlabel: str):
+    """Frechet distances {arm: Frechet} with their intervals; an open mark is the floor, two samples of real clips."""
+    fig, ax = _figure(7, 0.8 + 0.4 * len(names))
+    for i, arm in enumerate(names):
+        _rung(ax, i, (found[arm].value, found[arm].low, found[arm].high) if arm in found else (np.nan,) * 3, None)
+        if arm in found:
+            ax.plot(found[arm].floor, i, "D", mfc="none", color=SOFT, ms=6)
+    ax.set_yticks(range(len(names)), list(names.values()))
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    ax.set_xlim(left=0)
+    ax.set_xlabel(xlabel)
+    _plain(ax)
     return fig
 
 

@@ -5,6 +5,7 @@ import numpy as np
 
 from motionlab.errors import MotionLabError
 from motionlab.metrics.failures import DETECTORS, PERCENTILE
+from motionlab.metrics.frechet import frechet
 
 QUESTIONS = ("text", "quality", "motion")
 
@@ -93,6 +94,23 @@ def _differences(table, arm, minus, metrics):
         rival = other.get((row["item"], row["seed"]))
         if rival is not None:
             yield {"item": row["item"], "seed": row["seed"]} | {m: row[m] - rival[m] for m in metrics}
+
+
+def frechet_to(table, arms: list[str], reference: str = "original") -> dict:
+    """{arm: `metrics.frechet.Frechet`} of the clips of each arm to those of `reference`, from the fd_ columns of sweep rows (first seed).
+
+    An arm is compared with the reference's clips of the same prompts, so that sets are equally large.
+
+    Raises:
+        MotionLabError: an arm has no rows.
+    """
+    columns = sorted(c for c in table.columns if c.startswith("fd_"))
+    true = _rows_of(table, reference).drop_duplicates("item").set_index("item")[columns]
+    out = {}
+    for arm in arms:
+        made = _rows_of(table, arm).drop_duplicates("item").set_index("item")[columns]
+        out[arm] = frechet(made.to_numpy(), true.loc[true.index.intersection(made.index)].to_numpy())
+    return out
 
 
 def _vote(a, b):

@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 
 from motionlab.errors import MotionLabError
 from motionlab.experiments.prompts import Prompt
@@ -15,8 +16,10 @@ from motionlab.metrics.vbench import world_style
 from motionlab.models.evaluator import CLASSES, Evaluator, labels_of
 from motionlab.models.image_encoder import ImageEncoder
 from motionlab.teachers.flow import flow
+from motionlab.video import as_video
 
 FPS = 16.0
+FD = 16                     # width of the features that Frechet distances are taken of
 LOOK, MOVE = ("species", "colour", "place"), ("motion", "heading", "camera")
 
 
@@ -27,7 +30,7 @@ def measure(frames: np.ndarray, prompts: Sequence[Prompt], evaluators: dict[str,
     Args:
         frames: uint8 (n, f, h, w, 3), one clip per prompt.
         evaluators: name -> learned reader; the first one's columns have no suffix, the others' end in `_<name>`.
-        encoder: adds the VBench-style columns of `metrics.vbench.world_style`.
+        encoder: adds the VBench-style columns of `metrics.vbench.world_style`, and fd_00 to fd_15 (`clip_features`).
 
     Columns: for each evaluator species_ok, colour_ok, place_ok, motion_ok, heading_ok, camera_ok (1 or 0; motion only where
     the clip has several frames), look_ok and move_ok (all of the first three; motion and heading); palette_species_ok,
@@ -45,6 +48,8 @@ def measure(frames: np.ndarray, prompts: Sequence[Prompt], evaluators: dict[str,
     for k, (name, evaluator) in enumerate(evaluators.items()):
         for row, seen, structure in zip(rows, recognised(frames, prompts, evaluator), learned_structure(frames, species, evaluator)):
             row |= {column + (f"_{name}" if k else ""): value for column, value in seen.items()} | {f"structure_{name}": structure}
+    if encoder is not None:
+        rows = [row | found for row, found in zip(rows, clip_features(frames, next(iter(evaluators.values()))))]
     for row, clip, prompt in zip(rows, frames, prompts):
         row |= _without_network(clip, prompt)
         if encoder is not None and len(clip) > 2:
@@ -62,6 +67,17 @@ def recognised(frames: np.ndarray, prompts: Sequence[Prompt], evaluator: Evaluat
         ok["move_ok"] = ok["motion_ok"] * ok["heading_ok"]
         out.append(ok)
     return out
+
+
+def clip_features(frames: np.ndarray, evaluator: Evaluator, batch: int = 32) -> list[dict[str, float]]:
+    """fd_00 to fd_15 of each clip, for Frechet distances from raw rows: the evaluator's clip features under a fixed projection.
+
+    Sixteen orthonormal directions drawn once: few enough for a covariance from 64 clips, the same in every experiment.
+    """
+    with torch.no_grad():
+        found = torch.cat([evaluator.features(as_video(part)) for part in np.array_split(frames, -(-len(frames) // batch))]).double().numpy()
+    basis, _ = np.linalg.qr(np.random.default_rng(20261).normal(size=(found.shape[1], FD)))
+    return [{f"fd_{k:02d}": float(v) for k, v in enumerate(row)} for row in found @ basis]
 
 
 def learned_structure(frames: np.ndarray, species: Sequence[str], evaluator: Evaluator) -> list[float]:
