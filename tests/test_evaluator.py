@@ -72,6 +72,12 @@ def test_a_hidden_limb_is_not_visible():
     assert not visible[:, LIMBS["dog"].index("head")].any() and visible[:, LIMBS["dog"].index("torso")].all()
 
 
+def test_limbs_of_too_few_pixels_do_not_count_as_visible():
+    clip = render(random_scene(7, species_name="person", camera=False), frames=5)
+    counts = {least: true_limbs(clip, least=least)[1].sum() for least in (1, 20, 10000)}
+    assert counts[1] > counts[20] > counts[10000] == 0
+
+
 def test_limbs_cover_every_group_once_and_copies_are_joined():
     for name, anatomy in SPECIES.items():
         groups = [g for joined in limb_groups(name).values() for g in joined]

@@ -13,7 +13,7 @@ from motionlab.metrics.palette import read_limbs
 from motionlab.metrics.reconstruction import VISIBLE, flow_picture_error, palette_part_error, psnr
 from motionlab.metrics.structure import DAMAGES, damage, structure_error
 from motionlab.models.codec import Codec
-from motionlab.models.evaluator import CLASSES, Evaluator, labels_of, limb_groups, true_limbs
+from motionlab.models.evaluator import CLASSES, Evaluator, labels_of, true_limbs
 from motionlab.video import as_frames, as_video
 
 
@@ -45,8 +45,7 @@ def codec_rows(clips: dict, codec: Codec, evaluators: dict[str, Evaluator], nois
 
 def _by_evaluators(frames, clip, evaluators):
     out, species = {}, clip.scene.actors[0].species
-    truth, _ = true_limbs(clip)
-    visible = _visible(clip)
+    truth, visible = true_limbs(clip, least=VISIBLE * (clip.size[0] / 48) ** 2)
     asked = {name: CLASSES[name][index] for name, index in labels_of(clip.attributes).items()}
     for name, evaluator in evaluators.items():
         read = evaluator.read(frames[None], species=[species])
@@ -54,15 +53,6 @@ def _by_evaluators(frames, clip, evaluators):
         out[f"part_error_{name}"] = float(np.median(gap)) if gap.size else float("nan")
         out[f"look_ok_{name}"] = float(all(read[k][0] == asked[k] for k in ("species", "colour", "place")))
         out[f"move_ok_{name}"] = float(all(read[k][0] == asked[k] for k in ("motion", "heading")))
-    return out
-
-
-def _visible(clip):
-    """(f, SLOTS) bool: at least `VISIBLE` pixels of the limb are seen."""
-    truth, seen = true_limbs(clip)
-    masks, out = clip.limb_masks(), np.zeros_like(seen)
-    for k, groups in enumerate(limb_groups(clip.scene.actors[0].species).values()):
-        out[:, k] = np.any([masks[g] for g in groups if g in masks], axis=0).sum((1, 2)) >= VISIBLE * (clip.size[0] / 48) ** 2
     return out
 
 

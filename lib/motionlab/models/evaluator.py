@@ -57,10 +57,11 @@ LIMBS = {name: tuple(limb_groups(name)) for name in SPECIES}
 SLOTS = max(map(len, LIMBS.values()))       # limbs of the species that has most; others leave slots empty
 
 
-def true_limbs(clip, actor: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def true_limbs(clip, actor: int = 0, least: float = 1) -> tuple[np.ndarray, np.ndarray]:
     """Centroids of the visible pixels of an actor's limbs, (f, SLOTS, 2) as (x, y) in pixels; visibility (f, SLOTS).
 
-    Slots follow `LIMBS`; a limb without a visible pixel, and an empty slot, has position 0 and is not visible.
+    Slots follow `LIMBS`; a limb of fewer than `least` visible pixels, and an empty slot, is not visible; without any pixel its
+    position is 0.
     """
     masks, (h, w) = clip.limb_masks(actor), clip.size
     groups = limb_groups(clip.scene.actors[actor].species)
@@ -69,7 +70,7 @@ def true_limbs(clip, actor: int = 0) -> tuple[np.ndarray, np.ndarray]:
         mask = np.any([masks[name] for name in names if name in masks] or [np.zeros_like(clip.ids, bool)], axis=0)
         area = mask.sum((1, 2))
         centre = np.stack([mask.sum(1) @ np.arange(w), mask.sum(2) @ np.arange(h)], -1) / np.maximum(area, 1)[:, None]
-        positions[:, k], visible[:, k] = centre, area > 0
+        positions[:, k], visible[:, k] = centre, area >= least
     return positions, visible
 
 
