@@ -24,7 +24,8 @@ def from_values(kind: type[Config], values: dict[str, Any], what: str) -> Config
     defaults = {field.name: field.default for field in dataclasses.fields(kind)}
     for name in values:
         if name not in defaults:
-            raise MotionLabError(f"The {what} has no field '{name}'.{nearest(name, defaults)}", fix=f"The fields are: {', '.join(defaults)}.")
+            raise MotionLabError(f"The {what} has no field '{name}'.{nearest(name, defaults)}",
+                                 fix=f"The fields are: {', '.join(defaults)}.")
     return kind(**{name: _as_type(name, value, type(defaults[name]), what) for name, value in values.items()})
 
 

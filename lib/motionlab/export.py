@@ -65,4 +65,5 @@ def _truth(clip, tracks, visible):
     limbs = {f"mask_{i}_{name}": mask for i in range(len(clip.scene.actors)) for name, mask in clip.limb_masks(i).items()}
     joints = {f"joint_{i}_{name}": p["joint"] for i in range(len(clip.scene.actors)) for name, p in clip.pose(i).items()}
     motion = {"flow": clip.flow, "flow_backward": clip.flow_backward, "flow_visible": clip.flow_visible} if len(clip.frames) > 1 else {}
-    return {"frames": clip.frames, "ids": clip.ids, "tracks": tracks, "visible": visible, "depth_order": np.array(clip.depth_order)} | motion | limbs | joints
+    seen = {"frames": clip.frames, "ids": clip.ids, "tracks": tracks, "visible": visible, "depth_order": np.array(clip.depth_order)}
+    return seen | motion | limbs | joints

@@ -299,7 +299,8 @@ def seed_spread(table, metrics: dict[str, str], minus: str, names: dict[str, str
         for i, arm in enumerate(names):
             gap = (wide[arm] - wide[minus]).dropna() if {arm, minus} <= set(wide) else wide.iloc[:0, 0]
             if len(gap):
-                ax.plot(gap.groupby("seed").mean(), [i + 0.22] * gap.index.get_level_values("seed").nunique(), "o", mfc="none", color=SOFT, ms=6)
+                by_seed = gap.groupby("seed").mean()
+                ax.plot(by_seed, [i + 0.22] * len(by_seed), "o", mfc="none", color=SOFT, ms=6)
             _rung(ax, i, interval(gap.groupby("item").mean()) if len(gap) else (np.nan,) * 3, None)
         ax.axvline(0, color=ACCENT, lw=1, ls="--", zorder=0)
         ax.set_title(title, fontsize=9, color=DARK)
@@ -384,7 +385,8 @@ def curve_panels(table, panel: str, panels: dict, x: str, y: str, by: str, names
     for ax in axes[-1]:
         ax.set_xlabel(xlabel)
     fig.supylabel(ylabel, fontsize=10)                       # the legend lies where a label of all columns would
-    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=min(len(names), columns + 1), frameon=False, fontsize=9)
+    handles = axes[0, 0].get_legend_handles_labels()
+    fig.legend(*handles, loc="outside lower center", ncols=min(len(names), columns + 1), frameon=False, fontsize=9)
     return fig
 
 

@@ -111,7 +111,8 @@ def save_weights(path: str | Path, tensors: dict, metadata: dict[str, str]) -> P
         try:
             save_file(tensors, str(draft), metadata=metadata)
         except SafetensorError as error:
-            raise MotionLabError(f"{shown(path)} was not written ({error}).", fix="Free some disk space, or choose another place.") from None
+            raise MotionLabError(f"{shown(path)} was not written ({error}).",
+                                 fix="Free some disk space, or choose another place.") from None
         with open(draft, "rb+") as file:
             os.fsync(file.fileno())
     return Path(path)

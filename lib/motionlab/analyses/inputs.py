@@ -162,7 +162,8 @@ def open_model(folder: str = "", frames: int | None = None, height: int | None =
         codec = load_codec(shipped("codec"))
         backbone = load_backbone(shipped(weights), codec)
         if (height or 48, width or 48) != (48, 48):
-            raise MotionLabError(f"The kit's own model was asked for frames of {height}x{width}.", fix="It does 48 x 48; give `backbone=` for another.")
+            raise MotionLabError(f"The kit's own model was asked for frames of {height}x{width}.",
+                                 fix="It does 48 x 48; give `backbone=` for another.")
         codec.latent_frames(frames or 17)
         return Model("base" if weights == "base" else weights, "motionlab", backbone, codec, frames or 17, (48, 48))
     from motionlab.models.pretrained import load_pretrained

@@ -111,7 +111,8 @@ def switched(backbone: Backbone, first: torch.Tensor, then: torch.Tensor, depth:
     if not 0 <= depth <= len(blocks):
         raise MotionLabError(f"The backbone has {len(blocks)} blocks; there is no depth {depth}.", fix=f"Use 0 to {len(blocks)}.")
     if first.shape != then.shape:
-        raise MotionLabError(f"The prompts have shapes {tuple(first.shape)} and {tuple(then.shape)}.", fix="Give as many of one as of the other.")
+        raise MotionLabError(f"The prompts have shapes {tuple(first.shape)} and {tuple(then.shape)}.",
+                             fix="Give as many of one as of the other.")
     tokens = torch.cat([first, then, backbone.grammar.null(len(first)).to(first.device)])
 
     def u(x, t):

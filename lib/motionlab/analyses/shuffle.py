@@ -82,7 +82,10 @@ def _several(f):
         raise MotionLabError(f"A clip of {f} frame has no order to change.", fix="Use a clip of 5 frames or more.")
 
 
-def changed_latents(video: torch.Tensor, encode: Callable, generator: torch.Generator, kinds=(*FRAME_ORDERS, *LATENT_ORDERS)) -> dict[str, torch.Tensor]:
+ALL = (*FRAME_ORDERS, *LATENT_ORDERS)
+
+
+def changed_latents(video: torch.Tensor, encode: Callable, generator: torch.Generator, kinds=ALL) -> dict[str, torch.Tensor]:
     """Latents {kind: (b, f', c, h, w)} of clips (b, f, 3, h, w) and of copies in other orders; every clip has its own shuffle.
 
     Args:
@@ -133,7 +136,8 @@ def time_of_step(step: torch.Tensor, reading: str, steps: int = 100, n: int = 10
     return grid[low] + (step - low) * (grid[low + 1] - grid[low])
 
 
-def shuffle_rows(model_of: Callable, batches: Iterator[dict], draws: int = 1, readings=READINGS, seed: int = 0, steps: int = 100) -> Iterator[dict]:
+def shuffle_rows(model_of: Callable, batches: Iterator[dict], draws: int = 1, readings=READINGS, seed: int = 0,
+                 steps: int = 100) -> Iterator[dict]:
     """Rows {item, arm, seed, reading, draw, step, t, loss, loss_original}, one per clip, version, reading and drawn step.
 
     Args:
@@ -152,9 +156,10 @@ def shuffle_rows(model_of: Callable, batches: Iterator[dict], draws: int = 1, re
                 x0 = torch.randn(x1.shape, generator=generator).to(x1.device)
                 losses = paired_losses(model, latents, t.to(x1.device), x0)
                 for i, item in enumerate(batch["items"]):
+                    where = {"reading": reading, "draw": k, "step": float(step[i]), "t": float(t[i])}
+                    about = {"loss_original": float(losses["original"][i])} | batch.get("about", [{}] * len(x1))[i]
                     for kind, loss in losses.items():
-                        yield {"item": item, "arm": kind, "seed": seed, "reading": reading, "draw": k, "step": float(step[i]), "t": float(t[i]),
-                               "loss": float(loss[i]), "loss_original": float(losses["original"][i])} | batch.get("about", [{}] * len(x1))[i]
+                        yield {"item": item, "arm": kind, "seed": seed} | where | {"loss": float(loss[i])} | about
 
 
 def gaps(rows: Iterator[dict], steps: int = 100, bins: int = 10):
@@ -197,12 +202,16 @@ THIRDS = ("early", "middle", "late")
 def by_third(table, who: str = "sees"):
     """One row per clip and arm "<who>/<version>" from three draws per clip on linear steps: gap_early, gap_middle, gap_late."""
     linear = table[table["reading"] == "linear"].assign(kind=lambda d: d["arm"], third=lambda d: d["draw"].map(lambda k: THIRDS[k]))
-    wide = linear.pivot_table(index=[who, "kind", "item", "seed"], columns="third", values="gap", sort=False).add_prefix("gap_").reset_index()
+    keys = [who, "kind", "item", "seed"]
+    wide = linear.pivot_table(index=keys, columns="third", values="gap", sort=False).add_prefix("gap_").reset_index()
     return wide.assign(arm=wide[who] + "/" + wide["kind"])
 
 
 def by_clutter(tables: dict):
-    """Rows {item, arm "clutter_<amount>", seed, gap_<version>, half_of_plain}: each clip's mean gap over its draws, {amount: rows of `gaps`}.
+    """Rows {item, arm "clutter_<amount>", seed, gap_<version>, half_of_plain}: each clip's mean gap over its draws.
+
+    Args:
+        tables: {amount: rows of `gaps`}.
 
     half_of_plain: half of the gap_shuffled of the same clip without clutter (amount 0), to compare with.
     """
@@ -223,7 +232,7 @@ def frozen(clip) -> CaptionedClip:
     return CaptionedClip(np.repeat(clip.frames[:1], len(clip.frames), axis=0), clip.caption)
 
 
-def batches(clips: dict, model: Model, kinds=(*FRAME_ORDERS, *LATENT_ORDERS), seed: int = 0, batch: int = 16) -> Iterator[dict]:
+def batches(clips: dict, model: Model, kinds=ALL, seed: int = 0, batch: int = 16) -> Iterator[dict]:
     """Batches for `shuffle_rows` of clips {item: clip}: items, captions, latents {kind: ...} and, per item, `about`:
     speed (median displacement of the subject per latent frame, in tokens; where the truth is known) and psnr_<kind> of the
     codec's reconstruction of the original and of the shuffled frames, which is what the codec itself does to them.

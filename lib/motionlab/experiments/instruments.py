@@ -60,7 +60,8 @@ def dose_rows(clips: dict, codec: Codec, evaluators: dict[str, Evaluator], damag
     """Known damage, then the codec, then every instrument: rows {item, arm "<damage>_<dose>", seed, ...} of clips {item: Clip}.
 
     Columns: the structure error's terms, with the undamaged reconstruction as reference (part_error, presence_error);
-    articulation_<evaluator>, from a learned reader's limbs; failure_<detector>; part_error_<evaluator>, look_ok_<evaluator>, move_ok_<evaluator> against the undamaged truth.
+    articulation_<evaluator>, from a learned reader's limbs; failure_<detector>; part_error_<evaluator>, look_ok_<evaluator>,
+    move_ok_<evaluator> against the undamaged truth.
     """
     for number, (item, clip) in enumerate(clips.items()):
         rng, actor = np.random.default_rng([seed, number]), clip.scene.actors[0]

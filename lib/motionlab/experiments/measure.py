@@ -75,7 +75,8 @@ def clip_features(frames: np.ndarray, evaluator: Evaluator, batch: int = 32) -> 
     Sixteen orthonormal directions drawn once: few enough for a covariance from 64 clips, the same in every experiment.
     """
     with torch.no_grad():
-        found = torch.cat([evaluator.features(as_video(part)) for part in np.array_split(frames, -(-len(frames) // batch))]).double().numpy()
+        parts = np.array_split(frames, -(-len(frames) // batch))
+        found = torch.cat([evaluator.features(as_video(part)) for part in parts]).double().numpy()
     basis, _ = np.linalg.qr(np.random.default_rng(20261).normal(size=(found.shape[1], FD)))
     return [{f"fd_{k:02d}": float(v) for k, v in enumerate(row)} for row in found @ basis]
 

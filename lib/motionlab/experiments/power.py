@@ -30,7 +30,8 @@ def detectable(table, metric: str, arm: str, minus: str, n: int = 64) -> dict[st
     if len(gap) < 3:
         raise MotionLabError(f"The pilot has {len(gap)} pairs of {metric}.", fix="Measure at least three prompts in both arms.")
     spread = float(np.std(gap, ddof=1))
-    return {"difference": float(gap.mean()), "spread": spread, "detectable": (Z_INTERVAL + Z_POWER) * spread / np.sqrt(n), "items": len(gap)}
+    smallest = (Z_INTERVAL + Z_POWER) * spread / np.sqrt(n)
+    return {"difference": float(gap.mean()), "spread": spread, "detectable": smallest, "items": len(gap)}
 
 
 def power_table(table, metrics, arm: str, minus: str, n: int = 64):

@@ -101,9 +101,11 @@ def read_prompts(path: str | Path, benchmark: str = "videojam") -> list[tuple[st
     try:
         rows = _rows(path)
     except FileNotFoundError:
-        raise MotionLabError(f"No prompt file at {path}.", fix="Give a .csv with the columns prompt and category, a .json list or a .txt.") from None
+        raise MotionLabError(f"No prompt file at {path}.",
+                             fix="Give a .csv with the columns prompt and category, a .json list or a .txt.") from None
     except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
-        raise MotionLabError(f"{path} cannot be read as prompts ({error}).", fix="Give a .csv with the columns prompt and category, a .json list or a .txt.") from None
+        raise MotionLabError(f"{path} cannot be read as prompts ({error}).",
+                             fix="Give a .csv with the columns prompt and category, a .json list or a .txt.") from None
     out = [(text.strip(), _category(name, known, f"{path.name}, prompt {k}")) for k, (text, name) in enumerate(rows, 1) if text.strip()]
     if not out:
         raise MotionLabError(f"{path} holds no prompts.", fix="One prompt per line or row.")

@@ -208,7 +208,8 @@ def _read_data(named: Any, root: Path, where: str) -> dict[str, str]:
         place = Path(root, str(name))
         files = sorted(place.rglob("*")) if place.is_dir() else [place]
         if not place.exists():
-            raise MotionLabError(f"{where}: there is no '{name}', which data names.", fix="Give paths below the root; shipped checkpoints are made by `make pretrain`.")
+            raise MotionLabError(f"{where}: there is no '{name}', which data names.",
+                                 fix="Give paths below the root; shipped checkpoints are made by `make pretrain`.")
         found |= {file.relative_to(root).as_posix(): prints.sha_file(file) for file in files if file.is_file()}
     return found
 

@@ -44,7 +44,8 @@ def audit_tracks(item: str, tracks: np.ndarray, size, other: np.ndarray, seed: i
     """Rows of the audit on given tracks (f, n, 2) of a real clip; `other` (f', m, 2) serves as another clip."""
     rng = np.random.default_rng([seed, 9])
     for arm in ARMS:
-        yield {"item": item, "arm": arm, "seed": 0, **reference_scores(changed_tracks(arm, tracks, rng, size, other=other), tracks, size, seed)}
+        yield {"item": item, "arm": arm, "seed": 0, **reference_scores(
+                changed_tracks(arm, tracks, rng, size, other=other), tracks, size, seed)}
 
 
 def kind_of(clip) -> str:
@@ -75,7 +76,8 @@ def changed_pictures(arm: str, clip, rng, other) -> np.ndarray:
     if arm in ("amplitude_half", "amplitude_more"):
         factor = 0.5 if arm == "amplitude_half" else 1.5
         actor = clip.scene.actors[0]
-        return render(clip.scene.with_actor(0, amplitude=actor.amplitude * factor, speed=actor.speed * factor), size, len(frames), fps).frames
+        scene = clip.scene.with_actor(0, amplitude=actor.amplitude * factor, speed=actor.speed * factor)
+        return render(scene, size, len(frames), fps).frames
     if arm == "dropped_limb":
         limbs = list(clip.limb_masks())
         return render(clip.scene.with_actor(0, hide=(limbs[rng.integers(len(limbs))],)), size, len(frames), fps).frames

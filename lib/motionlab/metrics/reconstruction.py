@@ -37,7 +37,8 @@ def palette_part_error(frames: np.ndarray, clip) -> float:
         MotionLabError: frames of another length or size than the clip's.
     """
     if frames.shape != clip.frames.shape:
-        raise MotionLabError(f"The frames {frames.shape} do not fit the clip {clip.frames.shape}.", fix="Give one picture per frame of the clip.")
+        raise MotionLabError(f"The frames {frames.shape} do not fit the clip {clip.frames.shape}.",
+                             fix="Give one picture per frame of the clip.")
     actor = clip.scene.actors[0]
     read = read_limbs(frames, actor.species, actor.colour, clip.scene.place).centres
     truth, _ = limb_truth(clip)

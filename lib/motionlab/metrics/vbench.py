@@ -60,7 +60,8 @@ def _present(scores, wanted, partial):
     found = [name for name in wanted if name in scores]
     if len(found) < len(wanted) and not (partial and found):
         missing = [name for name in wanted if name not in scores]
-        raise MotionLabError(f"The score lacks {', '.join(missing)}.", fix="Measure it, import VBench's JSON, or set partial=True where it is offered.")
+        raise MotionLabError(f"The score lacks {', '.join(missing)}.",
+                             fix="Measure it, import VBench's JSON, or set partial=True where it is offered.")
     return found
 
 
@@ -73,7 +74,8 @@ def consistency(features: np.ndarray) -> float:
     """
     x = np.asarray(features, dtype=np.float64)
     if x.ndim != 2 or len(x) < 2 or not np.isfinite(x).all():
-        raise MotionLabError(f"Consistency needs finite features (f, d) of two frames or more; got shape {x.shape}.", fix="Encode each frame of the clip.")
+        raise MotionLabError(f"Consistency needs finite features (f, d) of two frames or more; got shape {x.shape}.",
+                             fix="Encode each frame of the clip.")
     x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
     to_first, to_last = (x[1:] @ x[0]).clip(0), (x[1:] * x[:-1]).sum(1).clip(0)
     return float(((to_first + to_last) / 2).mean())
@@ -103,8 +105,10 @@ def world_style(frames: np.ndarray, encoder, subject: np.ndarray, smoothness: fl
     f, h, w = subject.shape
     p = encoder.config.patch
     share = subject.reshape(f, h // p, p, w // p, p).mean((2, 4)).reshape(f, -1)
-    out = {f"{name}_consistency": _consistency_of(features, there) for name, there in (("subject", share >= 0.5), ("background", share <= 0.1))}
-    return out | {"vbench_appearance": appearance(out, partial=True), "vbench_motion": motion({"motion_smoothness": smoothness, "dynamic_degree": dynamic})}
+    where = {"subject": share >= 0.5, "background": share <= 0.1}
+    out = {f"{name}_consistency": _consistency_of(features, there) for name, there in where.items()}
+    moving = {"motion_smoothness": smoothness, "dynamic_degree": dynamic}
+    return out | {"vbench_appearance": appearance(out, partial=True), "vbench_motion": motion(moving)}
 
 
 def _consistency_of(features, there):
@@ -123,6 +127,8 @@ def read_vbench(path: str | Path) -> dict[str, float]:
         data = json.loads(Path(path).read_text(encoding="utf-8"))
         return {one_of(name, RANGES, "VBench dimension"): float(value[0]) for name, value in data.items()}
     except FileNotFoundError:
-        raise MotionLabError(f"No VBench results at {path}.", fix="Run `vbench evaluate --mode custom_input`; it writes *_eval_results.json.") from None
+        raise MotionLabError(f"No VBench results at {path}.",
+                             fix="Run `vbench evaluate --mode custom_input`; it writes *_eval_results.json.") from None
     except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
-        raise MotionLabError(f"{path} is no result file of VBench ({error}).", fix="Give its *_eval_results.json: {dimension: [mean, [...]]}.") from None
+        raise MotionLabError(f"{path} is no result file of VBench ({error}).",
+                             fix="Give its *_eval_results.json: {dimension: [mean, [...]]}.") from None

@@ -290,7 +290,8 @@ def save_backbone(backbone: Backbone, path: str | Path, dtype: torch.dtype | Non
         dtype: torch.bfloat16 for shipped files; None keeps the weights exact.
         note: further metadata, text to text (steps, data).
     """
-    return save_model(backbone, path, KIND, dtype, **(note or {}), vocabulary=" ".join(backbone.grammar.words), codec=backbone.codec_fingerprint)
+    about = {"vocabulary": " ".join(backbone.grammar.words), "codec": backbone.codec_fingerprint}
+    return save_model(backbone, path, KIND, dtype, **(note or {}), **about)
 
 
 def load_backbone(path: str | Path, codec=None, dtype: torch.dtype = torch.float32) -> Backbone:

@@ -86,15 +86,18 @@ class Codec(nn.Module):
         group = self.config.group
         if frames < 1 or (frames - 1) % group:
             below = max(1, frames - (frames - 1) % group)
-            raise MotionLabError(f"A clip of {frames} frames does not fit the codec: lengths are 1 + {group}k.", fix=f"Use {below} or {below + group} frames.")
+            raise MotionLabError(f"A clip of {frames} frames does not fit the codec: lengths are 1 + {group}k.",
+                                 fix=f"Use {below} or {below + group} frames.")
         return 1 + (frames - 1) // group
 
     def _check_video(self, video):
         if video.ndim != 5 or video.shape[2] != 3:
-            raise MotionLabError(f"The codec takes video (b, f, 3, h, w); got shape {tuple(video.shape)}.", fix="Clip.video()[None] has this shape.")
+            raise MotionLabError(f"The codec takes video (b, f, 3, h, w); got shape {tuple(video.shape)}.",
+                                 fix="Clip.video()[None] has this shape.")
         s = self.config.stride
         if video.shape[3] % s or video.shape[4] % s:
-            raise MotionLabError(f"Frames of {video.shape[3]}x{video.shape[4]} do not divide into {s}x{s} patches.", fix=f"Resize or crop to multiples of {s}.")
+            raise MotionLabError(f"Frames of {video.shape[3]}x{video.shape[4]} do not divide into {s}x{s} patches.",
+                                 fix=f"Resize or crop to multiples of {s}.")
         self.latent_frames(video.shape[1])
 
     # ------------------------------------------------------------------ coding

@@ -45,7 +45,8 @@ def generate_latents(backbone, prompts, seeds, *, length=5, mode="text", known=N
     """As `generate`, without the decoder: latents (b, length, c, h, w) on the CPU."""
     prompts, seeds = list(prompts), list(seeds)
     if len(prompts) != len(seeds) or not prompts:
-        raise MotionLabError(f"{len(prompts)} prompts and {len(seeds)} noise seeds were given.", fix="Give one or more prompts and one seed for each.")
+        raise MotionLabError(f"{len(prompts)} prompts and {len(seeds)} noise seeds were given.",
+                             fix="Give one or more prompts and one seed for each.")
     if mode != "text" and known is None:
         raise MotionLabError(f"Mode '{mode}' needs known frames.", fix="Pass known=, the latents of a clip of the same length.")
     one_of(solver, SAMPLERS, "solver")

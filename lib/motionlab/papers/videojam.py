@@ -248,7 +248,8 @@ class Guidance:
         one_of(self.rule, RULES, "guidance rule")
         low, high = self.interval
         if not 0 <= low <= high <= 1:
-            raise MotionLabError(f"The guidance interval {self.interval} does not lie in [0, 1].", fix="Give (start, end) in t, for example (0, 0.5).")
+            raise MotionLabError(f"The guidance interval {self.interval} does not lie in [0, 1].",
+                                 fix="Give (start, end) in t, for example (0, 0.5).")
 
     def passes(self, t: float) -> dict[tuple[bool, bool], float]:
         """Which evaluations the step at t needs and their coefficients, which sum to one: {(text given, motion given): c}."""

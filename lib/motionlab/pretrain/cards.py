@@ -27,7 +27,8 @@ def write_card(checkpoint: Path, logs: dict[str, Path], out: Path, note: str = "
     with safe_open(str(checkpoint), "pt") as file:
         meta = file.metadata() or {}
         count = sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())
-    lines = [f"# {checkpoint.stem}", ""] + ([note.strip(), ""] if note else []) + [ f"- {count / 1e6:.2f} M numbers, {checkpoint.stat().st_size / 1e6:.1f} MB (bf16 safetensors)"]
+    lines = [f"# {checkpoint.stem}", ""] + ([note.strip(), ""] if note else [])
+    lines += [f"- {count / 1e6:.2f} M numbers, {checkpoint.stat().st_size / 1e6:.1f} MB (bf16 safetensors)"]
     lines += [f"- {key}: {value}" for key, value in sorted(meta.items()) if key in ("kind", "format", "data", "codec", "seed") and value]
     lines += ["", "| stage | steps | minutes | last loss | per t-bin, noise to clean |", "|---|---|---|---|---|"]
     for stage, path in logs.items():

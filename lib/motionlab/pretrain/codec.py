@@ -80,4 +80,5 @@ def train_codec(bank: BankConfig, model: CodecConfig, recipe: CodecRecipe, train
     codec.load_state_dict(result.ema_state())
     pick = np.linspace(0, len(clips) - 1, 256).astype(int)
     codec.eval().standardise(as_video(clips.frames[np.unique(pick)]))
-    return save_codec(codec, out, steps=result.step, data=f"{len(clips)} clips of split {bank.split}, {recipe.flow_share:.0%} flow pictures")
+    data = f"{len(clips)} clips of split {bank.split}, {recipe.flow_share:.0%} flow pictures"
+    return save_codec(codec, out, steps=result.step, data=data)

@@ -110,8 +110,10 @@ def _base_stage(settings, stage, work, start, until):
 
     name = stage["name"]
     print(f"stage base, {name}", flush=True)
-    read = _read({k: settings[k] for k in ("bank", "held_out", "model")}, {"bank": BankConfig, "held_out": BankConfig, "model": BackboneConfig}, "base")
-    part = _read({k: v for k, v in stage.items() if k not in ("name", "only")}, {"recipe": BaseRecipe, "training": TrainConfig}, f"base, {name}")
+    kinds = {"bank": BankConfig, "held_out": BankConfig, "model": BackboneConfig}
+    read = _read({k: settings[k] for k in kinds}, kinds, "base")
+    own = {k: v for k, v in stage.items() if k not in ("name", "only")}
+    part = _read(own, {"recipe": BaseRecipe, "training": TrainConfig}, f"base, {name}")
     grammar, codec_path = Backbone(read["model"]).grammar, checkpoint("codec", work)
     data, unseen = (open_latents(read[k], codec_path, work, grammar) for k in ("bank", "held_out"))
     if "only" in stage:

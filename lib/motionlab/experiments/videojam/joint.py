@@ -37,7 +37,8 @@ def trained(arm: dict, seed: int, home: Path, length: int = 5) -> JointBackbone:
         model = JointBackbone(load_backbone(base), arm.get("new", "zero"))
         recipe = from_values(JointRecipe, {k: arm[k] for k in RECIPE if k in arm}, "joint recipe")
         data = motion_data(start, arm.get("teacher", "exact"), arm.get("noise", 0.0), length, arm.get("clips"))
-        config = budget(seed, arm["lr"], arm.get("clip_steps") or read_protocol()["budget"]["fine_tune_clip_steps"]["videojam"], folder / "training")
+        usual = read_protocol()["budget"]["fine_tune_clip_steps"]["videojam"]
+        config = budget(seed, arm["lr"], arm.get("clip_steps") or usual, folder / "training")
         result = train(model, joint_training_loss(recipe, model.grammar.null(1)), data, config)
         model.load_state_dict(result.ema_state())
         save_joint(model, path, fields)
@@ -68,8 +69,8 @@ def motion_data(weights: str, teacher: str = "exact", noise: float = 0.0, length
 
 
 @torch.no_grad()
-def joint_clips(model: JointBackbone, prompts: list[Prompt], seed: int, guidance: Guidance, length: int = 5, steps: int = 20, shift: float = 2.0,
-                batch: int = 12) -> tuple[np.ndarray, np.ndarray]:
+def joint_clips(model: JointBackbone, prompts: list[Prompt], seed: int, guidance: Guidance, length: int = 5, steps: int = 20,
+                shift: float = 2.0, batch: int = 12) -> tuple[np.ndarray, np.ndarray]:
     """Generated clips and the flow pictures generated with them, each uint8 (n, f, h, w, 3).
 
     The video's starting noise is that of every other arm; the motion's comes from the same seeds, shifted.

@@ -45,7 +45,8 @@ def noop_rows(base: Model, joint: Model, clips: dict) -> Iterator[dict]:
         x_t, d_t = (torch.randn(x1.shape, generator=generator) for _ in range(2))
         t, tokens = torch.rand(1, generator=generator), base.tokens([clip.caption])
         u_x, _ = joint.backbone(x_t, 10 * d_t, t, tokens)
-        yield {"item": item, "arm": "start", "seed": 0, "changed": float((u_x != base.backbone(x_t, t, tokens)).float().mean()), "parameters_added": added}
+        changed = float((u_x != base.backbone(x_t, t, tokens)).float().mean())
+        yield {"item": item, "arm": "start", "seed": 0, "changed": changed, "parameters_added": added}
 
 
 def train_live(start: Model, folder: Path, clip_steps: int, lr: float, seed: int = 0, snapshots: int = 3) -> tuple[Model, dict[int, Model]]:

@@ -42,9 +42,10 @@ def _network(arm, seed, home, length):
     """The arm's own network: joint, fine-tuned without a cure, or the bare base."""
     if arm["source"] == "joint":
         return trained(arm, seed, home, length)
+    if arm["source"] == "base":
+        return load_backbone(shipped(arm["weights"]))
     more = {k: arm[k] for k in ("clip_steps", "clips", "layers") if k in arm}
-    path = shipped(arm["weights"]) if arm["source"] == "base" else continued_training(arm["weights"], home, seed, arm["lr"], length=length, **more)
-    return load_backbone(path)
+    return load_backbone(continued_training(arm["weights"], home, seed, arm["lr"], length=length, **more))
 
 
 def changed(clips: dict, model: Model, generator: torch.Generator) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
@@ -57,7 +58,8 @@ def changed(clips: dict, model: Model, generator: torch.Generator) -> dict[str, 
     out = {}
     for name, of in orders.items():
         x1 = model.encode([CaptionedClip(clip.frames[order.numpy()]) for clip, order in zip(chosen, of)])
-        d1 = torch.stack([motion_latent(model.encode_video, clip.flow_between(order.tolist()), WORLD_SIGMA) for clip, order in zip(chosen, of)])
+        flows = [clip.flow_between(order.tolist()) for clip, order in zip(chosen, of)]
+        d1 = torch.stack([motion_latent(model.encode_video, flow, WORLD_SIGMA) for flow in flows])
         out[name] = (x1, d1)
     latent = [shuffle.latent_order("latents_shuffled", out["original"][0].shape[1], generator) for _ in chosen]
     return out | {"latents": tuple(torch.stack([z[o] for z, o in zip(half, latent)]) for half in out["original"])}
@@ -73,8 +75,9 @@ def _rows(clips, model, versions, arm, seed, generator):
         found = {}
         for name, (x1, d1) in versions.items():
             found |= {f"{kind}_{name}": values for kind, values in losses(model, x0, x1, d0, d1, t, tokens).items()}
-        out += [{"item": item, "arm": arm, "seed": seed, "reading": reading, "step": float(step[i]), "t": float(t[i]), "upto_60": int(step[i] <= 60)}
-                | {name: float(values[i]) for name, values in found.items()} for i, item in enumerate(clips)]
+        for i, item in enumerate(clips):
+            where = {"reading": reading, "step": float(step[i]), "t": float(t[i]), "upto_60": int(step[i] <= 60)}
+            out.append({"item": item, "arm": arm, "seed": seed} | where | {name: float(values[i]) for name, values in found.items()})
     return out
 
 

@@ -46,7 +46,8 @@ def losses_by_t(model: Model, clips: dict, times: Sequence[float], batch: int = 
         x0, d0 = model.noise(seeds, x1), model.noise([s + 1 for s in seeds], d1)
         for t in times:
             found = losses(model, x0, x1, d0, d1, torch.full((len(part),), float(t)), model.tokens([c.caption for c in chosen.values()]))
-            yield from ({"item": k, "arm": model.name, "seed": 0, "t": float(t)} | {name: float(v[i]) for name, v in found.items()} for i, k in enumerate(part))
+            for i, item in enumerate(part):
+                yield {"item": item, "arm": model.name, "seed": 0, "t": float(t)} | {name: float(v[i]) for name, v in found.items()}
 
 
 # ---------------------------------------------------------------------------------------------- terms of guidance
@@ -61,8 +62,9 @@ class Watched(nn.Module):
         """As the joint model; one entry {passes, d, t} per call is appended to `steps`."""
         out = self.model(x_t, d_t, t, tokens, *conditions)
         given = list(self.options.passes(float(t[0])))
-        self.steps.append({"t": float(t[0]), "d": d_t.chunk(len(given))[given.index(next(k for k in given if k[1]))] if any(k[1] for k in given) else None,
-                           "passes": {key: (u_x, u_d) for key, u_x, u_d in zip(given, *(half.float().chunk(len(given)) for half in out))}})
+        u_x, u_d, d = (x.float().chunk(len(given)) for x in (*out, d_t))
+        moving = [k for k, (_, motion) in enumerate(given) if motion]
+        self.steps.append({"t": float(t[0]), "d": d[moving[0]] if moving else None, "passes": dict(zip(given, zip(u_x, u_d)))})
         return out
 
 
@@ -81,7 +83,9 @@ def guidance_terms(model: JointBackbone, prompts: Sequence[Prompt], options: Gui
     out = []
     for k, step in enumerate(watched.steps):
         found = _terms(step)
-        out += [{"item": p.id, "arm": "full", "seed": 0, "step": k, "t": step["t"]} | {n: float(v[i]) for n, v in found.items()} for i, p in enumerate(prompts)]
+        for i, prompt in enumerate(prompts):
+            sizes = {name: float(values[i]) for name, values in found.items()}
+            out.append({"item": prompt.id, "arm": "full", "seed": 0, "step": k, "t": step["t"]} | sizes)
     return out
 
 
