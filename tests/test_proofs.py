@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from motionlab.errors import MotionLabError
+from motionlab.ledger import read_protocol
 from motionlab.experiments.finetune import budget
 from motionlab.experiments.proofs import middle_errors, track_matching
 from motionlab.world import random_scene, render
@@ -50,7 +51,7 @@ def test_a_fade_between_equal_ends_is_right_for_a_still_clip():
 
 def test_the_standard_budget_is_the_protocols():
     config = budget(seed=2, lr=1e-3)
-    assert config.steps * config.batch_size == 4000 and config.seed == 2 and config.lr == config.muon_lr == 1e-3
+    assert config.steps * config.batch_size == read_protocol()["budget"]["fine_tune_clip_steps"]["default"] and config.seed == 2 and config.lr == config.muon_lr == 1e-3
     with pytest.raises(MotionLabError, match="whole number of batches"):
         budget(seed=0, lr=1e-3, clip_steps=4001)
 
