@@ -118,6 +118,23 @@ def test_a_joint_model_survives_its_file(root, tmp_path):
             assert torch.equal(a, b) and float(a.abs().sum()) > 0
 
 
+def test_the_stage_of_make_pretrain_takes_what_the_sweep_trained(root, tmp_path):
+    from motionlab.pretrain import stages
+
+    settings = {"joint": {"function": "motionlab.experiments.videojam.joint:joint_stage", "arm": {"lr": 1e-2, "clip_steps": 8}, "length": 2}}
+    (root / stages.HOME / "pretrain.yaml").write_text(yaml.safe_dump(settings))
+    made = stages.run_stage("joint", tmp_path, root)
+    home = root / "runs" / "sweep" / "videojam" / "full" / "trained"
+    trained, = home.glob("joint-*/joint.safetensors")
+    assert made.read_bytes() == trained.read_bytes() and (tmp_path / "joint" / "log.jsonl").is_file()
+    joint.trained({"weights": "base", "lr": 1e-2, "clip_steps": 8}, 0, home, 2)                       # an arm finds the same one
+    assert len(list(home.glob("joint-*"))) == 1
+    settings["joint"]["function"] = "motionlab.experiments.videojam.joint:joint_stag"
+    (root / stages.HOME / "pretrain.yaml").write_text(yaml.safe_dump(settings))
+    with pytest.raises(MotionLabError, match="which is not there"):
+        stages.run_stage("joint", tmp_path / "again", root)
+
+
 def test_shuffled_frames_are_measured_of_every_kind_of_model(root, tmp_path):
     kinds = {"base": {"source": "base"}, "continued": {"source": "continued", "lr": 1e-2}, "full": {"source": "joint", "lr": 1e-2}}
     for name, fields in kinds.items():

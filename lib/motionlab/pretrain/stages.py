@@ -1,10 +1,11 @@
 """The stages of `make pretrain`, in order, from `reproductions/testbed/pretrain.yaml`."""
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 from motionlab import config as configs
-from motionlab.errors import one_of
+from motionlab.errors import MotionLabError, one_of
 from motionlab.ledger.claims import read_yaml
 from motionlab.ledger.paths import repo_root
 
@@ -33,7 +34,7 @@ def run_stage(name: str, work: Path, root: Path | None = None, until: int | None
         print(f"stage {name}: finished before ({out})", flush=True)
         return out
     print(f"stage {name}", flush=True)
-    return STAGES[name](settings[name], Path(work), out, until)
+    return _function(name, settings[name])(settings[name], Path(work), out, until)
 
 
 def read_settings(root: Path | None = None) -> dict:
@@ -44,9 +45,22 @@ def read_settings(root: Path | None = None) -> dict:
     """
     path = Path(root or repo_root()) / HOME / "pretrain.yaml"
     settings = read_yaml(path)
-    for name in settings:
-        one_of(name, STAGES, f"stage in {path}")
+    for name, values in settings.items():
+        if "function" not in values:
+            one_of(name, STAGES, f"stage in {path}")
     return settings
+
+
+def _function(name, settings):
+    """A stage of this floor, or the one above it that its settings name (`function: module:name`)."""
+    if "function" not in settings:
+        return STAGES[name]
+    module, _, function = settings["function"].partition(":")
+    try:
+        return getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError):
+        raise MotionLabError(f"Stage '{name}' names the function '{settings['function']}', which is not there.",
+                             fix="Write function: module:name, as in pretrain.yaml.") from None
 
 
 def publish(names, work: Path, root: Path | None = None) -> list[Path]:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from motionlab.diffusion import SAMPLERS, time_grid
 from motionlab.experiments.arms import NOISE_STRIDE
 from motionlab.experiments.finetune import bank_home, begin, budget, training_folder, tuning_bank
 from motionlab.experiments.prompts import Prompt
+from motionlab.ledger.paths import repo_root
 from motionlab.ledger.protocol import read_protocol
 from motionlab.models.backbone import load_backbone
 from motionlab.models.checkpoint import fill, read_model, save_model
@@ -20,6 +22,7 @@ from motionlab.models.generate import prompt_noise
 from motionlab.models.shipped import shipped
 from motionlab.papers.videojam import Guidance, JointBackbone, JointRecipe, inner_guidance, joint_training_loss, split
 from motionlab.pretrain.latents import JointLatents, open_joint_latents
+from motionlab.pretrain.stages import checkpoint
 from motionlab.training import train
 from motionlab.video import as_frames
 
@@ -30,8 +33,7 @@ KIND = "motionlab.joint"
 
 def trained(arm: dict, seed: int, home: Path, length: int = 5) -> JointBackbone:
     """The joint model of an arm's training fields: trained now, gone on with, or found below `home`."""
-    start, fields = arm["weights"], {k: arm[k] for k in TRAINED if k in arm}
-    folder = training_folder(home, start, fields | {"kind": "joint", "length": length, "seed": seed})
+    start, folder = arm["weights"], folder_of(arm, seed, home, length)
     path, base = folder / "joint.safetensors", begin(start, arm.get("layers"), folder)
     if not path.is_file():
         model = JointBackbone(load_backbone(base), arm.get("new", "zero"))
@@ -41,8 +43,34 @@ def trained(arm: dict, seed: int, home: Path, length: int = 5) -> JointBackbone:
         config = budget(seed, arm["lr"], arm.get("clip_steps") or usual, folder / "training")
         result = train(model, joint_training_loss(recipe, model.grammar.null(1)), data, config)
         model.load_state_dict(result.ema_state())
-        save_joint(model, path, fields)
+        save_joint(model, path, {k: arm[k] for k in TRAINED if k in arm} | {"seed": seed})
     return load_joint(path, base)
+
+
+def joint_stage(settings: dict, work: Path, out: Path, until: int | None = None) -> Path:
+    """The stage `joint` of `make pretrain`: trains the joint model that notebooks load, or takes the sweep's where it has it.
+
+    Args:
+        settings: of `pretrain.yaml`; `arm` holds training fields as an arm of `ablations.yaml` does, beside seed and length.
+        work: its base is taken where it has one; gets the training's log. until: not used, the training resumes by itself.
+
+    Raises:
+        MotionLabError: a base of `work` that was trained with another codec than the shipped one, whose latents it is given.
+    """
+    base, length, seed = checkpoint("base", work), settings.get("length", 5), settings.get("seed", 0)
+    load_backbone(base, load_codec(shipped("codec")))
+    arm, home = {"weights": str(base)} | settings["arm"], repo_root() / "runs" / "sweep" / "videojam" / "full" / "trained"
+    trained(arm, seed, home, length)
+    folder = folder_of(arm, seed, home, length)
+    for source, target in ((folder / "training" / "log.jsonl", work / out.stem / "log.jsonl"), (folder / "joint.safetensors", out)):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+    return out
+
+
+def folder_of(arm: dict, seed: int, home: Path, length: int = 5) -> Path:
+    """Where the training of an arm's training fields lies."""
+    return training_folder(home, arm["weights"], {k: arm[k] for k in TRAINED if k in arm} | {"kind": "joint", "length": length, "seed": seed})
 
 
 def save_joint(model: JointBackbone, path: Path, fields: dict) -> Path:
