@@ -114,6 +114,23 @@ def test_death_while_a_checkpoint_is_written_keeps_the_one_before(tmp_path, monk
     assert not list((tmp_path / "checkpoints").glob("unfinished_*"))
 
 
+def test_a_full_disk_is_told_in_a_sentence_and_leaves_the_checkpoint_before(tmp_path, monkeypatch):
+    from safetensors import SafetensorError
+    import safetensors.torch
+
+    before = go(tmp_path, until=5).checkpoint
+
+    def full(*args, **kwargs):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(safetensors.torch, "save_file", full)
+        with pytest.raises(MotionLabError, match="The disk is full"):
+            go(tmp_path)
+    assert checkpoints(tmp_path) == [before] and not list((tmp_path / "checkpoints").glob("unfinished*"))
+    assert go(tmp_path).status == "finished"
+
+
 @pytest.mark.parametrize("name", [*training.TENSOR_FILES, "state.json"])
 def test_truncated_checkpoint_falls_back_with_a_note(tmp_path, name):
     whole = go(tmp_path / "whole")

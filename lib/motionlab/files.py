@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -98,21 +99,29 @@ def ensure_writable(folder: str | Path) -> Path:
     return Path(folder)
 
 
+@contextmanager
+def explained_tensors(path: str | Path) -> Iterator[None]:
+    """`explained` for safetensors, which reports the system's errors in an error of its own."""
+    from safetensors import SafetensorError
+
+    with explained(path):
+        try:
+            yield
+        except SafetensorError as error:
+            code = re.search(r"os error (\d+)", str(error))
+            raise OSError(int(code[1]) if code else 0, str(error)) from None
+
+
 def save_weights(path: str | Path, tensors: dict, metadata: dict[str, str]) -> Path:
     """Write tensors and text metadata as one safetensors file, whole or not at all.
 
     Raises:
         MotionLabError: full disk, read-only folder.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    with replacing(path) as draft:
-        try:
-            save_file(tensors, str(draft), metadata=metadata)
-        except SafetensorError as error:
-            raise MotionLabError(f"{shown(path)} was not written ({error}).",
-                                 fix="Free some disk space, or choose another place.") from None
+    with replacing(path) as draft, explained_tensors(path):
+        save_file(tensors, str(draft), metadata=metadata)
         with open(draft, "rb+") as file:
             os.fsync(file.fileno())
     return Path(path)

@@ -46,7 +46,7 @@ import torch
 
 from motionlab import config as configs
 from motionlab.errors import MotionLabError, one_of
-from motionlab.files import save_weights, write_atomic
+from motionlab.files import explained_tensors, save_weights, write_atomic
 
 FORMAT = "motionlab-training-1"
 BINS = 10
@@ -311,15 +311,20 @@ def _write_checkpoint(out_dir: Path, step: int, tensors: dict[str, dict], state:
     folder = out_dir / "checkpoints"
     final, temporary = folder / f"step_{step:08d}", folder / f"unfinished_{step:08d}"
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    for name in TENSOR_FILES:
-        save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors[name].items()}, temporary / name)
-    files = {name: _fingerprint(temporary / name) for name in TENSOR_FILES}
-    state = {"format": FORMAT, "step": step, **state, "files": files}
-    (temporary / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
-    for name in (*TENSOR_FILES, "state.json"):
-        _sync(temporary / name)
-    os.rename(temporary, final)
+    with explained_tensors(final):
+        try:
+            temporary.mkdir(parents=True)
+            for name in TENSOR_FILES:
+                save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors[name].items()}, temporary / name)
+            files = {name: _fingerprint(temporary / name) for name in TENSOR_FILES}
+            state = {"format": FORMAT, "step": step, **state, "files": files}
+            (temporary / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
+            for name in (*TENSOR_FILES, "state.json"):
+                _sync(temporary / name)
+            os.rename(temporary, final)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)          # a full disk needs the room
+            raise
     _sync(folder)
     for old in checkpoints(out_dir)[:-KEEP]:
         _discard(old)
