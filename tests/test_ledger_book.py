@@ -61,6 +61,12 @@ def test_raw_keeps_nine_digits_and_text_items(root):
     assert (root / "out/raw/x.csv").read_text() == "item,arm,seed,m,ok,gone\n7,a,0,0.333333333,True,\n"
 
 
+def test_tier_paper_asks_for_a_backbone(root):
+    with pytest.raises(MotionLabError, match="-p backbone=FOLDER"):
+        ledger.open_book("audit", "09_audit", "paper", root / "out", {"backbone": ""})
+    assert ledger.open_book("audit", "09_audit", "paper", root / "out", {"backbone": "weights/wan"}).tier == "paper"
+
+
 def test_committed_rows_are_taken_over_byte_by_byte(root):
     with pytest.raises(MotionLabError, match="motionlab sweep audit --tier full --publish"):
         open_book(root).committed()

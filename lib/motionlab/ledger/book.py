@@ -55,9 +55,15 @@ def open_book(paper: str, notebook: str, tier: str, out_dir: str | Path, params:
         params: the notebook's parameters, for the record.
 
     Raises:
-        MotionLabError: unknown paper or tier, malformed claims, an output folder that cannot be written.
+        MotionLabError: unknown paper or tier, malformed claims, an output folder that cannot be written; tier paper of a
+            notebook that takes a `backbone`, without one.
     """
     one_of(tier, TIERS, "tier")
+    if tier == "paper" and dict(params or {}).get("backbone") == "":
+        raise MotionLabError(
+            f"Tier paper of {notebook} runs on a pretrained backbone, and none was named.",
+            fix="Add -p backbone=FOLDER, a diffusers snapshot on this machine (and -p device=cuda).",
+        )
     root = repo_root()
     return Book(
         load_claims(paper, root), notebook, tier, ensure_writable((root / out_dir).resolve()), dict(params or {}), root
