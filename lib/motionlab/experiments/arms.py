@@ -69,11 +69,16 @@ def _frames(arm, seed, out_dir, prompts, length, usual):
     if source == "continued":
         more = {k: arm[k] for k in ("clip_steps", "clips", "layers") if k in arm}
         weights = continued_training(arm["weights"], out_dir.parent / "trained", seed, arm["lr"], length=length, **more)
-    backbone = load_backbone(weights, codec)
+    backbone = load_backbone(weights, codec).to(sampling_device())
     known = None if arm.get("mode", "text") == "text" else encode_true(codec, prompts, length)
     options = usual | {k: arm[k] for k in ("w", "steps", "solver", "mode", "shift") if k in arm}
     seeds = [p.noise + NOISE_STRIDE * seed for p in prompts]
-    return as_frames(generate(backbone, codec, [p.text for p in prompts], seeds, length=length, known=known, **options))
+    return as_frames(generate(backbone, codec.to(sampling_device()), [p.text for p in prompts], seeds, length=length, known=known, **options))
+
+
+def sampling_device() -> torch.device:
+    """A GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ import torch
 
 from motionlab.config import from_values
 from motionlab.diffusion import SAMPLERS, time_grid
-from motionlab.experiments.arms import NOISE_STRIDE
+from motionlab.experiments.arms import NOISE_STRIDE, sampling_device
 from motionlab.experiments.finetune import bank_home, begin, budget, training_folder, tuning_bank
 from motionlab.experiments.prompts import Prompt
 from motionlab.ledger.paths import repo_root
@@ -103,13 +103,14 @@ def joint_clips(model: JointBackbone, prompts: list[Prompt], seed: int, guidance
 
     The video's starting noise is that of every other arm; the motion's comes from the same seeds, shifted.
     """
-    codec, c = load_codec(shipped("codec")), model.config
+    device, c = sampling_device(), model.config
+    codec, model = load_codec(shipped("codec")).to(device), model.to(device)
     shape, seeds = (length, c.channels, c.height, c.width), [p.noise + NOISE_STRIDE * seed for p in prompts]
     z0 = torch.cat([prompt_noise(seeds, shape), prompt_noise([s + 1 for s in seeds], shape)], 2)
     tokens, grid, out = model.grammar.encode([p.text for p in prompts]), time_grid(steps, shift), []
     for part in torch.arange(len(prompts)).split(batch):
-        u = inner_guidance(model, tokens[part], guidance)
-        with torch.autocast("cpu", torch.bfloat16):
-            z = SAMPLERS["euler"](u, z0[part], grid)
+        u = inner_guidance(model, tokens[part].to(device), guidance)
+        with torch.autocast(device.type, torch.bfloat16):
+            z = SAMPLERS["euler"](u, z0[part].to(device), grid)
             out.append([as_frames(codec.decode(half)) for half in split(z)])
     return tuple(np.concatenate(half) for half in zip(*out))
