@@ -73,7 +73,8 @@ def _frames(arm, seed, out_dir, prompts, length, usual):
     known = None if arm.get("mode", "text") == "text" else encode_true(codec, prompts, length)
     options = usual | {k: arm[k] for k in ("w", "steps", "solver", "mode", "shift") if k in arm}
     seeds = [p.noise + NOISE_STRIDE * seed for p in prompts]
-    return as_frames(generate(backbone, codec.to(sampling_device()), [p.text for p in prompts], seeds, length=length, known=known, **options))
+    clips = generate(backbone, codec.to(sampling_device()), [p.text for p in prompts], seeds, length=length, known=known, **options)
+    return as_frames(clips)
 
 
 def sampling_device() -> torch.device:

@@ -70,7 +70,8 @@ def joint_stage(settings: dict, work: Path, out: Path, until: int | None = None)
 
 def folder_of(arm: dict, seed: int, home: Path, length: int = 5) -> Path:
     """Where the training of an arm's training fields lies."""
-    return training_folder(home, arm["weights"], {k: arm[k] for k in TRAINED if k in arm} | {"kind": "joint", "length": length, "seed": seed})
+    fields = {k: arm[k] for k in TRAINED if k in arm}
+    return training_folder(home, arm["weights"], fields | {"kind": "joint", "length": length, "seed": seed})
 
 
 def save_joint(model: JointBackbone, path: Path, fields: dict) -> Path:
