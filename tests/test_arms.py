@@ -43,9 +43,9 @@ def root(tmp_path_factory):
         yield home
 
 
-def row(arm, place, run=arms.run_row, seed=0, **more):
+def row(arm, place, run=arms.run_row, seed=0, tier="smoke", **more):
     place.mkdir(parents=True, exist_ok=True)
-    return run(arm, seed, place, "smoke", **OPTIONS | more)
+    return run(arm, seed, place, tier, **OPTIONS | more)
 
 
 def test_plain_sources_score_every_prompt(root, tmp_path):
@@ -59,10 +59,19 @@ def test_plain_sources_score_every_prompt(root, tmp_path):
 
 
 def test_arms_may_have_prompts_of_their_own_and_be_compared_with_the_truth(root, tmp_path):
-    rows = row({"name": "gate", "source": "reconstruction", "prompts": "gate_overfit", "n": 2, "against_truth": True}, tmp_path / "gate")
+    rows = row({"name": "gate", "source": "reconstruction", "prompts": "gate_overfit", "n": 2, "against_truth": True}, tmp_path / "gate", tier="full")
     true = row({"name": "gate", "source": "render", "prompts": "gate_overfit", "n": 2, "against_truth": True}, tmp_path / "true")
     assert len(rows) == 2 and all(r["item"].startswith("gate_overfit/") for r in rows)
     assert all(a["psnr_true"] > 60 > b["psnr_true"] > 0 for a, b in zip(true, rows))
+
+
+def test_smoke_never_looks_at_prompts_or_clips_that_judge(root, tmp_path):
+    from motionlab.ledger import split_seeds
+
+    rows = row({"name": "x", "source": "render", "prompts": "gate_overfit"}, tmp_path / "a", prompts="test", n=64)
+    assert [r["item"] for r in rows] == ["examples/000", "examples/001"]
+    rows = row({"name": "x", "source": "base", "measure": "shuffle"}, tmp_path / "b", videojam.run_row, length=3, prompts="test")
+    assert {int(r["item"]) for r in rows} <= set(split_seeds("examples", None))
 
 
 def test_noise_belongs_to_the_prompt_and_the_seed(root, tmp_path):

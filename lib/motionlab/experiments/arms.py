@@ -49,8 +49,11 @@ def run_row(arm: dict, seed: int, out_dir: Path, tier: str, prompts: str = "test
 
 
 def smaller(arm: dict, steps: int) -> tuple[dict, int]:
-    """An arm and its sampler's steps for tier smoke, which proves that code runs: two prompts, two steps, sixteen clips seen."""
-    return arm | {"n": min(arm["n"] or 2, 2), "clip_steps": 16}, min(steps, 2)
+    """An arm and its sampler's steps for tier smoke, which proves that code runs: two prompts, two steps, sixteen clips seen.
+
+    Prompts are those of `examples`: smoke must not look at what judges arms.
+    """
+    return arm | {"prompts": "examples", "n": min(arm["n"] or 2, 2), "clip_steps": 16}, min(steps, 2)
 
 
 def load_evaluators() -> dict:

@@ -32,7 +32,7 @@ def run_row(arm: dict, seed: int, out_dir: Path, tier: str, prompts: str = "test
     if tier == "smoke":
         arm, steps = plain.smaller(arm, steps)
     if arm.get("measure") == "shuffle":
-        return shuffle_gap(arm, seed, out_dir.parent / "trained", length)
+        return shuffle_gap(arm, seed, out_dir.parent / "trained", length, tier=tier)
     if arm.get("source") != "joint":
         return plain.run_row(arm, seed, out_dir, tier, prompts, n, length, steps, w)
     chosen = load_prompts(arm.get("prompts", prompts), arm["n"])

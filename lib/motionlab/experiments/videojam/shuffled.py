@@ -18,8 +18,11 @@ from motionlab.models.shipped import shipped
 from motionlab.papers.videojam import JointBackbone, motion_latent
 
 
-def shuffle_gap(arm: dict, seed: int, home: Path, length: int = 5, batch: int = 16) -> list[dict]:
-    """Rows {item, arm, seed, reading, step, t, upto_60, loss_<version>, ...} of an arm's model on shuffled clips of split `test`.
+def shuffle_gap(arm: dict, seed: int, home: Path, length: int = 5, batch: int = 16,
+                tier: str = "full") -> list[dict]:
+    """Rows {item, arm, seed, reading, step, t, upto_60, loss_<version>, ...} of an arm's model on shuffled clips.
+
+    Clips are those of split `test`, at tier smoke of `examples`.
 
     Columns: loss_original, loss_shuffled, loss_latents: appearance loss as in `analyses.shuffle`, every version at the same
     noise and time; of a joint model with the motion latents of that version (exact flow between the frames in their new
@@ -28,7 +31,7 @@ def shuffle_gap(arm: dict, seed: int, home: Path, length: int = 5, batch: int = 
     Args:
         arm: fields as of `rows.run_row`; n clips (512).
     """
-    seeds, codec = judged_seeds("full", arm["n"] or 512), load_codec(shipped("codec"))
+    seeds, codec = judged_seeds(tier, arm["n"] or 512), load_codec(shipped("codec"))
     model = Model(arm["name"], "motionlab", _network(arm, seed, home, length), codec, 4 * length - 3, (48, 48))
     out = []
     for first in range(0, len(seeds), batch):
