@@ -31,6 +31,21 @@ def table(title: str, times: dict, base: str) -> None:
         print(f"{name:34} {statistics.median(values):9.3f} {statistics.median(ratios):7.3f}   ({min(ratios):.3f}, {max(ratios):.3f})")
 
 
+def update(model, optimizers, ema, loss):
+    """One update as `training.train` makes it: backward, clipping, optimiser, averaged weights."""
+    import torch
+
+    from motionlab.training import _set_lr
+
+    model.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    _set_lr(optimizers, 1.0)
+    for optimizer in optimizers.values():
+        optimizer.step()
+    ema.update(100)
+
+
 def training_steps(frames: int, batch: int):
     """The kit's step and the same arithmetic on the bare diffusers model: equal inputs, loss, optimiser and EMA."""
     import torch
@@ -38,22 +53,13 @@ def training_steps(frames: int, batch: int):
     from motionlab.models.backbone import Backbone, BackboneConfig
     from motionlab.models.text import Grammar
     from motionlab.pretrain.base import BaseRecipe, flow_matching_loss
-    from motionlab.training import SampleNoise, TrainConfig, _Ema, _optimizers, _set_lr
+    from motionlab.training import SampleNoise, TrainConfig, _Ema, _optimizers
 
     config = TrainConfig(optimizer="muon", bf16=True)
     sentence = "a red dog runs to the left over the meadow"
 
     def parts(model):
         return _optimizers(model, config), _Ema(model, 0.99)
-
-    def update(model, optimizers, ema, loss):
-        model.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        _set_lr(optimizers, 1.0)
-        for optimizer in optimizers.values():
-            optimizer.step()
-        ema.update(100)
 
     ours = Backbone(BackboneConfig(max_frames=5)).train()
     bare = Backbone(BackboneConfig(max_frames=5)).transformer.train()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 
-from bench_training import interleaved, table
+from bench_training import interleaved, table, update
 
 SENTENCE = "a red dog runs to the left over the meadow"
 
@@ -21,7 +21,7 @@ def joint_steps(batch: int):
     from motionlab.models.backbone import Backbone, BackboneConfig
     from motionlab.papers.videojam import JointBackbone, JointRecipe, joint_training_loss
     from motionlab.pretrain.base import BaseRecipe, flow_matching_loss
-    from motionlab.training import SampleNoise, TrainConfig, _Ema, _optimizers, _set_lr
+    from motionlab.training import SampleNoise, TrainConfig, _Ema, _optimizers
 
     config, base = TrainConfig(optimizer="muon", bf16=True), Backbone(BackboneConfig(max_frames=5)).train()
     joint = JointBackbone(Backbone(BackboneConfig(max_frames=5))).train()
@@ -31,21 +31,15 @@ def joint_steps(batch: int):
     state = {name: (_optimizers(model, config), _Ema(model, 0.99)) for name, (model, _) in losses.items()}
     step = [0]
 
-    def update(name):
+    def step_of(name):
         model, loss_fn = losses[name]
         optimizers, ema = state[name]
         step[0] += 1
         with torch.autocast("cpu", torch.bfloat16):
             loss, _ = loss_fn(model, data, SampleNoise(0, step[0], range(batch)))
-        model.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        _set_lr(optimizers, 1.0)
-        for optimizer in optimizers.values():
-            optimizer.step()
-        ema.update(100)
+        update(model, optimizers, ema, loss)
 
-    return {name: lambda name=name: update(name) for name in losses}
+    return {name: lambda name=name: step_of(name) for name in losses}
 
 
 def guidance_steps(batch: int):
