@@ -15,6 +15,7 @@ import pytest
 from motionlab import cli
 from motionlab.errors import MotionLabError
 from motionlab.ledger import sweep as sweeps
+from motionlab.ledger.sweep import child
 
 YAML = """paper: example
 row: sweep_example:run_row
@@ -311,5 +312,5 @@ def test_publishing_drops_nothing_silently(root, capsys):
 def measure(row) -> None:
     """What a row's process does, in this one."""
     read = sweeps.read_sweep("example", row.folder.parents[3])
-    sweeps.measure(row, {"function": read.function, "arm": read.arms[row.arm], "common": read.common, "redo": False,
+    child.measure(row, {"function": read.function, "arm": read.arms[row.arm], "common": read.common, "redo": False,
                          "root": str(read.root)})
