@@ -10,6 +10,7 @@ from motionlab.errors import MotionLabError
 from motionlab.experiments import arms
 from motionlab.experiments.videojam import joint, rows as videojam
 from motionlab.ledger.paths import repo_root
+from motionlab.ledger.sweep import read_sweep
 from motionlab.models.backbone import Backbone, BackboneConfig, save_backbone
 from motionlab.models.codec import Codec, CodecConfig, load_codec, save_codec
 from motionlab.models.evaluator import Evaluator, EvaluatorConfig, save_evaluator
@@ -181,3 +182,11 @@ def videojam_latent(model, flow):
 def test_mistakes_are_named(root, tmp_path, arm, message):
     with pytest.raises(MotionLabError, match=message):
         row(arm, tmp_path / "x", videojam.run_row)
+
+
+def test_every_committed_arm_trains_whole_batches():
+    budget = yaml.safe_load((repo_root() / "reproductions" / "protocol.yaml").read_text())["budget"]
+    steps = [*budget["fine_tune_clip_steps"].values(), budget["half_budget_clip_steps"]]
+    for paper in ("testbed", "videojam"):
+        steps += [arm["clip_steps"] for arm in read_sweep(paper, repo_root()).arms.values() if "clip_steps" in arm]
+    assert steps and not [n for n in steps if n % budget["fine_tune_batch"]]

@@ -64,6 +64,27 @@ def test_twenty_steps_equal_ten_and_resume_and_ten(tmp_path, changes):
     assert curve(tmp_path / "whole") == curve(tmp_path / "parts")
 
 
+def faster(scale):
+    model = script.Net()
+    model.out.weight.lr_scale = torch.full_like(model.out.weight, 1.0)
+    model.out.weight.lr_scale[0] = scale
+    return model
+
+
+def test_an_entry_with_lr_scale_moves_that_many_times_as_far_and_resumes_exactly(tmp_path):
+    start = script.Net().out.weight[0]
+    moved = [faster_one(go(tmp_path / str(scale), faster(scale), until=1)) - start for scale in (1.0, 3.0, 0.0)]
+    torch.testing.assert_close(moved[1], 3 * moved[0], rtol=1e-3, atol=1e-8)
+    assert bool((moved[0] != 0).all()) and not moved[2].any()
+    whole = go(tmp_path / "whole", faster(3.0))
+    go(tmp_path / "parts", faster(3.0), until=10)
+    assert_same_state(whole.checkpoint, go(tmp_path / "parts", faster(3.0)).checkpoint)
+
+
+def faster_one(result):
+    return load_file(result.checkpoint / "model.safetensors")["out.weight"][0]
+
+
 def test_muon_has_the_block_matrices_and_its_state_is_stored(tmp_path):
     stored = load_file(go(tmp_path, optimizer="muon", steps=2).checkpoint / "optimizer.safetensors")
     assert {k for k in stored if k.startswith("muon")} == {f"muon|momentum_buffer|blocks.{i}.weight" for i in (0, 1)}

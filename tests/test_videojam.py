@@ -90,6 +90,19 @@ def test_it_adds_what_the_card_counts_and_zero_rows_still_learn():
     assert float(grad.abs().sum()) > 0
 
 
+@pytest.mark.parametrize("build", ["wan", "cogvideox"])
+def test_only_the_new_rows_and_columns_learn_faster(build):
+    plain, fast = (widen(globals()[build](), 4, "zero", new_lr) for new_lr in (1.0, 10.0))
+    assert not any(hasattr(p, "lr_scale") for p in plain.parameters())
+    scaled = {name: p.lr_scale for name, p in fast.named_parameters() if hasattr(p, "lr_scale")}
+    assert len(scaled) == 3 and all(set(scale.unique().tolist()) == {1.0, 10.0} for scale in scaled.values())
+    old = dict(globals()[build]().named_parameters())
+    for name, scale in scaled.items():
+        assert int((scale == 1).sum()) == old[name].numel()
+        start = fast.get_parameter(name)
+        assert not start[scale == 10].any() and start[scale == 1].any()
+
+
 def wan():
     from diffusers import WanTransformer3DModel
     return WanTransformer3DModel(patch_size=(1, 2, 2), num_attention_heads=2, attention_head_dim=12, in_channels=4, out_channels=4, text_dim=16,

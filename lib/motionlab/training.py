@@ -237,6 +237,16 @@ def _set_lr(optimizers: dict, factor: float) -> None:
             group["lr"] = group["base_lr"] * factor
 
 
+@contextlib.contextmanager
+def _scaled_moves(params: list[torch.nn.Parameter]) -> Iterator[None]:
+    """A parameter with an attribute `lr_scale`, a tensor of its shape, moves that many times as far: a rate per entry."""
+    scaled = [(p, p.detach().clone()) for p in params if hasattr(p, "lr_scale")]
+    yield
+    with torch.no_grad():
+        for p, before in scaled:
+            p.copy_(before + p.lr_scale.to(p) * (p - before))
+
+
 def _flatten(optimizers: dict) -> dict[str, torch.Tensor]:
     """Optimiser state as {'adamw|exp_avg|blocks.0.weight': tensor}."""
     flat = {}
@@ -731,8 +741,9 @@ class _Run:
         norm = torch.nn.utils.clip_grad_norm_(self.params, self.config.grad_clip or math.inf)
         loss, t, per_sample, norm, stop = self._agree(loss, t, per_sample, norm, signals.received)
         self._demand_finite(loss, t, per_sample, norm)
-        for optimizer in self.optimizers.values():
-            optimizer.step()
+        with _scaled_moves(self.params):
+            for optimizer in self.optimizers.values():
+                optimizer.step()
         self.ema.update(self.step)
         self.window.add(loss, t, per_sample, norm)
         self.step += 1

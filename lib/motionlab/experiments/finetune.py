@@ -23,7 +23,7 @@ def continued_training(start: str, home: Path, seed: int, lr: float, clip_steps:
 
     Args:
         start: shipped checkpoint by name, or a path below the repository. home: of the trainings that arms share.
-        lr: learning rate of AdamW and Muon. clip_steps: clips seen in total; clips: of how many (protocol: 3 000 of 2 000).
+        lr: learning rate of AdamW and Muon. clip_steps: clips seen in total; clips: of how many (protocol: 2 400 of 2 000).
         layers: train on as a deeper model, which begins as the same function (`models.backbone.deeper`).
 
     Raises:
@@ -72,10 +72,10 @@ def bank_home() -> Path:
 
 
 def budget(seed: int, lr: float, clip_steps: int | None = None, out_dir: Path | str = "runs/train") -> TrainConfig:
-    """The standard fine-tune as a training config: constant rate after a short warm-up, batch and EMA of the protocol."""
+    """The standard fine-tune as a training config: a short warm-up, then batch, schedule and EMA of the protocol."""
     protocol = read_protocol()["budget"]
     total, batch = clip_steps or protocol["fine_tune_clip_steps"]["default"], protocol["fine_tune_batch"]
     if total % batch:
         raise MotionLabError(f"{total} clip-steps are no whole number of batches of {batch}.", fix=f"For example {total // batch * batch}.")
-    return TrainConfig(steps=total // batch, batch_size=batch, optimizer="muon", lr=lr, muon_lr=lr, warmup=20, ema=0.98, bf16=True,
-                       checkpoint_every=50, seed=seed, threads=2, out_dir=str(out_dir))
+    return TrainConfig(steps=total // batch, batch_size=batch, optimizer="muon", lr=lr, muon_lr=lr, warmup=20, schedule=protocol["fine_tune_schedule"],
+                       ema=0.98, bf16=True, checkpoint_every=50, seed=seed, threads=2, out_dir=str(out_dir))

@@ -47,7 +47,7 @@ def motion_latent(encode: Callable, flow: np.ndarray, sigma: float = SIGMA, back
 
 
 # ---------------------------------------------------------------------------------------------- two wider projections, Eq. 4
-def widen(transformer: nn.Module, channels: int, new: str = "zero") -> nn.Module:
+def widen(transformer: nn.Module, channels: int, new: str = "zero", new_lr: float = 1.0) -> nn.Module:
     """W_in gets rows for `channels` motion channels, W_out columns for as many: in place, nothing else changes.
 
     Input rows are zero, so whatever d is, the appearance half is the base model's output to the bit. Knows CogVideoX
@@ -55,6 +55,9 @@ def widen(transformer: nn.Module, channels: int, new: str = "zero") -> nn.Module
 
     Args:
         new: output columns: "zero" (default, card A6) or "copy" of the appearance columns.
+        new_lr: how many times as fast as all else the new rows and columns learn (their `lr_scale`, see `training`). 1 in the
+            paper, whose 50,000 updates give them time; Adam moves a weight by at most its rate per update, so that in a few
+            hundred nothing that begins at zero gets anywhere.
 
     Raises:
         MotionLabError: a transformer without the projections that are expected.
@@ -63,8 +66,8 @@ def widen(transformer: nn.Module, channels: int, new: str = "zero") -> nn.Module
     (holder_in, name_in), (holder_out, name_out) = _projections(transformer)
     embed, out = getattr(holder_in, name_in), getattr(holder_out, name_out)
     positions = out.out_features // _out_channels(transformer)
-    setattr(holder_in, name_in, _more_inputs(embed, channels))
-    setattr(holder_out, name_out, _more_outputs(out, channels, positions, _channels_first(transformer), new))
+    setattr(holder_in, name_in, _more_inputs(embed, channels, new_lr))
+    setattr(holder_out, name_out, _more_outputs(out, channels, positions, _channels_first(transformer), new, new_lr))
     for key, more in (("in_channels", channels), ("out_channels", channels)):
         if transformer.config.get(key) is not None:
             transformer.register_to_config(**{key: transformer.config[key] + more})
@@ -97,7 +100,7 @@ def _channels_first(transformer):
     return "CogVideoX" in type(transformer).__name__ and not transformer.config.get("patch_size_t")
 
 
-def _more_inputs(old, channels):
+def _more_inputs(old, channels, new_lr):
     if isinstance(old, nn.Linear):
         new = nn.Linear(old.in_features + channels, old.out_features, bias=old.bias is not None)
     else:
@@ -108,10 +111,13 @@ def _more_inputs(old, channels):
         new.weight[:, :old.weight.shape[1]] = old.weight
         if old.bias is not None:
             new.bias.copy_(old.bias)
+    fresh = torch.ones_like(new.weight)
+    fresh[:, :old.weight.shape[1]] = 0
+    _hurry(new.weight, fresh, new_lr)
     return new
 
 
-def _more_outputs(old, channels, positions, channels_first, start):
+def _more_outputs(old, channels, positions, channels_first, start, new_lr):
     """A linear layer whose rows are (c, patch) or (patch, c), with `channels` more c behind the old ones."""
     c = old.out_features // positions
     if start == "copy" and channels != c:
@@ -123,7 +129,14 @@ def _more_outputs(old, channels, positions, channels_first, start):
             axis = 0 if channels_first else 1
             more = rows if start == "copy" else torch.zeros_like(rows.narrow(axis, 0, 1)).repeat_interleave(channels, axis)
             getattr(new, name).copy_(torch.cat([rows, more], axis).flatten(0, 1))
+            fresh = torch.cat([torch.zeros_like(rows), torch.ones_like(more)], axis).flatten(0, 1)
+            _hurry(getattr(new, name), fresh, new_lr)
     return new
+
+
+def _hurry(parameter, fresh, new_lr):
+    if new_lr != 1:
+        parameter.lr_scale = 1 + (new_lr - 1) * fresh
 
 
 class JointBackbone(nn.Module):
@@ -134,11 +147,11 @@ class JointBackbone(nn.Module):
     guidance is a rule for velocities, not for what the network happens to predict.
     """
 
-    def __init__(self, backbone: Backbone | PretrainedBackbone, new: str = "zero"):
+    def __init__(self, backbone: Backbone | PretrainedBackbone, new: str = "zero", new_lr: float = 1.0):
         super().__init__()
         self.base, self.channels = backbone, backbone.config.channels
         self.config, self.grammar = backbone.config, backbone.grammar
-        widen(backbone.transformer, self.channels, new)
+        widen(backbone.transformer, self.channels, new, new_lr)
 
     def forward(self, x_t, d_t, t, tokens, cond=None, cond_mask=None) -> tuple[torch.Tensor, torch.Tensor]:
         """u_x and u_d, each (b, f, c, h, w); d_t = 0 is "no motion" (card A7). Arguments as `Backbone.forward`."""

@@ -26,7 +26,7 @@ from motionlab.pretrain.stages import checkpoint
 from motionlab.training import train
 from motionlab.video import as_frames
 
-TRAINED = ("lr", "clip_steps", "clips", "layers", "teacher", "noise", "motion_weight", "new", "text_dropout", "motion_dropout")
+TRAINED = ("lr", "new_lr", "clip_steps", "clips", "layers", "teacher", "noise", "motion_weight", "new", "text_dropout", "motion_dropout")
 RECIPE = ("motion_weight", "text_dropout", "motion_dropout")
 KIND = "motionlab.joint"
 
@@ -36,7 +36,7 @@ def trained(arm: dict, seed: int, home: Path, length: int = 5) -> JointBackbone:
     start, folder = arm["weights"], folder_of(arm, seed, home, length)
     path, base = folder / "joint.safetensors", begin(start, arm.get("layers"), folder)
     if not path.is_file():
-        model = JointBackbone(load_backbone(base), arm.get("new", "zero"))
+        model = JointBackbone(load_backbone(base), arm.get("new", "zero"), arm.get("new_lr", 1.0))
         recipe = from_values(JointRecipe, {k: arm[k] for k in RECIPE if k in arm}, "joint recipe")
         data = motion_data(start, arm.get("teacher", "exact"), arm.get("noise", 0.0), length, arm.get("clips"))
         usual = read_protocol()["budget"]["fine_tune_clip_steps"]["videojam"]

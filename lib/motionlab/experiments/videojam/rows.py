@@ -22,7 +22,7 @@ def run_row(arm: dict, seed: int, out_dir: Path, tier: str, prompts: str = "test
 
     Args:
         arm: source "joint" (train from `weights`, or find the training that another arm with the same training fields left),
-            or a source of `experiments.arms.run_row`. Training fields: lr, clip_steps, clips, layers, teacher, noise,
+            or a source of `experiments.arms.run_row`. Training fields: lr, new_lr, clip_steps, clips, layers, teacher, noise,
             motion_weight, new, text_dropout, motion_dropout. Guidance fields: w1, w2, interval, rule, motion_half.
 
     Raises:
