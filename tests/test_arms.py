@@ -1,5 +1,6 @@
 """Every kind of arm end to end at toy size: rows for all prompts, nothing done twice, trainings shared where they may be."""
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -185,8 +186,9 @@ def test_mistakes_are_named(root, tmp_path, arm, message):
 
 
 def test_every_committed_arm_trains_whole_batches():
-    budget = yaml.safe_load((repo_root() / "reproductions" / "protocol.yaml").read_text())["budget"]
+    home = Path(__file__).resolve().parents[1]         # not that of the fixture
+    budget = yaml.safe_load((home / "reproductions" / "protocol.yaml").read_text())["budget"]
     steps = [*budget["fine_tune_clip_steps"].values(), budget["half_budget_clip_steps"]]
     for paper in ("testbed", "videojam"):
-        steps += [arm["clip_steps"] for arm in read_sweep(paper, repo_root()).arms.values() if "clip_steps" in arm]
+        steps += [arm["clip_steps"] for arm in read_sweep(paper, home).arms.values() if "clip_steps" in arm]
     assert steps and not [n for n in steps if n % budget["fine_tune_batch"]]
