@@ -103,6 +103,12 @@ def test_only_the_new_rows_and_columns_learn_faster(build):
         assert not start[scale == 10].any() and start[scale == 1].any()
 
 
+@pytest.mark.parametrize("new_lr", [0.0, -1.0, float("nan")])
+def test_new_rows_that_would_not_learn_are_refused(new_lr):
+    with pytest.raises(MotionLabError, match="new_lr"):
+        widen(wan(), 4, new_lr=new_lr)
+
+
 def wan():
     from diffusers import WanTransformer3DModel
     return WanTransformer3DModel(patch_size=(1, 2, 2), num_attention_heads=2, attention_head_dim=12, in_channels=4, out_channels=4, text_dim=16,

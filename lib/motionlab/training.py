@@ -617,6 +617,8 @@ def train(model: torch.nn.Module, loss_fn: Callable, data: Any, config: TrainCon
           on_sample: Callable | None = None, until: int | None = None) -> TrainResult:
     """Train `model` in place up to `config.steps`, from the newest whole checkpoint in `config.out_dir` if any.
 
+    A parameter with an attribute `lr_scale` (a tensor of its shape, factors on its moves) learns faster or slower, entry by entry.
+
     Args:
         loss_fn: (model, batch, noise: SampleNoise) -> (loss, {"t": (b,) in [0, 1], "per_sample": (b,)}); the loss must
             be a mean over the samples.
