@@ -63,7 +63,7 @@ def widen(transformer: nn.Module, channels: int, new: str = "zero", new_lr: floa
         MotionLabError: a transformer without the projections that are expected, new_lr not above 0.
     """
     if not new_lr > 0:
-        raise MotionLabError(f"new_lr is {new_lr}: new rows and columns would not learn.", fix="Give a factor above 0; 1 is the rate of all else.")
+        raise MotionLabError(f"new_lr is {new_lr}: new rows and columns would not learn.", fix="Give a factor above 0, for example 1.")
     one_of(new, ("zero", "copy"), "start of the new output columns")
     (holder_in, name_in), (holder_out, name_out) = _projections(transformer)
     embed, out = getattr(holder_in, name_in), getattr(holder_out, name_out)
