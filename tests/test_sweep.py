@@ -309,6 +309,16 @@ def test_publishing_drops_nothing_silently(root, capsys):
         sweeps.publish(read, sweeps.plan(sweeps.read_sweep("example", root), "full"))
 
 
+def test_another_file_of_a_paper_publishes_under_its_own_name(root):
+    longer = root / "reproductions/example/longer.yaml"
+    longer.write_text(YAML)
+    read = sweeps.read_sweep(longer, root)
+    rows = sweeps.plan(read, "full", ["base"])
+    for row in rows:
+        measure(row)
+    assert sweeps.publish(read, rows).name == "longer_full.csv"
+
+
 def measure(row) -> None:
     """What a row's process does, in this one."""
     read = sweeps.read_sweep("example", row.folder.parents[3])

@@ -24,6 +24,8 @@ per prompt with a column per metric, which is the form that claims are judged fr
 A setting that changed makes a row stale: nothing is mixed, `--redo` measures it again. Files that `data` or a setting
 names count with their contents, so that a new checkpoint makes rows stale. Code that changed (any module that the row
 function imports) is told, and `--redo` measures these rows again too.
+
+Arms that take too long for the main file may stand in another one beside it, such as longer.yaml.
 """
 
 from __future__ import annotations

@@ -79,7 +79,8 @@ def check_publishable(tier: str, rows: list[Row], selected: Sequence[Row] = ()) 
 def publish(sweep: Sweep, rows: list[Row], say: Callable[[str], None] = print) -> Path:
     """Write all finished rows of the sweep as reproductions/<paper>/raw/sweep_<tier>.csv; return its path.
 
-    The rows' records (settings, code, commit, seconds) go beside it as sweep_<tier>.json.
+    The rows' records (settings, code, commit, seconds) go beside it as sweep_<tier>.json. Of a file other than
+    ablations.yaml, its own name stands in the place of "sweep".
 
     Raises:
         MotionLabError: tier smoke, a stale row, nothing finished, or published rows that would be lost.
@@ -91,7 +92,8 @@ def publish(sweep: Sweep, rows: list[Row], say: Callable[[str], None] = print) -
     done = finished_rows(rows)
     if not done:
         raise MotionLabError("No row is finished, so there is nothing to publish.", fix="Run the sweep first.")
-    path = sweep.root / "reproductions" / sweep.paper / "raw" / f"sweep_{tier}.csv"
+    name = "sweep" if sweep.path.stem == "ablations" else sweep.path.stem
+    path = sweep.root / "reproductions" / sweep.paper / "raw" / f"{name}_{tier}.csv"
     missing = [row for row in rows if row not in done]
     lost = sorted({row.name for row in missing} & _published(path))
     if lost:
