@@ -49,6 +49,25 @@ def test_a_fade_between_equal_ends_is_right_for_a_still_clip():
     assert found["generated"] > 1 and found["crossfade"] == pytest.approx(0, abs=1e-9) and found["still"] == 0
 
 
+def test_poses_of_a_middle_are_read_where_it_is_and_only_in_the_unknown_frames():
+    from motionlab.experiments.proofs import middle_poses
+    from motionlab.models.evaluator import LIMBS, SLOTS, true_limbs
+
+    class Reader:
+        """Sees the truth, one pixel to the right in the first clip given and everywhere wrong in the known frames."""
+
+        def read(self, frames, species):
+            assert frames.shape == (3, 17, 48, 48, 3) and species == ["person"] * 3
+            positions = np.repeat(true_limbs(CLIP)[0][None], 3, axis=0)
+            positions[0, :, :, 0] += 1
+            positions[:, [0, 13, 14, 15, 16]] += 30
+            positions[..., len(LIMBS["person"]):, :] = np.nan
+            return {"positions": positions}
+
+    found = middle_poses(CLIP.frames, CLIP, CLIP.frames, Reader())
+    assert SLOTS >= len(LIMBS["person"]) and found["pose_generated"] == pytest.approx(1) and found["pose_crossfade"] == found["pose_still"] == 0
+
+
 def test_the_standard_budget_is_the_protocols():
     config = budget(seed=2, lr=1e-3)
     assert config.steps * config.batch_size == read_protocol()["budget"]["fine_tune_clip_steps"]["default"] and config.seed == 2 and config.lr == config.muon_lr == 1e-3

@@ -359,6 +359,8 @@ def curves(table, x: str, y: str, by: str, names: dict[str, str], xlabel: str, y
     if zero is not None:
         ax.axhline(zero, color=SOFT, lw=1, ls=":", zorder=0)
     ax.set_xlabel(xlabel), ax.set_ylabel(ylabel)
+    if (table[x].astype(float) % 1 == 0).all():      # blocks, frame offsets: there is nothing between them
+        ax.xaxis.get_major_locator().set_params(integer=True)
     ax.legend(frameon=False, fontsize=8)
     _plain(ax)
     return fig

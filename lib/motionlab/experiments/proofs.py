@@ -7,6 +7,7 @@ import torch.nn.functional as F
 
 from motionlab.analyses.inputs import Model
 from motionlab.errors import MotionLabError
+from motionlab.models.evaluator import Evaluator, true_limbs
 from motionlab.models.generate import generate
 from motionlab.models.image_encoder import ImageEncoder
 from motionlab.video import as_frames, as_video
@@ -70,18 +71,48 @@ def middle_errors(frames: np.ndarray, true: np.ndarray, known: np.ndarray) -> di
     Returns:
         generated, crossfade, and still (the first known frame repeated).
     """
-    first, last = 0, len(true) - GROUP
-    middle = slice(first + 1, last)
-    share = ((np.arange(len(true)) - first) / (last - first))[middle, None, None, None]
-    fade = (1 - share) * known[first].astype(float) + share * known[last]
-    still = np.broadcast_to(known[first].astype(float), fade.shape)
-    target = true[middle].astype(float)
-    return {name: float(np.sqrt(((x - target) ** 2).mean())) for name, x in
-            (("generated", frames[middle].astype(float)), ("crossfade", fade), ("still", still))}
+    target, made = true.astype(float), middles(frames, known)
+    middle = slice(1, len(true) - GROUP)
+    return {name: float(np.sqrt(((x[middle] - target[middle]) ** 2).mean())) for name, x in made.items()}
 
 
-def middle_rows(model: Model, prompts: str, n: int, steps: int = 20) -> list[dict]:
-    """Rows {item, arm, seed, generated, crossfade, still} of `middle_errors` for the first n prompts of a set."""
+def middles(frames: np.ndarray, known: np.ndarray) -> dict[str, np.ndarray]:
+    """Whole clips (f, h, w, 3) between the same known ends: generated, crossfade, and still (the first known frame repeated)."""
+    last = len(known) - GROUP
+    share = np.clip(np.arange(len(known)) / last, 0, 1)[:, None, None, None]
+    fade = (1 - share) * known[0].astype(float) + share * known[last]
+    out = {"generated": frames.astype(float), "crossfade": fade, "still": np.broadcast_to(known[0].astype(float), fade.shape).copy()}
+    for clip in out.values():
+        clip[0], clip[last:] = known[0], known[last:]
+    return out
+
+
+def middle_poses(frames: np.ndarray, clip, known: np.ndarray, evaluator: Evaluator) -> dict[str, float]:
+    """The same by where the limbs are: mean distance in pixels of the limbs read in the unknown frames from the clip's own.
+
+    A subject in another shade or with a soft edge costs nothing here; a leg in another place does. Limbs that are hidden in the
+    true frame do not count.
+
+    Args:
+        frames, known: as of `middle_errors`. clip: the world's clip, with its limbs.
+
+    Returns:
+        pose_generated, pose_crossfade, pose_still; NaN where no limb of the first subject shows.
+    """
+    positions, visible = true_limbs(clip)
+    made, middle = middles(frames, known), slice(1, len(known) - GROUP)
+    videos = np.stack([np.clip(np.rint(x), 0, 255).astype(np.uint8) for x in made.values()])
+    read = evaluator.read(videos, species=[clip.scene.actors[0].species] * len(videos))["positions"]
+    away, counts = np.linalg.norm(read - positions, axis=-1)[:, middle], visible[middle]
+    return {f"pose_{name}": float(x[counts].mean()) if counts.any() else float("nan") for name, x in zip(made, away)}
+
+
+def middle_rows(model: Model, prompts: str, n: int, steps: int = 20, evaluator: Evaluator | None = None) -> list[dict]:
+    """Rows {item, arm, seed, generated, crossfade, still} of `middle_errors` for the first n prompts of a set.
+
+    Args:
+        evaluator: adds the columns of `middle_poses`.
+    """
     from motionlab.experiments.arms import encode_true
     from motionlab.experiments.prompts import load_prompts
 
@@ -89,8 +120,12 @@ def middle_rows(model: Model, prompts: str, n: int, steps: int = 20) -> list[dic
     z = encode_true(model.codec, chosen, model.codec.latent_frames(model.frames))
     made = as_frames(generate(model.backbone, model.codec, [p.text for p in chosen], [p.noise for p in chosen], length=z.shape[1],
                               mode="first_last", known=z, steps=steps))
-    return [{"item": p.id, "arm": model.name, "seed": 0} | middle_errors(clip, p.clip(frames=model.frames).frames, known)
-            for p, clip, known in zip(chosen, made, model.decode(z))]
+    out = []
+    for prompt, frames, known in zip(chosen, made, model.decode(z)):
+        clip = prompt.clip(frames=model.frames)
+        poses = middle_poses(frames, clip, known, evaluator) if evaluator else {}
+        out.append({"item": prompt.id, "arm": model.name, "seed": 0} | middle_errors(frames, clip.frames, known) | poses)
+    return out
 
 
 def attention_fall(rows: list[dict]) -> list[dict]:

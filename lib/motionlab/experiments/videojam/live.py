@@ -20,9 +20,9 @@ from motionlab.papers.videojam import Guidance, JointBackbone, JointRecipe, join
 from motionlab.training import train
 
 
-def widened(base: Model, new: str = "zero") -> Model:
-    """A joint model that begins as `base`, which stays as it is."""
-    return joint_model(base, JointBackbone(copy.deepcopy(base.backbone), new).eval())
+def widened(base: Model, new: str = "zero", new_lr: float = 1.0) -> Model:
+    """A joint model that begins as `base`, which stays as it is; new, new_lr: of `papers.videojam.JointBackbone`."""
+    return joint_model(base, JointBackbone(copy.deepcopy(base.backbone), new, new_lr).eval())
 
 
 def joint_model(base: Model, joint: JointBackbone) -> Model:
