@@ -37,6 +37,11 @@ def test_the_second_set_is_near_static_or_unusual():
     assert all(a or b for a, b in zip(still, odd)) and sum(still) > 8 and sum(odd) > 8
 
 
+def test_transitions_show_bodies_that_travel():
+    prompts = load_prompts("transitions", 8)
+    assert {p.asked["actors"][0]["motion"] for p in prompts} == {"slide", "pass_behind"} and {p.kind for p in prompts} == {"physics"}
+
+
 def test_gates_ask_for_what_they_were_taught():
     from motionlab.pretrain.bank import BankConfig, bank_seeds
 

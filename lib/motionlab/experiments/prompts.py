@@ -43,7 +43,7 @@ class Prompt:
 
 
 def load_prompts(name: str, n: int | None = None) -> list[Prompt]:
-    """The first `n` prompts (None: all) of a set of `reproductions/protocol.yaml`: test, dev, held_out, quiet_unusual, examples.
+    """The first `n` prompts (None: all) of a set of `reproductions/protocol.yaml`: test, dev, held_out, ...
 
     Raises:
         MotionLabError: unknown set (the nearest is named), more prompts than it has.
@@ -59,7 +59,7 @@ def load_prompts(name: str, n: int | None = None) -> list[Prompt]:
 def _draw(name, chosen, n):
     protocol, split, out = read_protocol(), chosen["split"], []
     for seed in split_seeds(split, None)[chosen["offset"]:]:
-        kind = None if chosen.get("any_kind") else KINDS[len(out) % len(KINDS)]
+        kind = None if chosen.get("any_kind") else chosen.get("kind", KINDS[len(out) % len(KINDS)])
         asked = describe(_scene(seed, kind))
         if _fits(asked, chosen.get("only"), protocol) and (split in protocol["held_out"]["shown_only_in"] or not held_out(asked, protocol)):
             out.append(Prompt(f"{name}/{len(out):03d}", seed, kind, sentence(asked), asked))

@@ -108,7 +108,7 @@ def middle_poses(frames: np.ndarray, clip, known: np.ndarray, evaluator: Evaluat
 
 
 def middle_rows(model: Model, prompts: str, n: int, steps: int = 20, evaluator: Evaluator | None = None) -> list[dict]:
-    """Rows {item, arm, seed, generated, crossfade, still} of `middle_errors` for the first n prompts of a set.
+    """Rows {item, arm, seed, kind, generated, crossfade, still} of `middle_errors` for the first n prompts of a set.
 
     Args:
         evaluator: adds the columns of `middle_poses`.
@@ -124,7 +124,7 @@ def middle_rows(model: Model, prompts: str, n: int, steps: int = 20, evaluator: 
     for prompt, frames, known in zip(chosen, made, model.decode(z)):
         clip = prompt.clip(frames=model.frames)
         poses = middle_poses(frames, clip, known, evaluator) if evaluator else {}
-        out.append({"item": prompt.id, "arm": model.name, "seed": 0} | middle_errors(frames, clip.frames, known) | poses)
+        out.append({"item": prompt.id, "arm": model.name, "seed": 0, "kind": prompt.kind} | middle_errors(frames, clip.frames, known) | poses)
     return out
 
 
