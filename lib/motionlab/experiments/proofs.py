@@ -124,7 +124,8 @@ def middle_rows(model: Model, prompts: str, n: int, steps: int = 20, evaluator: 
     for prompt, frames, known in zip(chosen, made, model.decode(z)):
         clip = prompt.clip(frames=model.frames)
         poses = middle_poses(frames, clip, known, evaluator) if evaluator else {}
-        out.append({"item": prompt.id, "arm": model.name, "seed": 0, "kind": prompt.kind} | middle_errors(frames, clip.frames, known) | poses)
+        about = {"item": prompt.id, "arm": model.name, "seed": 0, "kind": prompt.kind}
+        out.append(about | middle_errors(frames, clip.frames, known) | poses)
     return out
 
 
