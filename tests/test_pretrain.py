@@ -89,6 +89,11 @@ def test_curves_count_time_over_restarts(tmp_path):
     assert write_curve(log, tmp_path / "c.csv").read_text().splitlines()[-1].startswith("4,3.0,1.0")
 
 
+def test_gates_are_run_by_name_only():
+    every, shipping = list(stages.read_settings()), stages.shipping()
+    assert [name for name in every if name not in shipping] == ["gate_overfit", "gate_four"] and "base" in shipping
+
+
 def test_banks_show_held_out_pairs_only_where_the_protocol_says_so():
     shown = {split: bank_seeds(BankConfig(split=split, clips=300)) for split in ("pretraining", "teacher")}
     assert [s - shown["teacher"][0] for s in shown["teacher"]] == list(range(300))

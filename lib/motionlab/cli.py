@@ -149,7 +149,7 @@ def _add_world(commands) -> None:
 
 def _add_pretrain(commands) -> None:
     parser = _add(commands, "pretrain", _pretrain, "make the testbed's checkpoints again, stage by stage; a second call goes on")
-    parser.add_argument("stages", nargs="*", metavar="STAGE", help="names from reproductions/testbed/pretrain.yaml (default: all)")
+    parser.add_argument("stages", nargs="*", metavar="STAGE", help="names from reproductions/testbed/pretrain.yaml (default: all but the gates)")
     parser.add_argument("--work", default="runs/pretrain", metavar="DIR", help="where banks, logs and checkpoints lie")
     parser.add_argument("--publish", action="store_true", help="copy finished checkpoints to where they are shipped")
 
@@ -437,7 +437,7 @@ def _pretrain(options: argparse.Namespace) -> int:
     from motionlab.pretrain import stages
 
     root = _root()
-    names = options.stages or list(stages.read_settings(root))
+    names = options.stages or stages.shipping(root)
     for name in names:
         one_of(name, stages.read_settings(root), "stage")
     for name in names:

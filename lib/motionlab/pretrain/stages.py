@@ -51,6 +51,15 @@ def read_settings(root: Path | None = None) -> dict:
     return settings
 
 
+def shipping(root: Path | None = None) -> list[str]:
+    """The stages that leave a checkpoint, in order: all but the gates, which ask whether the next stage is worth its hours.
+
+    Raises:
+        MotionLabError: as `read_settings`.
+    """
+    return [name for name in read_settings(root) if STAGES.get(name) is not _gate]
+
+
 def _function(name, settings):
     """A stage of this floor, or the one above it that its settings name (`function: module:name`)."""
     if "function" not in settings:
