@@ -149,7 +149,8 @@ def _add_world(commands) -> None:
 
 def _add_pretrain(commands) -> None:
     parser = _add(commands, "pretrain", _pretrain, "make the testbed's checkpoints again, stage by stage; a second call goes on")
-    parser.add_argument("stages", nargs="*", metavar="STAGE", help="names from reproductions/testbed/pretrain.yaml (default: all but the gates)")
+    about = "names from reproductions/testbed/pretrain.yaml (default: all but the gates)"
+    parser.add_argument("stages", nargs="*", metavar="STAGE", help=about)
     parser.add_argument("--work", default="runs/pretrain", metavar="DIR", help="where banks, logs and checkpoints lie")
     parser.add_argument("--publish", action="store_true", help="copy finished checkpoints to where they are shipped")
 
