@@ -189,6 +189,8 @@ def test_every_committed_arm_trains_whole_batches():
     home = Path(__file__).resolve().parents[1]         # not that of the fixture
     budget = yaml.safe_load((home / "reproductions" / "protocol.yaml").read_text())["budget"]
     steps = [*budget["fine_tune_clip_steps"].values(), budget["half_budget_clip_steps"]]
-    for paper in ("testbed", "videojam"):
-        steps += [arm["clip_steps"] for arm in read_sweep(paper, home).arms.values() if "clip_steps" in arm]
+    files = [path for path in (home / "reproductions").glob("*/*.yaml") if "\narms:\n" in path.read_text(encoding="utf-8")]
+    assert {path.stem for path in files} == {"ablations", "longer", "shuffled"}
+    for path in files:
+        steps += [arm["clip_steps"] for arm in read_sweep(path, home).arms.values() if "clip_steps" in arm]
     assert steps and not [n for n in steps if n % budget["fine_tune_batch"]]
