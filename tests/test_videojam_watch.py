@@ -43,3 +43,19 @@ def test_guidance_terms_are_there_where_they_act(model):
         assert r["text"] > 0 and r["d"] > 0 and ("motion" in r) == (r["t"] <= 0.5)
         assert "cosine" not in r or -1 <= r["cosine"] <= 1
     assert all("motion" not in r for r in guidance_terms(model.backbone, prompts, Guidance(w1=2.0, w2=0.0), length=3, steps=2))
+
+
+def test_live_training_lets_the_new_rows_hurry(monkeypatch, tmp_path):
+    from motionlab.experiments.videojam import live
+
+    class Begun(Exception):
+        pass
+
+    def train(model, *rest, **more):
+        hurried = [p.lr_scale.max().item() for p in model.parameters() if hasattr(p, "lr_scale")]
+        raise Begun(str(sorted(set(hurried))))
+
+    monkeypatch.setattr(live, "train", train), monkeypatch.setattr(live, "motion_data", lambda *a, **k: None)
+    small = small_model(layers=1, length=3)
+    with pytest.raises(Begun, match=r"\[20.0\]"):
+        live.train_live(Model("base", "motionlab", small.backbone, small.codec, 9, (48, 48)), tmp_path, 8, 1e-3, 20.0)

@@ -21,7 +21,10 @@ from motionlab.training import train
 
 
 def widened(base: Model, new: str = "zero", new_lr: float = 1.0) -> Model:
-    """A joint model that begins as `base`, which stays as it is; new, new_lr: of `papers.videojam.JointBackbone`."""
+    """A joint model that begins as `base`, which stays as it is; new, new_lr: of `papers.videojam.JointBackbone`.
+
+    A deep copy of it would forget `new_lr`: whoever trains widens afresh.
+    """
     return joint_model(base, JointBackbone(copy.deepcopy(base.backbone), new, new_lr).eval())
 
 
@@ -49,8 +52,12 @@ def noop_rows(base: Model, joint: Model, clips: dict) -> Iterator[dict]:
         yield {"item": item, "arm": "start", "seed": 0, "changed": changed, "parameters_added": added}
 
 
-def train_live(start: Model, folder: Path, clip_steps: int, lr: float, seed: int = 0, snapshots: int = 3) -> tuple[Model, dict[int, Model]]:
-    """Train a copy of a joint model on the fine-tuning split; a run that was stopped goes on.
+def train_live(base: Model, folder: Path, clip_steps: int, lr: float, new_lr: float = 1.0, seed: int = 0,
+               snapshots: int = 3) -> tuple[Model, dict[int, Model]]:
+    """Train the joint model that begins as `base` on the fine-tuning split; a run that was stopped goes on.
+
+    Args:
+        new_lr: how many times as fast as all else the new rows and columns learn.
 
     Returns:
         the trained model (averaged weights) and {clips seen: model} on the way, the start included.
@@ -63,7 +70,7 @@ def train_live(start: Model, folder: Path, clip_steps: int, lr: float, seed: int
         save_model(model.base, kept / f"{step * training.batch_size:06d}.safetensors", KIND)
         return {}
 
-    model = copy.deepcopy(start.backbone)
+    start, model = widened(base), widened(base, new_lr=new_lr).backbone
     data = motion_data("base", length=start.codec.latent_frames(start.frames), clips=clip_steps)           # each clip once
     result = train(model, joint_training_loss(JointRecipe(), model.grammar.null(1)), data, training, on_sample=keep)
     model.load_state_dict(result.ema_state())
