@@ -136,11 +136,12 @@ class _Client(PapermillNotebookClient):
 
     def papermill_execute_cells(self):
         self._report_process()
+        # A busy kernel would not hear a polite request, and a finished one has closed its book: both end at once.
+        self.shutdown_kernel = "immediate"
         try:
             super().papermill_execute_cells()
         except BaseException:
             _ignore_interrupts()
-            self.shutdown_kernel = "immediate"  # a busy kernel would not hear a polite request
             raise
 
     def execute_cell(self, cell, cell_index, **kwargs):
