@@ -70,6 +70,8 @@ def test_tier_paper_asks_for_a_backbone(root):
 def test_committed_rows_are_taken_over_byte_by_byte(root):
     with pytest.raises(MotionLabError, match="motionlab sweep audit --tier full --publish"):
         open_book(root).committed()
+    with pytest.raises(MotionLabError, match="motionlab sweep reproductions/audit/longer.yaml --tier full --publish"):
+        open_book(root).committed("longer_full.csv")
     source = root / "reproductions/audit/raw/sweep_full.csv"
     source.parent.mkdir(parents=True, exist_ok=True)
     source.write_text("item,arm,seed,m,n\n007,a,0,0.10,\n")

@@ -146,9 +146,11 @@ class Book:
         check_name(name, r"[\w.-]+\.csv", "raw file")
         source = self.root / "reproductions" / self.claims.paper / "raw" / name
         if not source.is_file():
+            paper, stem = self.claims.paper, name.rpartition("_")[0]
+            arms = paper if stem == "sweep" else f"reproductions/{paper}/{stem}.yaml"
             raise MotionLabError(
                 f"{shown(source, self.root)} is not there: its arms have not been published.",
-                fix=f"motionlab sweep {self.claims.paper} --tier full --publish",
+                fix=f"motionlab sweep {arms} --tier full --publish",
             )
         path = write_atomic(self.out_dir / "raw" / name, source.read_bytes())
         frame = pandas.read_csv(path, dtype={"item": str, "arm": str})
