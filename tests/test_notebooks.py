@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 
 from motionlab.ledger import load_all
+from motionlab.video import write_mp4
+from snapshots import wan_snapshot
+from videos import moving_texture
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").rglob("*.ipynb"))
@@ -15,6 +18,15 @@ VERDICTS = {"holds", "fails", "inconclusive"}
 
 def cells(path):
     return json.loads(path.read_text(encoding="utf-8"))["cells"]
+
+
+def smoke(stem, *parameters):
+    """The result of notebook `stem` at tier smoke, run by the console script."""
+    words = [word for parameter in parameters for word in ("-p", parameter)]
+    done = subprocess.run([sys.executable, "-m", "motionlab.cli", "run", stem, "--tier", "smoke", "--force", *words], cwd=ROOT,
+                          capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return json.loads((ROOT / "runs" / "smoke" / stem / "result.json").read_text(encoding="utf-8"))
 
 
 def test_there_are_notebooks_and_their_stems_are_unique():
@@ -43,10 +55,7 @@ def test_declared_claims_exist_and_point_back(path):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_smoke_run_writes_a_complete_result(path):
     """Through the console script, so that the runner, papermill and the kernel are all in it."""
-    done = subprocess.run([sys.executable, "-m", "motionlab.cli", "run", path.stem, "--tier", "smoke", "--force"], cwd=ROOT,
-                          capture_output=True, text=True, timeout=280)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    result = json.loads((ROOT / "runs" / "smoke" / path.stem / "result.json").read_text(encoding="utf-8"))
+    result = smoke(path.stem)
     declared = json.loads(path.read_text(encoding="utf-8"))["metadata"]["motionlab"]["claims"]
     needs_mtbench = {"audit.A25", "audit.A26"} if not (ROOT / "../shared/data/mtbench").is_dir() else set()
     assert set(result["claims"]) == set(declared) - needs_mtbench and result["tier"] == "smoke"
@@ -63,3 +72,15 @@ def test_tour_looked_at_a_real_camera_clip():
         pytest.skip("runs after the smoke run of 00_tour")
     note = json.loads((folder / "result.json").read_text())["notes"]["real_clip"]
     assert note["frames"] == 49 and note["size"][0] == 144 and 0.5 < note["found_at_end"] <= 1
+
+
+@pytest.mark.notebook
+def test_videojams_training_notebook_trains_a_pretrained_backbone(tmp_path):
+    """What tier `paper` does, on a snapshot with random weights and two videos."""
+    backbone, videos = wan_snapshot(tmp_path / "wan"), tmp_path / "videos"
+    videos.mkdir()
+    for name, step in (("left", (-3, 0)), ("right", (2, 1))):
+        write_mp4(videos / f"{name}.mp4", moving_texture(12, 48, 64, step), 16)
+    (videos / "captions.csv").write_text("file,caption\nleft.mp4,a cat walks.\nright.mp4,a dog runs.\n")
+    result = smoke("02_videojam_joint_training", f"videos={videos}", "size=[9,32,32]", "snapshot_steps=2", "snapshot_batch=2", f"backbone={backbone}")
+    assert any(figure["file"] == "snapshot_loss.png" for figure in result["figures"])
