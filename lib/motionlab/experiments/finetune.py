@@ -79,4 +79,4 @@ def budget(seed: int, lr: float, clip_steps: int | None = None, out_dir: Path | 
         raise MotionLabError(f"{total} clip-steps are no whole number of batches of {batch}.", fix=f"For example {total // batch * batch}.")
     return TrainConfig(steps=total // batch, batch_size=batch, optimizer="muon", lr=lr, muon_lr=lr, warmup=20,
                        schedule=protocol["fine_tune_schedule"], ema=0.98, bf16=True, checkpoint_every=50, seed=seed,
-                       threads=2, out_dir=str(out_dir))
+                       out_dir=str(out_dir))                                 # threads: as the sweep shares them out

@@ -22,7 +22,6 @@ class CodecRecipe:
     flow_share: float = 0.25
     subject_weight: float = 4.0
     noise: float = 0.12
-    threads: int = 2
 
 
 class CodecData:
