@@ -221,6 +221,13 @@ def test_a_folder_without_videos_is_told(tmp_path):
         J.find_clips(tmp_path / "none")
 
 
+def test_what_a_notebook_would_miss_in_its_last_section_is_told_first(folders, videos, tmp_path):
+    J.check_inputs(str(folders["wan"]), str(videos))
+    for backbone, clips, message in ((tmp_path / "none", videos, "There is no folder"), (folders["wan"], "", "but no videos"), (folders["wan"], tmp_path, "holds no")):
+        with pytest.raises(MotionLabError, match=message):
+            J.check_inputs(str(backbone), str(clips))
+
+
 @pytest.mark.parametrize(
     "frames, fps, message",
     [(1, FPS, "'odd.mp4' has 1 of the 9 frames"), (12, 8, "'odd.mp4' has 8 frames per second: at 16")],

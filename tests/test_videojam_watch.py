@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from motionlab.analyses.inputs import Model, world_clips
+from motionlab.errors import MotionLabError
 from motionlab.experiments.prompts import load_prompts
 from motionlab.experiments.videojam.watch import guidance_terms, joint_latents, losses_by_t, seen_motion
 from motionlab.papers.videojam import Guidance, JointBackbone
@@ -33,6 +34,8 @@ def test_losses_have_both_halves_and_a_blind_control(model):
     assert len(rows) == 6 and all({"loss", "motion", "blind"} <= set(r) and r["loss"] != r["blind"] for r in rows)
     plain = small_model(length=3)
     assert {"loss"} == {k for r in losses_by_t(plain, world_clips((1,), plain), (0.5,)) for k in r} - {"item", "arm", "seed", "t"}
+    with pytest.raises(MotionLabError, match="t = 2 is no time of the path"):
+        list(losses_by_t(model, world_clips((1,), model), (0.5, 2.0)))
 
 
 def test_guidance_terms_are_there_where_they_act(model):

@@ -69,7 +69,7 @@ def load_pretrained(folder: str | Path, device: str = "cpu", dtype: torch.dtype 
     Raises:
         MotionLabError: no such folder, not a supported pipeline, files missing or truncated, a bad clip size.
     """
-    folder, kind = Path(folder), _kind(Path(folder))
+    folder, kind = Path(folder), snapshot_kind(Path(folder))
     one_of(str(dtype), DTYPES, "dtype of a pretrained model:")
     if torch.device(device).type == "cuda" and not torch.cuda.is_available():
         raise MotionLabError(f"There is no CUDA device for '{device}'.",
@@ -95,7 +95,12 @@ _VAES = {"wan": "AutoencoderKLWan", "cogvideox": "AutoencoderKLCogVideoX"}
 _ENCODERS = {"wan": "UMT5EncoderModel", "cogvideox": "T5EncoderModel"}
 
 
-def _kind(folder):
+def snapshot_kind(folder: Path) -> str:
+    """"wan" or "cogvideox", by the files of a snapshot; loads nothing.
+
+    Raises:
+        MotionLabError: no such folder, not a supported pipeline, no transformer.
+    """
     if not folder.is_dir():
         raise MotionLabError(f"There is no folder '{folder}'.",
                              fix="Give the folder of a diffusers snapshot on this machine; the kit downloads none.")

@@ -31,7 +31,7 @@ from motionlab.files import ensure_writable, save_weights, write_atomic
 from motionlab.flow_rgb import SIGMA
 from motionlab.models.checkpoint import fill, fingerprint, read_model, save_model
 from motionlab.models.generate import prompt_noise
-from motionlab.models.pretrained import Pretrained, component_fingerprint, latent_size, load_pretrained
+from motionlab.models.pretrained import Pretrained, component_fingerprint, latent_size, load_pretrained, snapshot_kind
 from motionlab.papers.videojam import (Guidance, JointBackbone, JointRecipe, inner_guidance, joint_training_loss,
                                        motion_latent, split, widen)
 from motionlab.teachers.flow import find_raft_weights, flow
@@ -147,6 +147,17 @@ def _require(holds, what, fix):
 
 
 # --- videos and captions
+
+def check_inputs(backbone: str, videos: str) -> None:
+    """Refuse a snapshot or videos that are not there before minutes of other work.
+
+    Raises:
+        MotionLabError: as `snapshot_kind` and `find_clips`; no videos given.
+    """
+    snapshot_kind(Path(backbone))
+    _require(videos, "A backbone is given, but no videos", "Give a folder of *.mp4 with captions.csv: -p videos=FOLDER.")
+    find_clips(videos)
+
 
 def find_clips(folder: str | Path) -> list[tuple[Path, str]]:
     """(video, caption) of all *.mp4 in a folder, by name.

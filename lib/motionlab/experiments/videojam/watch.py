@@ -9,6 +9,7 @@ from torch import nn
 
 from motionlab.analyses.inputs import Model, item_seed
 from motionlab.diffusion import data_estimate, euler, interpolate, time_grid
+from motionlab.errors import MotionLabError
 from motionlab.experiments.prompts import Prompt
 from motionlab.experiments.videojam.shuffled import losses
 from motionlab.flow_rgb import WORLD_SIGMA
@@ -37,7 +38,14 @@ def seen_motion(model: Model, clips: dict, t: float = 0.3) -> np.ndarray:
 
 
 def losses_by_t(model: Model, clips: dict, times: Sequence[float], batch: int = 16) -> Iterator[dict]:
-    """Rows {item, arm, seed, t, loss, motion, blind} of a joint model on clips {item: Clip}; of a plain one, loss only."""
+    """Rows {item, arm, seed, t, loss, motion, blind} of a joint model on clips {item: Clip}; of a plain one, loss only.
+
+    Raises:
+        MotionLabError: a time outside [0, 1].
+    """
+    beyond = [t for t in times if not 0 <= t <= 1]
+    if beyond:
+        raise MotionLabError(f"t = {beyond[0]:g} is no time of the path.", fix="Give times from 0 (noise) to 1 (clean).")
     items = list(clips)
     for part in (items[k:k + batch] for k in range(0, len(items), batch)):
         chosen = {k: clips[k] for k in part}
