@@ -226,6 +226,12 @@ def test_what_a_notebook_would_miss_in_its_last_section_is_told_first(folders, v
     for backbone, clips, message in ((tmp_path / "none", videos, "There is no folder"), (folders["wan"], "", "but no videos"), (folders["wan"], tmp_path, "holds no")):
         with pytest.raises(MotionLabError, match=message):
             J.check_inputs(str(backbone), str(clips))
+    weights = tmp_path / "joint.safetensors"
+    for found, given, message in ((False, "none.txt", "No joint model at"), (True, "none.txt", "No prompt file at"), (True, "", "No prompt file at")):
+        if found:
+            weights.touch()
+        with pytest.raises(MotionLabError, match=message):
+            J.check_sampling(str(folders["wan"]), str(weights), given)
 
 
 @pytest.mark.parametrize(

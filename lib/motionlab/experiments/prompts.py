@@ -100,8 +100,8 @@ def read_prompts(path: str | Path, benchmark: str = "videojam") -> list[tuple[st
     known, path = CATEGORIES[one_of(benchmark, CATEGORIES, "benchmark")], Path(path)
     try:
         rows = _rows(path)
-    except FileNotFoundError:
-        raise MotionLabError(f"No prompt file at {path}.",
+    except (FileNotFoundError, IsADirectoryError):
+        raise MotionLabError(f"No prompt file at '{path}'.",
                              fix="Give a .csv with the columns prompt and category, a .json list or a .txt.") from None
     except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise MotionLabError(f"{path} cannot be read as prompts ({error}).",

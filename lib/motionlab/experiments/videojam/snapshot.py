@@ -443,15 +443,29 @@ def sample_joint(config: SampleConfig) -> list[Path]:
     return paths
 
 
+def check_sampling(backbone: str, weights: str, prompts: str) -> None:
+    """Refuse a snapshot, a joint model or prompts that are not there before minutes of other work.
+
+    Raises:
+        MotionLabError: as `snapshot_kind` and `read_prompts`; no such joint model.
+    """
+    snapshot_kind(Path(backbone))
+    _find_weights(weights)
+    read_prompts(prompts)
+
+
+def _find_weights(weights):
+    if not Path(weights).is_file():
+        raise MotionLabError(f"No joint model at '{weights}'.", fix="`motionlab train videojam` writes joint.safetensors.")
+
+
 def load_joint(config: SampleConfig) -> tuple[JointBackbone, Pretrained, dict]:
     """The joint model of config.weights, the snapshot around it, and {size, fps} of the clips that it was trained on.
 
     Raises:
         MotionLabError: no such file, truncated or foreign; made from another pipeline, another autoencoder or size.
     """
-    if not Path(config.weights).is_file():
-        raise MotionLabError(f"No joint model at {config.weights}.",
-                             fix="`motionlab train videojam` writes joint.safetensors.")
+    _find_weights(config.weights)
     _, meta, tensors = read_model(config.weights, KIND, "joint model")
     device = "cuda" if torch.cuda.is_available() and not config.cpu else "cpu"
     about = {"size": json.loads(meta["size"]), "fps": float(meta["fps"])}
