@@ -246,6 +246,14 @@ def test_the_full_rule_is_the_papers_equation_in_one_batch():
     assert torch.allclose(u, 9 * p[True, True] - 5 * p[False, True] - 3 * p[True, False], atol=1e-4)
 
 
+def test_passes_in_turn_give_what_one_batch_gives():
+    x, d, _, tokens = inputs()
+    model, sizes = joint(trained=True), []
+    model.register_forward_pre_hook(lambda _, arguments: sizes.append(len(arguments[0])))
+    both = [inner_guidance(model, tokens, Guidance(5, 3, batched=batched))(torch.cat([x, d], 2), 0.3) for batched in (True, False)]
+    assert sizes == [6, 2, 2, 2] and torch.allclose(*both, atol=1e-4)
+
+
 def test_motion_halves_differ_only_in_the_motion_channels():
     model, x, d, tokens, literal = run(Guidance(5, 3))
     _, _, _, _, cfg_d = run(Guidance(5, 3, motion_half="cfg_d"))

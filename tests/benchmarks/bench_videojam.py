@@ -51,9 +51,9 @@ def guidance_steps(batch: int):
 
     base, joint = Backbone(BackboneConfig(max_frames=5)).eval(), JointBackbone(Backbone(BackboneConfig(max_frames=5))).eval()
     x, d, t = torch.randn(batch, 5, 24, 12, 12), torch.randn(batch, 5, 24, 12, 12), torch.tensor(0.3)
-    tokens, null, still = base.grammar.encode([SENTENCE] * batch), base.grammar.null(batch), torch.zeros_like(d)
-    text, inner = guided(base, tokens, 2.0), inner_guidance(joint, tokens, Guidance(w1=2.0, w2=1.0))
-    passes = ((d, tokens), (d, null), (still, tokens))
+    tokens = base.grammar.encode([SENTENCE] * batch)
+    text = guided(base, tokens, 2.0)
+    inner, in_turn = (inner_guidance(joint, tokens, Guidance(w1=2.0, w2=1.0, batched=batched)) for batched in (True, False))
 
     def run(action):
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
@@ -61,7 +61,7 @@ def guidance_steps(batch: int):
 
     return {"text guidance, one batch": lambda: run(lambda: text(x, t)),
             "Inner-Guidance, one batch": lambda: run(lambda: inner(torch.cat([x, d], 2), t)),
-            "Inner-Guidance, three passes": lambda: run(lambda: [joint(x, motion, t.expand(batch), words) for motion, words in passes])}
+            "Inner-Guidance, three passes": lambda: run(lambda: in_turn(torch.cat([x, d], 2), t))}
 
 
 def main():

@@ -247,6 +247,7 @@ class Guidance:
     motion_half: of the third term, whose motion half was never trained: "literal" (the equation on all channels), "cfg_d"
     (motion channels by text guidance alone) or "exact" (u_d of the third term replaced by d_t / t, its value for a zero score).
     rule: "inner"; "ip2p" (InstructPix2Pix, card 4.4); "composable" (Liu et al. 2022); "no_motion" (d = 0 at every step).
+    batched: all passes of a step as one batch, or one after the other, with a third of the activations.
 
     Raises:
         MotionLabError: an unknown rule or motion half, an interval outside [0, 1].
@@ -257,6 +258,7 @@ class Guidance:
     interval: tuple[float, float] = (0.0, 0.5)
     motion_half: str = "literal"
     rule: str = "inner"
+    batched: bool = True
 
     def __post_init__(self):
         one_of(self.motion_half, MOTION_HALVES, "motion half")
@@ -281,7 +283,7 @@ class Guidance:
 
 
 def inner_guidance(model: JointBackbone, tokens: torch.Tensor, options: Guidance = Guidance(), cond=None, cond_mask=None) -> Callable:
-    """A model (z, t) -> u for the samplers, on z = [x, d] (b, f, 2c, h, w): all passes of a step run as one batch.
+    """A model (z, t) -> u for the samplers, on z = [x, d] (b, f, 2c, h, w).
 
     At w1 = w2 = 0 it is the conditional prediction; at w2 = 0 ordinary text guidance.
     """
@@ -292,15 +294,21 @@ def inner_guidance(model: JointBackbone, tokens: torch.Tensor, options: Guidance
         terms = options.passes(time)
         x, d = z.chunk(2, dim=2)
         given = list(terms)
-        out = model(torch.cat([x] * len(given)), torch.cat([d if motion else torch.zeros_like(d) for _, motion in given]),
-                    torch.as_tensor(t, device=z.device).expand(len(x)).repeat(len(given)),
-                    torch.cat([tokens if text else null.expand(len(tokens), -1) for text, _ in given]),
-                    *(None if c is None else torch.cat([c] * len(given)) for c in (cond, cond_mask)))
-        u_x, u_d = (half.float().chunk(len(given)) for half in out)
+        groups = [given] if options.batched else [[key] for key in given]
+        made = [_evaluate(model, x, d, t, tokens, null, group, cond, cond_mask) for group in groups]
+        u_x, u_d = ([half.float() for pair in made for half in pair[k].split(len(x))] for k in (0, 1))
         total_x = sum(terms[key] * u_x[k] for k, key in enumerate(given))
         return torch.cat([total_x, _motion_velocity(options, terms, given, u_d, d, time)], 2)
 
     return u
+
+
+def _evaluate(model, x, d, t, tokens, null, given, cond, cond_mask):
+    """u_x and u_d, each (len(given) b, f, c, h, w): one batch of the passes (text given, motion given)."""
+    return model(torch.cat([x] * len(given)), torch.cat([d if motion else torch.zeros_like(d) for _, motion in given]),
+                 torch.as_tensor(t, device=x.device).expand(len(x)).repeat(len(given)),
+                 torch.cat([tokens if text else null.expand(len(tokens), -1) for text, _ in given]),
+                 *(None if c is None else torch.cat([c] * len(given)) for c in (cond, cond_mask)))
 
 
 def _motion_velocity(options, terms, given, u_d, d, t):

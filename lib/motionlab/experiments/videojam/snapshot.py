@@ -111,7 +111,8 @@ class SampleConfig:
     weights: joint.safetensors of `train_joint`. prompts: a file of `read_prompts`.
     w1, w2, motion_half, rule: see `Guidance`. interval_start, interval_end: of t in which w2 acts. The paper's first
     half of the steps is t < 0.25 on the grids of Wan at 480p and of CogVideoX-2B, t < 0.36 on that of CogVideoX-5B.
-    steps: of the sampler. seed: of the starting noise.
+    steps: of the sampler. batched: False takes the passes of a step one after the other: slower, with less memory.
+    seed: of the starting noise.
 
     Raises:
         MotionLabError: unknown rule or motion half, an interval outside [0, 1], no steps.
@@ -128,6 +129,7 @@ class SampleConfig:
     motion_half: str = "literal"
     rule: str = "inner"
     steps: int = 50
+    batched: bool = True
     bf16: bool = True
     seed: int = 0
     cpu: bool = False
@@ -138,7 +140,8 @@ class SampleConfig:
 
     def guidance(self) -> Guidance:
         """The rule and its weights; errors as there."""
-        return Guidance(self.w1, self.w2, (self.interval_start, self.interval_end), self.motion_half, self.rule)
+        return Guidance(self.w1, self.w2, (self.interval_start, self.interval_end), self.motion_half, self.rule,
+                        self.batched)
 
 
 def _require(holds, what, fix):
