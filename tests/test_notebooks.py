@@ -75,7 +75,7 @@ def test_tour_looked_at_a_real_camera_clip():
 
 
 @pytest.mark.notebook
-def test_videojams_training_notebook_trains_a_pretrained_backbone(tmp_path):
+def test_videojams_notebooks_train_and_sample_a_pretrained_backbone(tmp_path):
     """What tier `paper` does, on a snapshot with random weights and two videos."""
     backbone, videos = wan_snapshot(tmp_path / "wan"), tmp_path / "videos"
     videos.mkdir()
@@ -84,3 +84,7 @@ def test_videojams_training_notebook_trains_a_pretrained_backbone(tmp_path):
     (videos / "captions.csv").write_text("file,caption\nleft.mp4,a cat walks.\nright.mp4,a dog runs.\n")
     result = smoke("02_videojam_joint_training", f"videos={videos}", "size=[9,32,32]", "snapshot_steps=2", "snapshot_batch=2", f"backbone={backbone}")
     assert any(figure["file"] == "snapshot_loss.png" for figure in result["figures"])
+    (tmp_path / "prompts.txt").write_text("a cat walks.\n")
+    weights = ROOT / "runs/smoke/02_videojam_joint_training/snapshot/joint.safetensors"
+    result = smoke("03_videojam_inner_guidance", f"weights={weights}", f"prompt_file={tmp_path / 'prompts.txt'}", f"backbone={backbone}")
+    assert any(figure["file"] == "snapshot_0.png" for figure in result["figures"])
