@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from motionlab.errors import MotionLabError
-from motionlab.metrics.vbench import appearance, clip_consistency, consistency, motion, normalised, read_vbench, world_style
+from motionlab.metrics.vbench import appearance, clip_consistency, consistency, motion, normalised, read_vbench, read_vbench_folder, world_style
 
 NAMES = ("aesthetic_quality", "imaging_quality", "subject_consistency", "background_consistency", "motion_smoothness", "dynamic_degree")
 # aesthetic, imaging, subject, background, smoothness, dynamic; printed Appearance, Motion
@@ -61,6 +61,10 @@ def test_vbench_results_are_read(tmp_path):
     path = tmp_path / "mine_eval_results.json"
     path.write_text(json.dumps({"dynamic_degree": [0.5, [{"video_path": "a.mp4", "video_results": True}]], "motion_smoothness": [0.98, []]}))
     assert read_vbench(path) == {"dynamic_degree": 0.5, "motion_smoothness": 0.98}
+    assert read_vbench_folder(tmp_path) == {path.stem: read_vbench(path)}
+    for nowhere in (tmp_path / "none", tmp_path.parent):
+        with pytest.raises(MotionLabError, match="No VBench results in the folder"):
+            read_vbench_folder(nowhere)
     path.write_text("{}[")
     with pytest.raises(MotionLabError, match="no result file"):
         read_vbench(path)

@@ -132,3 +132,17 @@ def read_vbench(path: str | Path) -> dict[str, float]:
     except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
         raise MotionLabError(f"{path} is no result file of VBench ({error}).",
                              fix="Give its *_eval_results.json: {dimension: [mean, [...]]}.") from None
+
+
+def read_vbench_folder(folder: str | Path) -> dict[str, dict[str, float]]:
+    """{name: scores} of every NAME.json in a folder, each as `read_vbench`.
+
+    Raises:
+        MotionLabError: no such folder, no result file in it, as `read_vbench`.
+    """
+    found = {path.stem: read_vbench(path) for path in sorted(Path(folder).glob("*.json"))}
+    if not found:
+        raise MotionLabError(f"No VBench results in the folder '{folder}'.",
+                             fix="Put a model's *_eval_results.json there as NAME.json, one for each model.")
+    return found
+
