@@ -171,7 +171,8 @@ def rows_of(table: Table, arm: str, where: dict) -> np.ndarray:
         chosen &= np.array([any(same(cell, one) for one in wanted) for cell in cells])
     if not chosen.any():
         raise MotionLabError(
-            f"No row of arm '{arm}' passes the filter {where}.", fix="Mend `where` in the criterion, or the raw data."
+            f"No row of arm '{arm}' passes the filter {where}.",
+            fix="Mend `where` in the criterion, or the raw data; a parameter that was changed (-p) may have left these rows out.",
         )
     return np.flatnonzero(chosen)
 
