@@ -280,3 +280,23 @@ def test_a_backbone_cannot_shrink_or_explode():
     for layers in (1, 5):
         with pytest.raises(MotionLabError, match="2 to 4"):
             B.deeper(small, layers)
+
+
+# --- rotary positions
+
+def test_rotary_positions_tell_places_apart_and_lengths_are_not_learned():
+    model = B.Backbone(replace(TINY, rotary=True)).eval()
+    x, t, tokens = inputs(model, b=1, f=5)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.05 * torch.randn(p.shape, generator=seeded(1)))
+        u, mirrored = model(x, t[:1], tokens), model(x.flip(-1), t[:1], tokens)
+    assert u.shape == x.shape and not torch.allclose(u, mirrored.flip(-1), atol=1e-4)
+    assert all(model(x[:, :f], t[:1], tokens).shape[1] == f for f in (1, 3))
+
+
+def test_rotary_positions_need_heads_that_divide(tmp_path):
+    with pytest.raises(MotionLabError, match="heads of a multiple of 16"):
+        replace(TINY, rotary=True, heads=4)
+    path = B.save_backbone(B.Backbone(replace(TINY, rotary=True)), tmp_path / "b.safetensors")
+    assert B.load_backbone(path).config.rotary

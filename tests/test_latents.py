@@ -74,3 +74,39 @@ def test_the_worlds_sigma_uses_at_least_half_of_the_wheel():
     m = speeds / saturation_speed((48, 48), WORLD_SIGMA)
     assert 0.5 <= np.quantile(m, 0.95) <= 1 and np.mean(m >= 1) < 0.05
     assert np.quantile(speeds / saturation_speed((48, 48)), 0.95) < 0.5                   # which is why it is not the paper's
+
+
+FRESH = BankConfig(clips=5, frames=9)
+
+
+def test_fresh_clips_come_with_their_frames_encoded_alone(place, monkeypatch):
+    from motionlab.pretrain import latents
+
+    monkeypatch.setattr(latents, "SHARD", 3)
+    work, path = place
+    data, codec = latents.open_fresh_latents(FRESH, path, work, Grammar()), load_codec(path)
+    batch = data.batch(torch.tensor([4, 1, 2]))
+    assert len(data) == 5 and batch["x1"].shape == batch["stills"].shape == (3, 3, 4, 12, 12)
+    frames = render(training_scene(latents.bank_seeds(FRESH)[4]), 48, 9).frames
+    with torch.no_grad():
+        alone = codec.encode(as_video(frames[None, 8:9]))[0, 0]
+    assert torch.allclose(batch["stills"][0, 2], alone, atol=2e-2) and torch.allclose(batch["stills"][:, 0], batch["x1"][:, 0], atol=2e-2)
+    assert not torch.allclose(batch["stills"][0, 2], batch["x1"][0, 2], atol=2e-2)
+    monkeypatch.setattr(latents, "_make_shard", None)          # what is there is not made again
+    assert latents.open_fresh_latents(FRESH, path, work, Grammar()).captions == data.captions
+
+
+def test_a_shard_that_was_cut_short_is_made_again(place, monkeypatch):
+    from motionlab.pretrain import latents
+
+    work, path = place
+    bank, save = BankConfig(clips=3, frames=5, offset=7), np.save
+
+    def killed(target, value):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(latents.np, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        latents.open_fresh_latents(bank, path, work, Grammar())
+    monkeypatch.setattr(latents.np, "save", save)
+    assert len(latents.open_fresh_latents(bank, path, work, Grammar())) == 3

@@ -108,3 +108,24 @@ def test_a_typo_in_the_settings_is_named(tmp_path, change, message):
     (tmp_path / stages.HOME / "pretrain.yaml").write_text(yaml.safe_dump(change))
     with pytest.raises(MotionLabError, match=message):
         stages.run_stage("codec", tmp_path / "work", tmp_path)
+
+
+def test_known_frames_are_pictures_encoded_alone_where_there_are_some():
+    import torch
+
+    from motionlab.models.text import Grammar
+    from motionlab.pretrain.base import BaseRecipe, flow_matching_loss
+    from motionlab.training import SampleNoise
+
+    given = []
+
+    def model(x_t, t, tokens, cond, mask):
+        given.append((cond, mask))
+        return x_t
+
+    grammar = Grammar()
+    loss = flow_matching_loss(BaseRecipe(length=3, first=0.5, first_last=0.5), grammar)
+    batch = {"x1": torch.randn(2, 3, 4, 12, 12), "tokens": grammar.encode(["a red dog runs to the left over the meadow"] * 2)}
+    loss(model, batch, SampleNoise(0, 0, range(2)))
+    loss(model, batch | {"stills": torch.zeros(2, 3, 4, 12, 12)}, SampleNoise(0, 0, range(2)))
+    assert torch.equal(given[0][0], batch["x1"]) and not given[1][0].any() and given[1][1][:, 0].all()

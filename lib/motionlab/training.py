@@ -47,6 +47,8 @@ import torch
 from motionlab import config as configs
 from motionlab.errors import MotionLabError, one_of
 from motionlab.files import explained_tensors, save_weights, write_atomic
+from motionlab.muon import Muon
+from motionlab.precision import autocast
 
 FORMAT = "motionlab-training-1"
 BINS = 10
@@ -67,7 +69,7 @@ class TrainConfig:
     (parameters below a numbered module, embeddings excepted); with muon_adjust 'match_rms_adamw' both have one scale.
     weight_decay: on parameters of 2 or more dimensions. warmup: steps of linear growth, then schedule 'constant', or
     'cosine' down to 0 at `steps`. grad_clip: largest gradient norm, 0 for none. ema: decay; in step n it is at most
-    (1 + n) / (10 + n), so that the initial weights do not linger. bf16: autocast.
+    (1 + n) / (10 + n), so that the initial weights do not linger. bf16: autocast, where the machine is fast in it.
     checkpoint_every, log_every, sample_every: steps, 0 for never (a last checkpoint is always written).
     find_unused_parameters: for several processes, when some step leaves a trainable parameter without gradient.
     threads: CPU threads of torch, 0 leaves them alone. cpu: stay off the GPU.
@@ -219,9 +221,9 @@ def _optimizers(model: torch.nn.Module, config: TrainConfig) -> dict[str, torch.
     groups = [group for group in groups if group["params"]]
     made: dict[str, torch.optim.Optimizer] = {}
     if groups:
-        made["adamw"] = torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2))
+        made["adamw"] = torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), fused=True)
     if muon:
-        made["muon"] = torch.optim.Muon([_group(trainable, muon, config.muon_lr, config.weight_decay)],
+        made["muon"] = Muon([_group(trainable, muon, config.muon_lr, config.weight_decay)],
                                         lr=config.muon_lr, adjust_lr_fn=config.muon_adjust)
     return made
 
@@ -760,7 +762,7 @@ class _Run:
         batch = send_to_device(self.data.batch(indices), device)
         torch.manual_seed(_seed_of("global", seed, self.step, self.accelerator.process_index))
         noise = SampleNoise(seed, self.step, self.positions, device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.config.bf16):
+        with autocast(device, self.config.bf16):
             returned = self.loss_fn(self.model, batch, noise)
         return _check_returned(returned, len(self.positions))
 

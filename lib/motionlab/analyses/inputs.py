@@ -22,6 +22,7 @@ from motionlab.models.backbone import Backbone, guided, load_backbone
 from motionlab.models.codec import load_codec
 from motionlab.models.generate import prompt_noise
 from motionlab.models.shipped import shipped
+from motionlab.precision import autocast
 from motionlab.video import as_frames, as_video, read_video
 from motionlab.world import Clip, random_scene, render
 
@@ -111,8 +112,8 @@ class Model:
         return torch.cat([grammar.encode([c]) if c else grammar.null(1) for c in captions]).to(self.device)
 
     def autocast(self):
-        """bfloat16 for the kit's float32 weights; a pretrained transformer keeps the type that it was loaded in."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.kind == "motionlab")
+        """bfloat16, where that is fast, for the kit's float32 weights; a pretrained transformer keeps the type that it was loaded in."""
+        return autocast(self.device, self.kind == "motionlab")
 
     def grid(self, steps: int = 20) -> torch.Tensor:
         """Times of the usual sampler: the protocol's, or the snapshot's own."""

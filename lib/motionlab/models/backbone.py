@@ -1,8 +1,8 @@
 """The small video DiT: diffusers' CogVideoXTransformer3DModel, unmodified, in the kit's time convention.
 
 One checkpoint serves text-to-video, first-frame and first+last-frame conditioning, and every length up to
-`max_frames` latent frames: positions are sin-cos, so a length is never learned. Known frames enter as a condition
-latent beside the noisy one, with a mask channel that says which frames they are.
+`max_frames` latent frames: positions are computed (rotary in every layer, or sin-cos at the input), so a length is never
+learned. Known frames enter as a condition latent beside the noisy one, with a mask channel that says which frames they are.
 """
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from torch import nn
 from motionlab.diffusion import cfg
 from motionlab import config as configs
 from motionlab.errors import MotionLabError, one_of
+from motionlab.models.attention import PlainAttention
 from motionlab.models.checkpoint import AGAIN, fill, read_model, save_model
 from motionlab.models.text import Grammar, TextEncoder
 
@@ -27,6 +28,9 @@ MODES = ("text", "first", "first_last")
 @dataclass(frozen=True)
 class BackboneConfig:
     """Sizes of a backbone. `channels`, `height`, `width` describe the codec's latent; lengths count latent frames.
+
+    rotary: positions turn queries and keys in every layer, as in CogVideoX-5B (and Wan, HunyuanVideo, LTX); else sin-cos
+    positions are added at the input, as in CogVideoX-2B.
 
     Raises:
         MotionLabError: sizes that cannot be built together.
@@ -43,17 +47,21 @@ class BackboneConfig:
     d_text: int = 128
     text_length: int = 32
     d_time: int = 192
+    rotary: bool = False
 
     def __post_init__(self):
         for field in fields(self):
             value = getattr(self, field.name)
-            if type(value) is not int or value < 1:
+            if field.name != "rotary" and (type(value) is not int or value < 1):
                 raise MotionLabError(f"Backbone setting {field.name} is {value!r}.",
                                      fix=f"Give a whole number >= 1, for example {field.default}.")
         if self.d % self.heads or self.d % 16:
             raise MotionLabError(f"A width d={self.d} does not divide by 16 (sin-cos positions) "
                                  f"and by heads={self.heads}.",
                                  fix="For example d=192, heads=6.")
+        if self.rotary and self.d // self.heads % 16:
+            raise MotionLabError(f"Heads of width {self.d // self.heads} cannot be turned by three positions.",
+                                 fix="Rotary positions need heads of a multiple of 16, for example d=192, heads=3.")
         if self.height % self.patch or self.width % self.patch:
             raise MotionLabError(f"Latents of {self.height}x{self.width} do not divide into patches of {self.patch}.",
                                  fix="Choose patch 1 or 2.")
@@ -88,6 +96,7 @@ class Backbone(nn.Module):
         super().__init__()
         self.config = config or BackboneConfig()
         self.grammar, self.codec_fingerprint = Grammar(self.config.text_length), ""
+        self._turns: dict = {}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.text = TextEncoder(len(self.grammar), self.config.d_text, self.config.text_length)
@@ -111,8 +120,19 @@ class Backbone(nn.Module):
         t = torch.as_tensor(t, device=x_t.device).expand(len(x_t))
         # CogVideoX counts time 0..1000 from clean to noise; t keeps its precision because the sinusoids are float32.
         parts = [x_t, known, mask] if extra is None else [x_t, known, mask, extra]
-        return self.transformer(torch.cat(parts, 2), self.text(tokens).to(x_t.dtype),
-                                1000 * (1 - t.float()), return_dict=False)[0]
+        with PlainAttention():
+            return self.transformer(torch.cat(parts, 2), self.text(tokens).to(x_t.dtype), 1000 * (1 - t.float()),
+                                    image_rotary_emb=self._turn(x_t.shape[1], x_t.device), return_dict=False)[0]
+
+    def _turn(self, f, device):
+        """cos and sin (f h w, head width) of a clip's positions; None for added positions."""
+        if self.config.rotary and (f, device) not in self._turns:
+            from diffusers.models.embeddings import get_3d_rotary_pos_embed
+
+            c = self.config
+            grid = (c.height // c.patch, c.width // c.patch)
+            self._turns[f, device] = get_3d_rotary_pos_embed(c.d // c.heads, ((0, 0), grid), grid, f, device=device)
+        return self._turns.get((f, device))
 
     def _check(self, x_t, t, tokens):
         c = self.config
@@ -167,7 +187,7 @@ def _transformer(c: BackboneConfig) -> nn.Module:
         in_channels=2 * c.channels + 1, out_channels=c.channels, time_embed_dim=c.d_time,
         text_embed_dim=c.d_text, max_text_seq_length=c.text_length, patch_size=c.patch,
         sample_width=c.width, sample_height=c.height, sample_frames=4 * c.max_frames - 3, temporal_compression_ratio=4,
-        spatial_interpolation_scale=1.0, use_rotary_positional_embeddings=False,
+        spatial_interpolation_scale=1.0, use_rotary_positional_embeddings=c.rotary,
         use_learned_positional_embeddings=False)
 
 

@@ -9,6 +9,7 @@ from motionlab.diffusion import SAMPLERS, time_grid
 from motionlab.errors import MotionLabError, one_of
 from motionlab.models.backbone import Backbone, condition_mask, guided
 from motionlab.models.codec import Codec
+from motionlab.precision import autocast
 
 
 def prompt_noise(seeds: Sequence[int], shape: Sequence[int]) -> torch.Tensor:
@@ -27,7 +28,7 @@ def generate(backbone: Backbone, codec: Codec, prompts: Sequence[str], seeds: Se
         known: latents (b, length, c, h, w) that the known frames of `mode` are taken from.
         steps, solver, shift: of the sampler (protocol: 20 Euler steps, shift 2). w: guidance, `diffusion.cfg`.
         callback: the sampler's step callback, called for each batch.
-        bf16: autocast; the state itself stays float32.
+        bf16: autocast where that is fast; the state itself stays float32.
 
     Raises:
         MotionLabError: lists of different lengths, a word outside the grammar, known frames missing or of another size.
@@ -35,7 +36,7 @@ def generate(backbone: Backbone, codec: Codec, prompts: Sequence[str], seeds: Se
     latents = generate_latents(backbone, prompts, seeds, length=length, mode=mode, known=known, steps=steps, w=w, solver=solver,
                                shift=shift, batch=batch, callback=callback, bf16=bf16)
     device = next(codec.parameters()).device
-    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+    with autocast(device, bf16):
         return torch.cat([codec.decode(part.to(device)).float().clamp(-1, 1).cpu() for part in latents.split(batch)])
 
 
@@ -58,6 +59,6 @@ def generate_latents(backbone, prompts, seeds, *, length=5, mode="text", known=N
         mask = condition_mask(mode, len(part), length) if mode != "text" else None
         cond = known[part].to(device) if mask is not None else None
         u = guided(backbone, tokens[part].to(device), w, cond, mask)
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        with autocast(device, bf16):
             out.append(SAMPLERS[solver](lambda x, t: u(x, t).float(), x0[part].to(device), grid, callback).cpu())
     return torch.cat(out)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def training_scene(seed: int):
     return random_scene(seed)
 
 
-def open_bank(config: BankConfig, root: Path, workers: int = 2) -> Bank:
+def open_bank(config: BankConfig, root: Path, n_workers: int = 2) -> Bank:
     """The bank of these settings below `root`, rendered now if it is not there; prints how far it got.
 
     Raises:
@@ -63,7 +64,7 @@ def open_bank(config: BankConfig, root: Path, workers: int = 2) -> Bank:
     values = dataclasses.asdict(config)
     folder = Path(root) / ("bank_" + "_".join(str(v) for v in values.values()))
     if not (folder / "bank.json").is_file():
-        _render_all(config, folder, workers)
+        _render_all(config, folder, n_workers)
     return Bank(folder)
 
 
@@ -86,24 +87,34 @@ def _said(seed):
     return describe(training_scene(seed))
 
 
-def _render_all(config, folder, workers):
+def workers(n: int = 2):
+    """A pool of processes that render."""
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
 
+    return ProcessPoolExecutor(n, mp_context=get_context("spawn"))
+
+
+def rendered(pool, seeds: list[int], config: BankConfig) -> Iterator[dict]:
+    """{"frames", "subject", "captions", "flow_pictures"} of these scenes, `CHUNK` at a time, in order."""
+    parts = [seeds[i:i + CHUNK] for i in range(0, len(seeds), CHUNK)]
+    return pool.map(_render_part, parts, [config] * len(parts))
+
+
+def _render_all(config, folder, n_workers):
     seeds = bank_seeds(config)
     n, f, s = len(seeds), config.frames, config.size
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
         shapes = {"frames": (n, f, s, s, 3), "subject": (n, f, s, s)} | ({"flow_pictures": (n, f, s, s, 3)} if config.flow else {})
         arrays = {k: np.lib.format.open_memmap(folder / f"{k}.npy", "w+", np.uint8, shape) for k, shape in shapes.items()}
-        parts = [seeds[i:i + CHUNK] for i in range(0, n, CHUNK)]
         captions = []
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            for k, part in enumerate(pool.map(_render_part, parts, [config] * len(parts))):
+        with workers(n_workers) as pool:
+            for k, part in enumerate(rendered(pool, seeds, config)):
                 for name, array in arrays.items():
                     array[k * CHUNK:k * CHUNK + len(part["frames"])] = part[name]
                 captions += part["captions"]
-                if k % 8 == 7 or k == len(parts) - 1:
+                if k % 8 == 7 or len(captions) == n:
                     print(f"rendering {config.split}: {len(captions)}/{n} clips", flush=True)
         for array in arrays.values():
             array.flush()

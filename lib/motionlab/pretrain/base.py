@@ -14,7 +14,8 @@ from motionlab.models.backbone import Backbone, BackboneConfig, draw_condition_m
 from motionlab.models.codec import Codec
 from motionlab.models.generate import generate
 from motionlab.models.text import Grammar
-from motionlab.pretrain.latents import Latents
+from motionlab.precision import autocast
+from motionlab.pretrain.latents import FreshLatents, Latents
 from motionlab.training import TrainConfig, train
 from motionlab.video import as_frames, contact_sheet, write_mp4
 
@@ -39,16 +40,21 @@ class BaseRecipe:
 
 
 def flow_matching_loss(recipe: BaseRecipe, grammar: Grammar):
-    """`loss_fn` of `training.train`: mean over the clip of |u - v|^2, v = x1 - x0 (rectified flow)."""
+    """`loss_fn` of `training.train`: mean over the clip of |u - v|^2, v = x1 - x0 (rectified flow).
+
+    Known frames are given as `stills` where batches have them: pictures encoded alone, as a user has them. A latent frame of
+    the clip itself saw the frames before it, and so would give part of the answer.
+    """
 
     def loss_fn(model, batch, noise):
-        x1 = batch["x1"][:, :_length(recipe, noise)]
+        length = _length(recipe, noise)
+        x1, known = batch["x1"][:, :length], batch.get("stills", batch["x1"])[:, :length]
         t = torch.sigmoid(recipe.t_mean + recipe.t_std * noise.randn())
         x0 = noise.randn(*x1.shape[1:])
         tokens = torch.cat([grammar.drop(row[None], g, recipe.text_dropout, recipe.attribute_dropout)
                             for row, g in zip(batch["tokens"], noise)])
         mask = torch.cat([draw_condition_mask(1, x1.shape[1], g, recipe.first, recipe.first_last) for g in noise])
-        u = model(interpolate(x0, x1, t), t, tokens, x1, mask)
+        u = model(interpolate(x0, x1, t), t, tokens, known, mask)
         per_sample = (u.float() - velocity(x0, x1)).square().mean(dim=(1, 2, 3, 4))
         return per_sample.mean(), {"t": t, "per_sample": per_sample}
 
@@ -62,7 +68,7 @@ def _length(recipe, noise):
     return recipe.length
 
 
-def train_base(model: BackboneConfig, data: Latents, recipe: BaseRecipe, training: TrainConfig, folder: Path, start: Path | None = None,
+def train_base(model: BackboneConfig, data: Latents | FreshLatents, recipe: BaseRecipe, training: TrainConfig, folder: Path, start: Path | None = None,
                watch: Watch | None = None, until: int | None = None) -> Path | None:
     """One stage, resumable: from the averaged weights of the stage before (`start`), or from random ones.
 
@@ -117,7 +123,7 @@ def held_out_loss(backbone: Backbone, data: Latents, length: int, n: int = 32, b
         x1, tokens = clips["x1"][:, :length].to(device), clips["tokens"].to(device)
         x0 = torch.randn(x1.shape, generator=torch.Generator().manual_seed(int(part[0]))).to(device)
         for k, t in enumerate(times):
-            with torch.autocast(device.type, torch.bfloat16):
+            with autocast(device):
                 u = backbone(interpolate(x0, x1, t), torch.full((len(x1),), t, device=device), tokens)
             total[k] += (u.float() - velocity(x0, x1)).square().mean(dim=(1, 2, 3, 4)).sum().item()
     means = (total / n).tolist()

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,13 +12,14 @@ import torch
 from motionlab.errors import MotionLabError, one_of
 from motionlab.files import explained, write_atomic
 from motionlab.flow_rgb import WORLD_SIGMA, flow_video, rgb_to_flow
-from motionlab.models.codec import load_codec
+from motionlab.models.codec import Codec, load_codec
 from motionlab.models.text import Grammar
-from motionlab.pretrain.bank import Bank, BankConfig, open_bank
+from motionlab.pretrain.bank import Bank, BankConfig, bank_seeds, open_bank, rendered, workers
 from motionlab.teachers.flow import flow
 from motionlab.video import as_video
 
 TEACHERS = ("exact", "dis", "other", "still")
+SHARD = 1024
 
 
 class Latents:
@@ -42,6 +44,74 @@ class Latents:
         out = object.__new__(Latents)
         out.x1, out.captions, out.tokens, out.codec = self.x1[chosen], [self.captions[i] for i in chosen], self.tokens[chosen], self.codec
         return out
+
+
+class FreshLatents:
+    """Latents of clips that are each seen once: x1 and `stills`, the frames 0, 4, 8, ... encoded as pictures of their own.
+
+    In shards on disk, 14 kB a latent frame; pictures are not kept. `batch` gives x1 and stills (b, f', c, h, w) and tokens.
+    """
+
+    def __init__(self, shards: list[Path], grammar: Grammar, codec: str = ""):
+        self.codec, self.captions = codec, []
+        self.x1, self.stills = ([np.load(shard / f"{name}.npy", mmap_mode="r") for shard in shards] for name in ("x1", "stills"))
+        for shard in shards:
+            self.captions += json.loads((shard / "captions.json").read_text(encoding="utf-8"))
+        self.tokens = grammar.encode(self.captions)
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+    def batch(self, indices: torch.Tensor) -> dict[str, torch.Tensor]:
+        def gathered(arrays):
+            return torch.from_numpy(np.stack([arrays[i // SHARD][i % SHARD] for i in indices.tolist()])).float()
+
+        return {"x1": gathered(self.x1), "stills": gathered(self.stills), "tokens": self.tokens[indices]}
+
+
+def open_fresh_latents(bank: BankConfig, codec_path: Path, work: Path, grammar: Grammar, batch: int = 16) -> FreshLatents:
+    """Latents of as many clips as `bank` says, rendered and encoded shard by shard; shards that are there are kept.
+
+    Raises:
+        MotionLabError: no codec, full disk, a split with too few seeds.
+    """
+    codec, seeds = load_codec(codec_path), bank_seeds(bank)
+    home = work / ("fresh_" + "_".join(str(v) for v in (bank.split, bank.offset, bank.frames, bank.size, codec.fingerprint)))
+    parts = [seeds[k:k + SHARD] for k in range(0, len(seeds), SHARD)]
+    shards = [home / f"{k:04d}_{len(part)}" for k, part in enumerate(parts)]
+    missing = [k for k, shard in enumerate(shards) if not shard.is_dir()]
+    if missing:
+        with workers() as pool:
+            for k in missing:
+                with explained(home):
+                    _make_shard(shards[k], rendered(pool, parts[k], bank), codec, batch)
+                print(f"rendered and encoded {bank.split}: {sum(len(p) for p in parts[:k + 1])}/{len(seeds)} clips", flush=True)
+    return FreshLatents(shards, grammar, codec.fingerprint)
+
+
+@torch.no_grad()
+def _make_shard(folder, made, codec, batch):
+    """One folder of arrays, under its name only when it is whole."""
+    draft, x1, stills, captions = folder.with_name(f".{folder.name}"), [], [], []
+    for part in made:
+        captions += part["captions"]
+        for frames in np.array_split(part["frames"], -(-len(part["frames"]) // batch)):
+            x1.append(codec.encode(as_video(frames)))
+            stills.append(encode_stills(codec, frames))
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    for name, value in (("x1", x1), ("stills", stills)):
+        np.save(draft / f"{name}.npy", torch.cat(value).numpy().astype(np.float16))
+    write_atomic(draft / "captions.json", json.dumps(captions))
+    draft.rename(folder)
+
+
+@torch.no_grad()
+def encode_stills(codec: Codec, frames: np.ndarray) -> torch.Tensor:
+    """The last frame of every latent, each encoded as a picture of its own: what a user can give. uint8 (b, f, h, w, 3) -> (b, f', c, h', w')."""
+    pictures = frames[:, ::codec.config.group]
+    flat = codec.encode(as_video(pictures.reshape(-1, 1, *pictures.shape[2:])))
+    return flat.reshape(*pictures.shape[:2], *flat.shape[2:])
 
 
 class JointLatents(Latents):

@@ -94,7 +94,7 @@ def publish(names, work: Path, root: Path | None = None) -> list[Path]:
 def logs_of(name: str, work: Path, root: Path | None = None) -> dict[str, Path]:
     """Training logs of a stage that exist below `work`: name of the part -> log.jsonl."""
     parts = read_settings(root)[name].get("stages")
-    found = {p["name"]: work / "base" / p["name"] / "log.jsonl" for p in parts} if parts else {name: work / name / "log.jsonl"}
+    found = {p["name"]: work / name / p["name"] / "log.jsonl" for p in parts} if parts else {name: work / name / "log.jsonl"}
     return {part: log for part, log in found.items() if log.is_file()}
 
 
@@ -115,34 +115,39 @@ def _base(settings, work, out, until):
     found = None
     for stage in settings["stages"]:
         name = stage["name"]
-        finished = work / "base" / name / "ema.safetensors"
-        found = finished if finished.is_file() else _base_stage(settings, stage, work, found, until)
+        finished = work / out.stem / name / "ema.safetensors"
+        found = finished if finished.is_file() else _base_stage(settings, stage, work, out.stem, found, until)
         if found is None:
             return None
     out.parent.mkdir(parents=True, exist_ok=True)
     return Path(shutil.copyfile(found, out))
 
 
-def _base_stage(settings, stage, work, start, until):
+def _base_stage(settings, stage, work, home, start, until):
     from motionlab.models.backbone import Backbone
     from motionlab.models.codec import load_codec
     from motionlab.pretrain.bank import BankConfig
     from motionlab.pretrain.base import BackboneConfig, BaseRecipe, Watch, train_base
-    from motionlab.pretrain.latents import open_latents
+    from motionlab.pretrain.latents import open_fresh_latents, open_latents
     from motionlab.training import TrainConfig
 
     name = stage["name"]
     print(f"stage base, {name}", flush=True)
     kinds = {"bank": BankConfig, "held_out": BankConfig, "model": BackboneConfig}
-    read = _read({k: settings[k] for k in kinds}, kinds, "base")
-    own = {k: v for k, v in stage.items() if k not in ("name", "only")}
+    read = _read({k: settings[k] for k in kinds if k in settings}, kinds, "base")
+    own = {k: v for k, v in stage.items() if k not in ("name", "only", "fresh")}
     part = _read(own, {"recipe": BaseRecipe, "training": TrainConfig}, f"base, {name}")
     grammar, codec_path = Backbone(read["model"]).grammar, checkpoint("codec", work)
-    data, unseen = (open_latents(read[k], codec_path, work, grammar) for k in ("bank", "held_out"))
+    unseen = open_latents(read["held_out"], codec_path, work, grammar)
+    if "fresh" in stage:
+        fresh = configs.from_values(BankConfig, stage["fresh"], f"fresh of base, {name}")
+        data = open_fresh_latents(fresh, codec_path, work, grammar)
+    else:
+        data = open_latents(read["bank"], codec_path, work, grammar)
     if "only" in stage:
         data, unseen = data.where(_shows(stage["only"])), unseen.where(_shows(stage["only"]))
     prompts = tuple(data.captions[:8]) if len(data) <= 8 else tuple(unseen.captions[:16])
-    length, folder = part["recipe"].length, work / "base" / name
+    length, folder = part["recipe"].length, work / home / name
     watch = Watch(load_codec(codec_path), prompts, unseen, length, folder / "samples")
     return train_base(read["model"], data, part["recipe"], part["training"], folder, start, watch, until)
 
@@ -150,7 +155,7 @@ def _base_stage(settings, stage, work, start, until):
 def _gate(settings, work, out, until):
     """A small training that must succeed before the large one is worth its hours; leaves its weights below `work` only."""
     for stage in settings["stages"]:
-        _base_stage(settings, stage, work, None, until)
+        _base_stage(settings, stage, work, "base", None, until)
 
 
 def _shows(only):
@@ -193,4 +198,4 @@ def _read(settings, kinds, stage):
 
 
 STAGES = {"codec": _codec, "image_encoder": _image_encoder, "evaluator_0": _evaluator, "evaluator_1": _evaluator,
-          "gate_overfit": _gate, "gate_four": _gate, "base": _base}
+          "gate_overfit": _gate, "gate_four": _gate, "base": _base, "trunk": _base}

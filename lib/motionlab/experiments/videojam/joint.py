@@ -21,6 +21,7 @@ from motionlab.models.codec import load_codec
 from motionlab.models.generate import prompt_noise
 from motionlab.models.shipped import shipped
 from motionlab.papers.videojam import Guidance, JointBackbone, JointRecipe, inner_guidance, joint_training_loss, split
+from motionlab.precision import autocast
 from motionlab.pretrain.latents import JointLatents, open_joint_latents
 from motionlab.pretrain.stages import checkpoint
 from motionlab.training import train
@@ -111,7 +112,7 @@ def joint_clips(model: JointBackbone, prompts: list[Prompt], seed: int, guidance
     tokens, grid, out = model.grammar.encode([p.text for p in prompts]), time_grid(steps, shift), []
     for part in torch.arange(len(prompts)).split(batch):
         u = inner_guidance(model, tokens[part].to(device), guidance)
-        with torch.autocast(device.type, torch.bfloat16):
+        with autocast(device):
             z = SAMPLERS["euler"](u, z0[part].to(device), grid)
             out.append([as_frames(codec.decode(half)) for half in split(z)])
     return tuple(np.concatenate(half) for half in zip(*out))

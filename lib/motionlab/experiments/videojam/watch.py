@@ -15,6 +15,7 @@ from motionlab.experiments.videojam.shuffled import losses
 from motionlab.flow_rgb import WORLD_SIGMA
 from motionlab.models.generate import prompt_noise
 from motionlab.papers.videojam import Guidance, JointBackbone, inner_guidance, motion_latent
+from motionlab.precision import autocast
 
 
 def joint_latents(model: Model, clips: dict) -> tuple[torch.Tensor, torch.Tensor]:
@@ -86,7 +87,7 @@ def guidance_terms(model: JointBackbone, prompts: Sequence[Prompt], options: Gui
     watched, c = Watched(model, options), model.config
     shape, seeds = (length, c.channels, c.height, c.width), [p.noise for p in prompts]
     z0 = torch.cat([prompt_noise(seeds, shape), prompt_noise([s + 1 for s in seeds], shape)], 2)
-    with torch.autocast("cpu", torch.bfloat16):
+    with autocast("cpu"):
         euler(inner_guidance(watched, model.grammar.encode([p.text for p in prompts]), options), z0, time_grid(steps))
     out = []
     for k, step in enumerate(watched.steps):

@@ -1,0 +1,76 @@
+"""What makes a step faster and must not change it: attention by plain products, Muon by stacks, autocast only where it pays."""
+import pytest
+import torch
+import torch.nn.functional as F
+
+from motionlab import precision
+from motionlab.models.attention import PlainAttention
+from motionlab.muon import Muon
+
+
+def leaves(b=3, heads=2, n=37, d=16, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(b, heads, n, d, generator=generator).bfloat16().requires_grad_() for _ in range(3)]
+
+
+def run(mode, parts):
+    with mode:
+        out = F.scaled_dot_product_attention(*parts)
+    out.float().square().sum().backward()
+    return [out.detach().float(), *(p.grad.float() for p in parts)]
+
+
+def test_plain_attention_is_the_kernels_to_the_precision_of_bf16():
+    import contextlib
+
+    ours, theirs = run(PlainAttention(), leaves()), run(contextlib.nullcontext(), leaves())
+    for a, b in zip(ours, theirs):
+        assert (a - b).abs().max() <= 1e-2 * b.abs().max() and not torch.equal(a, torch.zeros_like(a))
+
+
+@pytest.mark.parametrize("change", [{"is_causal": True}, {"scale": 0.3}, {"attn_mask": torch.ones(37, 37, dtype=torch.bool)}])
+def test_what_it_does_not_know_goes_to_the_kernel(change):
+    parts = leaves()
+    with torch.no_grad():
+        expected = F.scaled_dot_product_attention(*parts, **change)
+        with PlainAttention():
+            assert torch.equal(F.scaled_dot_product_attention(*parts, **change), expected)
+
+
+def test_float32_goes_to_the_kernel_and_autocast_to_the_plain_route(monkeypatch):
+    q, k, v = (p.detach().float() for p in leaves())
+    exact = F.scaled_dot_product_attention(q, k, v)
+    with PlainAttention():
+        assert torch.equal(F.scaled_dot_product_attention(q, k, v), exact)
+        with torch.autocast("cpu", torch.bfloat16):
+            out = F.scaled_dot_product_attention(q, k, v)
+    assert out.dtype == torch.bfloat16 and (out.float() - exact).abs().max() < 2e-2
+
+
+@pytest.mark.parametrize("rule", ["match_rms_adamw", "original"])
+def test_muon_moves_as_torchs(rule):
+    def moved(kind):
+        generator = torch.Generator().manual_seed(0)
+        params = [torch.nn.Parameter(torch.randn(shape, generator=generator)) for shape in ((8, 8), (24, 8), (8, 24), (8, 8))]
+        start, optimizer = [p.detach().clone() for p in params], kind(params, lr=1e-2, weight_decay=0.1, adjust_lr_fn=rule)
+        for _ in range(3):
+            for p in params:
+                p.grad = torch.randn(p.shape, generator=generator)
+            optimizer.step()
+        return [(p.detach() - s) for p, s in zip(params, start)], optimizer.state_dict()["state"]
+
+    (ours, state), (theirs, known) = moved(Muon), moved(torch.optim.Muon)
+    assert all((a - b).norm() < 0.03 * b.norm() for a, b in zip(ours, theirs))
+    assert all(torch.equal(state[k]["momentum_buffer"], known[k]["momentum_buffer"]) for k in known)
+
+
+def test_bf16_only_where_the_processor_has_it(monkeypatch):
+    for found, fast in (({"avx512_bf16": True}, True), ({"amx_bf16": True}, True), ({"avx512_bf16": False, "avx2": True}, False), ({}, False)):
+        precision.fast_bf16.cache_clear()
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=found: found, raising=False)
+        with precision.autocast("cpu"):
+            assert torch.is_autocast_enabled("cpu") == fast
+        with precision.autocast("cpu", False):
+            assert not torch.is_autocast_enabled("cpu")
+    precision.fast_bf16.cache_clear()
+    assert precision.fast_bf16("cuda")
