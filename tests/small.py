@@ -2,8 +2,8 @@
 import torch
 
 from motionlab.analyses.inputs import Model
-from motionlab.models.backbone import Backbone, BackboneConfig
-from motionlab.models.codec import Codec, CodecConfig
+from motionlab.models.small.backbone import Backbone, BackboneConfig
+from motionlab.models.small.codec import Codec, CodecConfig
 from motionlab.models.evaluator import Evaluator, EvaluatorConfig
 
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 import yaml
 
-from motionlab.errors import MotionLabError
+from motionlab.core.errors import MotionLabError
 from motionlab.experiments import arms
 from motionlab.experiments.videojam import joint, rows as videojam
-from motionlab.ledger.paths import repo_root
-from motionlab.ledger.sweep import read_sweep
-from motionlab.models.backbone import Backbone, BackboneConfig, save_backbone
-from motionlab.models.codec import Codec, CodecConfig, load_codec, save_codec
+from motionlab.core.paths import repo_root
+from motionlab.runner.sweep import read_sweep
+from motionlab.models.small.backbone import Backbone, BackboneConfig, save_backbone
+from motionlab.models.small.codec import Codec, CodecConfig, load_codec, save_codec
 from motionlab.models.evaluator import Evaluator, EvaluatorConfig, save_evaluator
 from motionlab.models.image_encoder import ImageEncoder, ImageEncoderConfig, save_image_encoder
 
@@ -68,7 +68,7 @@ def test_arms_may_have_prompts_of_their_own_and_be_compared_with_the_truth(root,
 
 
 def test_smoke_never_looks_at_prompts_or_clips_that_judge(root, tmp_path):
-    from motionlab.ledger import split_seeds
+    from motionlab.core.protocol import split_seeds
 
     rows = row({"name": "x", "source": "render", "prompts": "gate_overfit"}, tmp_path / "a", prompts="test", n=64)
     assert [r["item"] for r in rows] == ["examples/000", "examples/001"]

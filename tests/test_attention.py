@@ -15,7 +15,7 @@ from motionlab.analyses.attention_maps import (attention_maps, frame_summary, la
 from motionlab.analyses.depth import by_depth, third
 from motionlab.analyses.features import token_labels
 from motionlab.analyses.inputs import CaptionedClip, world_clips
-from motionlab.errors import MotionLabError
+from motionlab.core.errors import MotionLabError
 from small import small_model
 
 

@@ -2,8 +2,8 @@
 import numpy as np
 import pytest
 
-from motionlab.errors import MotionLabError
-from motionlab.ledger import judged_seeds, split_seeds
+from motionlab.core.errors import MotionLabError
+from motionlab.core.protocol import judged_seeds, split_seeds
 from motionlab.metrics import audit
 from motionlab.metrics.audit_real import camera_rows
 from motionlab.teachers.audit import audit_teachers

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from motionlab.diffusion import cfg, euler, gaussian, time_grid
-from motionlab.errors import MotionLabError
-from motionlab.models import backbone as B
-from motionlab.models.codec import Codec, CodecConfig
-from motionlab.models.text import DROPPED, NULL, PAD, Grammar
+from motionlab.core.errors import MotionLabError
+from motionlab.models.small import backbone as B
+from motionlab.models.small.codec import Codec, CodecConfig
+from motionlab.models.small.text import DROPPED, NULL, PAD, Grammar
 from motionlab.world import caption, random_scene
 
 TINY = B.BackboneConfig(d=32, layers=2, heads=2, channels=3, height=4, width=6, max_frames=7, d_text=16, d_time=16)

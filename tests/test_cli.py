@@ -35,7 +35,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def finish_run(root: Path, stem: str) -> None:
     """What a finished laptop run of `stem` leaves."""
-    from motionlab.ledger import runs
+    from motionlab.runner import runs
 
     todo = runs.plan(stem, "laptop", {}, root)
     todo.run_dir.mkdir(parents=True)
@@ -95,7 +95,7 @@ def test_run_all_skips_what_is_finished_without_heavy_imports(root):
 
 
 def test_a_failing_notebook_does_not_stop_the_others(root, monkeypatch, capsys):
-    from motionlab.ledger import runs
+    from motionlab.runner import runs
 
     def run_plan(todo, **_):
         if todo.stem == "00_tour":

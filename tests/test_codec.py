@@ -2,8 +2,8 @@
 import pytest
 import torch
 
-from motionlab.errors import MotionLabError
-from motionlab.models.codec import Codec, CodecConfig, codec_loss, load_codec, save_codec
+from motionlab.core.errors import MotionLabError
+from motionlab.models.small.codec import Codec, CodecConfig, codec_loss, load_codec, save_codec
 
 SMALL = CodecConfig(channels=6, width=16, encoder_blocks=1, decoder_blocks=2)
 

@@ -3,7 +3,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from motionlab.errors import MotionLabError
+from motionlab.core.errors import MotionLabError
 from motionlab.experiments.contrasts import at_equal_speed, flagged, frechet_to, gains, votes
 from motionlab.metrics.failures import DETECTORS
 

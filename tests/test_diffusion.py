@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from motionlab import diffusion as D
-from motionlab.errors import MotionLabError
+from motionlab.core.errors import MotionLabError
 
 
 def seeded(seed=0):

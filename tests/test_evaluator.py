@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import torch
 
-from motionlab.errors import MotionLabError
-from motionlab.models.codec import Codec, CodecConfig, save_codec
+from motionlab.core.errors import MotionLabError
+from motionlab.models.small.codec import Codec, CodecConfig, save_codec
 from motionlab.models.evaluator import (CLASSES, LIMBS, SLOTS, Evaluator, EvaluatorConfig, evaluator_loss, labels_of,
                                         limb_groups, load_evaluator, save_evaluator, soft_argmax, true_limbs)
-from motionlab.pretrain.bank import BankConfig, bank_seeds, training_scene
+from motionlab.data.bank import BankConfig, bank_seeds, training_scene
 from motionlab.video import as_video
 from motionlab.pretrain.evaluator import (EvaluatorRecipe, check_evaluator, check_held_out_pairs, draw_frames,
                                           evaluator_training_loss, open_evaluator_data, train_evaluator)

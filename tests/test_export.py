@@ -4,8 +4,8 @@ import errno
 import numpy as np
 import pytest
 
-from motionlab import export
-from motionlab.errors import MotionLabError
+from motionlab.figures import export
+from motionlab.core.errors import MotionLabError
 
 
 def test_everything_is_written_and_nothing_else(tmp_path):

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from motionlab.errors import MotionLabError
+from motionlab.core.errors import MotionLabError
 from motionlab.metrics import failures
 from motionlab.metrics.failures import DETECTORS, detect_failures, failure_rates, observe, thresholds
 from motionlab.world import motions, random_scene, render

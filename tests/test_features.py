@@ -7,7 +7,7 @@ from motionlab import figures
 from motionlab.analyses.feature_pictures import component_pictures, component_video, path_panels, point_paths
 from motionlab.analyses.features import (auc, by_smoothing, by_way, colours, fit_basis, frame_auc, position_features,
                                          smoothed, temporal_variance, token_labels, token_share)
-from motionlab.errors import MotionLabError
+from motionlab.core.errors import MotionLabError
 from motionlab.world import random_scene, render
 
 CLIP = render(random_scene(31, species_name="person", motion="run", camera=False, paths=False), frames=17)

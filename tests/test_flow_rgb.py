@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from motionlab.errors import MotionLabError
+from motionlab.core.errors import MotionLabError
 from motionlab.flow_rgb import flow_to_rgb, rgb_to_flow, saturation_speed
 
 

@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from motionlab.errors import MotionLabError
+from motionlab.core.errors import MotionLabError
 from motionlab.metrics.frechet import bias_floor, frechet, frechet_distance
 
 

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import torch
 
-from motionlab.errors import MotionLabError
+from motionlab.core.errors import MotionLabError
 from motionlab.models.image_encoder import (ImageEncoder, ImageEncoderConfig, load_image_encoder, patchify, positions,
                                             save_image_encoder)
-from motionlab.pretrain.bank import Bank, BankConfig
+from motionlab.data.bank import Bank, BankConfig
 from motionlab.video import as_video
 from motionlab.pretrain.image_encoder import (FrameData, ImageEncoderRecipe, MaskedAutoencoder, masked_loss,
                                               train_image_encoder)

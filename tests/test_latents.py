@@ -3,15 +3,15 @@ import numpy as np
 import pytest
 import torch
 
-from motionlab.errors import MotionLabError
+from motionlab.core.errors import MotionLabError
 from motionlab.flow_rgb import WORLD_SIGMA, flow_video, rgb_to_flow, saturation_speed
-from motionlab.models.codec import Codec, CodecConfig, load_codec, save_codec
-from motionlab.models.text import Grammar
-from motionlab.pretrain.bank import BankConfig, open_bank
-from motionlab.pretrain.latents import motion_pictures, open_joint_latents, open_latents
+from motionlab.models.small.codec import Codec, CodecConfig, load_codec, save_codec
+from motionlab.models.small.text import Grammar
+from motionlab.data.bank import BankConfig, open_bank
+from motionlab.data.latents import motion_pictures, open_joint_latents, open_latents
 from motionlab.video import as_video
 from motionlab.world import render
-from motionlab.pretrain.bank import training_scene
+from motionlab.data.bank import training_scene
 
 BANK = BankConfig(clips=6, frames=5, flow=True)
 
@@ -37,7 +37,7 @@ def test_batches_hold_the_codecs_latents_of_video_and_motion(place):
 def test_they_are_made_once_and_plain_latents_share_them(place, monkeypatch):
     work, path = place
     open_joint_latents(BANK, path, work, Grammar())
-    monkeypatch.setattr("motionlab.pretrain.latents._encode", None)         # a second encoding would fail
+    monkeypatch.setattr("motionlab.data.latents._encode", None)         # a second encoding would fail
     again = open_latents(BANK, path, work, Grammar())
     assert len(open_joint_latents(BANK, path, work, Grammar())) == len(again) == 6
 

@@ -12,8 +12,9 @@ import pytest
 import yaml
 
 from ledger_example import CLAIMS, make_root, rows, run_notebook
-from motionlab import files, ledger
-from motionlab.errors import MotionLabError
+from motionlab import ledger
+from motionlab.core import files
+from motionlab.core.errors import MotionLabError
 from motionlab.ledger.claims import checksum, load_measured
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from ledger_example import CLAIMS, make_root
-from motionlab.errors import MotionLabError
+from motionlab.core.errors import MotionLabError
 from motionlab.ledger.claims import Combined, Criterion, canonical_sha, find_claim, load_all, load_claims, load_measured
-from motionlab.ledger.paths import repo_root
+from motionlab.core.paths import repo_root
 
 
 def load(tmp_path, text=CLAIMS):

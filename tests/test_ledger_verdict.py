@@ -7,7 +7,8 @@ import time
 import numpy as np
 import pytest
 
-from motionlab.errors import MotionLabError
+from motionlab.core.errors import MotionLabError
+from motionlab.core import stats
 from motionlab.ledger import verdict
 from motionlab.ledger.claims import Combined, Criterion
 
@@ -20,27 +21,27 @@ def table(rows):
 
 def test_interval_of_a_known_normal_sample():
     values = np.random.default_rng(1).normal(2.0, 1.0, size=400)
-    low, high = verdict.bootstrap_interval(values)
+    low, high = stats.bootstrap_interval(values)
     half = 1.96 * values.std() / 20
     assert low == pytest.approx(values.mean() - half, abs=0.01) and high == pytest.approx(
         values.mean() + half, abs=0.01
     )
-    assert verdict.bootstrap_interval(values) == (low, high)
-    mid_low, mid_high = verdict.bootstrap_interval(values, "median")
+    assert stats.bootstrap_interval(values) == (low, high)
+    mid_low, mid_high = stats.bootstrap_interval(values, "median")
     assert mid_low < np.median(values) < mid_high and mid_high - mid_low > high - low
 
 
 def test_interval_does_not_depend_on_the_chunk(monkeypatch):
     values = np.random.default_rng(2).normal(size=250)
-    one = verdict.bootstrap_interval(values)
+    one = stats.bootstrap_interval(values)
     monkeypatch.setattr(verdict, "CHUNK", 7_000)
-    assert verdict.bootstrap_interval(values) == one
+    assert stats.bootstrap_interval(values) == one
 
 
 def test_the_bootstrap_is_fast():
     values = np.random.default_rng(0).normal(size=250)
     started = time.perf_counter()
-    verdict.bootstrap_interval(values), verdict.bootstrap_interval(values, "median")
+    stats.bootstrap_interval(values), stats.bootstrap_interval(values, "median")
     assert time.perf_counter() - started < 2.0
 
 

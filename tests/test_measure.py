@@ -2,9 +2,9 @@
 import numpy as np
 import pytest
 
-from motionlab.errors import MotionLabError
+from motionlab.core.errors import MotionLabError
 from motionlab.experiments.measure import measure, recognised
-from motionlab.experiments.prompts import load_prompts
+from motionlab.data.prompts import load_prompts
 from motionlab.models.evaluator import CLASSES, LIMBS, SLOTS, labels_of
 
 PROMPTS = load_prompts("examples", 4)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from motionlab.errors import MotionLabError
+from motionlab.core.errors import MotionLabError
 from motionlab.metrics import motion
 from motionlab.metrics.changes import CHANGES
 from motionlab.metrics.motion import (adjacent_distances, consistency, discrete_frechet, dynamic_degree, gini, mf_dmt,

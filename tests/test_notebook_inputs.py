@@ -6,7 +6,7 @@ import pytest
 from motionlab.analyses import attention, attention_follow, attention_maps, feature_pictures, features, prompt_switch
 from motionlab.analyses.depth import by_depth, shown_blocks
 from motionlab.analyses.inputs import open_model, world_clips, your_clip
-from motionlab.errors import MotionLabError
+from motionlab.core.errors import MotionLabError
 from motionlab.video import find_sample_clip, write_mp4
 from small import small_model
 from snapshots import cogvideox_snapshot, wan_snapshot

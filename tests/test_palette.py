@@ -4,7 +4,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from motionlab.errors import MotionLabError
+from motionlab.core.errors import MotionLabError
 from motionlab.metrics.palette import limb_links, limb_table, read_attributes, read_limbs
 from motionlab.metrics.reconstruction import limb_truth
 from motionlab.world import random_scene, render

@@ -3,9 +3,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from motionlab import precision
-from motionlab.models.attention import PlainAttention
-from motionlab.muon import Muon
+from motionlab.core import precision
+from motionlab.models.small.attention import PlainAttention
+from motionlab.training.muon import Muon
 
 
 def leaves(b=3, heads=2, n=37, d=16, seed=0):

@@ -5,11 +5,11 @@ import json
 import pytest
 import yaml
 
-from motionlab.errors import MotionLabError
-from motionlab.models.backbone import load_backbone
-from motionlab.models.codec import load_codec
+from motionlab.core.errors import MotionLabError
+from motionlab.models.small.backbone import load_backbone
+from motionlab.models.small.codec import load_codec
 from motionlab.pretrain import stages
-from motionlab.pretrain.bank import BankConfig, bank_seeds
+from motionlab.data.bank import BankConfig, bank_seeds
 from motionlab.pretrain.cards import seconds, write_curve
 
 BANK = {"split": "pretraining", "clips": 8, "frames": 5}
@@ -113,7 +113,7 @@ def test_a_typo_in_the_settings_is_named(tmp_path, change, message):
 def test_known_frames_are_pictures_encoded_alone_where_there_are_some():
     import torch
 
-    from motionlab.models.text import Grammar
+    from motionlab.models.small.text import Grammar
     from motionlab.pretrain.base import BaseRecipe, flow_matching_loss
     from motionlab.training import SampleNoise
 

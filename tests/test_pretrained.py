@@ -10,9 +10,9 @@ from motionlab import taps
 from motionlab.analyses.prompt_switch import switched
 from motionlab.analyses.shuffle import changed_latents, shuffle_rows
 from motionlab.diffusion import cfg, euler, gaussian, interpolate, time_grid, velocity
-from motionlab.errors import MotionLabError
-from motionlab.models.generate import generate
-from motionlab.models.pretrained import load_pretrained
+from motionlab.core.errors import MotionLabError
+from motionlab.models.small.generate import generate
+from motionlab.models.pretrained.snapshot import load_pretrained
 from motionlab.papers.videojam import Guidance, JointBackbone, JointRecipe, inner_guidance, joint_training_loss
 from motionlab.training import SampleNoise
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from motionlab.errors import MotionLabError
+from motionlab.core.errors import MotionLabError
 from motionlab.metrics.probes import PARTS, linear_probe, patch_parts, probe_features, probe_rows, raw_pixels
 from motionlab.world import random_scene, render
 

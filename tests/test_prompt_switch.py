@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from motionlab.analyses.prompt_switch import switch_pairs, switch_rows, switched, switched_clips, text_blocks, text_replaced
-from motionlab.errors import MotionLabError
-from motionlab.models.backbone import Backbone, BackboneConfig, guided
+from motionlab.core.errors import MotionLabError
+from motionlab.models.small.backbone import Backbone, BackboneConfig, guided
 from motionlab.world.captions import sentence
 
 TINY = BackboneConfig(d=48, layers=3, heads=3, channels=4, height=6, width=6, max_frames=2, d_text=16, d_time=16)

@@ -1,9 +1,9 @@
 """Prompts of the protocol: balanced, reproducible, disjoint from every training, with their true clip."""
 import pytest
 
-from motionlab.errors import MotionLabError
-from motionlab.experiments.prompts import load_prompts
-from motionlab.ledger import held_out, read_protocol, split_seeds
+from motionlab.core.errors import MotionLabError
+from motionlab.data.prompts import load_prompts
+from motionlab.core.protocol import held_out, read_protocol, split_seeds
 from motionlab.world.motions import KINDS, MOTIONS
 
 
@@ -43,7 +43,7 @@ def test_transitions_show_bodies_that_travel():
 
 
 def test_gates_ask_for_what_they_were_taught():
-    from motionlab.pretrain.bank import BankConfig, bank_seeds
+    from motionlab.data.bank import BankConfig, bank_seeds
 
     learned = load_prompts("gate_overfit")
     assert [p.seed for p in learned] == bank_seeds(BankConfig(split="pretraining", clips=8))
@@ -69,7 +69,7 @@ def test_bad_requests_are_named(name, n, message):
 
 # ---------------------------------------------------------------------------------------------- a user's own files
 def test_prompt_files_of_every_kind_give_text_and_category(tmp_path):
-    from motionlab.experiments.prompts import read_prompts
+    from motionlab.data.prompts import read_prompts
 
     (tmp_path / "a.csv").write_text('prompt,category\n"a man, running",Basic Motion\na wheel,rotational\n')
     (tmp_path / "b.txt").write_text("a cat\n\na dog\n")
@@ -85,7 +85,7 @@ def test_prompt_files_of_every_kind_give_text_and_category(tmp_path):
     ("a.csv", "prompt,category\na,phisics\n", "a.csv, prompt 1: .*Did you mean 'physics'"), ("a.csv", "text\na\n", "cannot be read as prompts"),
     ("a.txt", "\n\n", "holds no prompts"), ("a.xls", "x", "unknown ending"), ("a.json", "{", "cannot be read as prompts")])
 def test_bad_prompt_files_say_what_is_wrong(tmp_path, name, text, message):
-    from motionlab.experiments.prompts import read_prompts
+    from motionlab.data.prompts import read_prompts
 
     (tmp_path / name).write_text(text)
     with pytest.raises(MotionLabError, match=message):
@@ -93,7 +93,7 @@ def test_bad_prompt_files_say_what_is_wrong(tmp_path, name, text, message):
 
 
 def test_a_missing_prompt_file_is_named(tmp_path):
-    from motionlab.experiments.prompts import read_prompts
+    from motionlab.data.prompts import read_prompts
 
     with pytest.raises(MotionLabError, match="No prompt file"):
         read_prompts(tmp_path / "none.csv")

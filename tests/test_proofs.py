@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 import torch
 
-from motionlab.errors import MotionLabError
-from motionlab.ledger import read_protocol
+from motionlab.core.errors import MotionLabError
+from motionlab.core.protocol import read_protocol
 from motionlab.experiments.finetune import budget
 from motionlab.experiments.proofs import middle_errors, track_matching
 from motionlab.world import random_scene, render

@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from motionlab.errors import MotionLabError
+from motionlab.core.errors import MotionLabError
 from motionlab.flow_rgb import WORLD_SIGMA, flow_video
 from motionlab.metrics.reconstruction import flow_picture_error, limb_truth, palette_part_error, psnr
 from motionlab.world import random_scene, render

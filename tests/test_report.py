@@ -14,7 +14,7 @@ import pytest
 
 from ledger_example import CLAIMS, make_root, run_notebook
 from motionlab import ledger
-from motionlab.errors import MotionLabError
+from motionlab.core.errors import MotionLabError
 from motionlab.ledger import report
 from motionlab.ledger.claims import load_claims
 

@@ -4,7 +4,7 @@ import torch
 
 from motionlab.analyses.resume import grid_from, resumed
 from motionlab.diffusion import time_grid
-from motionlab.errors import MotionLabError
+from motionlab.core.errors import MotionLabError
 
 X1, X0 = (torch.randn(2, 3, 4, 2, 2, generator=torch.Generator().manual_seed(s)) for s in (0, 1))
 OTHER = torch.randn(2, 3, 4, 2, 2, generator=torch.Generator().manual_seed(2))

@@ -13,8 +13,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from motionlab.errors import MotionLabError
-from motionlab.ledger import fingerprint, params, progress, runs, wandb_mirror
+from motionlab.core.errors import MotionLabError
+from motionlab.runner import fingerprint, params, progress, runs, wandb_mirror
 
 FINISH = """import json, pathlib
 pathlib.Path(out_dir, "result.json").write_text(json.dumps({
@@ -71,7 +71,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         tmp_path,
         "02_broken",
         'tier: str = "laptop"\nout_dir: str = "out"\nhow: str = "raise"',
-        "from motionlab.errors import MotionLabError\n"
+        "from motionlab.core.errors import MotionLabError\n"
         'if how == "raise":\n    raise MotionLabError("Mask is empty.", fix="Draw one.")',
         "x = 1",
     )

@@ -8,7 +8,7 @@ import pytest
 from motionlab.experiments.instruments import through
 from motionlab.flow_rgb import WORLD_SIGMA, flow_video
 from motionlab.metrics.reconstruction import flow_picture_error, psnr
-from motionlab.models.codec import load_codec
+from motionlab.models.small.codec import load_codec
 from motionlab.models.shipped import HOME, shipped
 from motionlab.world import random_scene, render
 

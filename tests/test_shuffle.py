@@ -5,7 +5,7 @@ import torch
 from motionlab.analyses.shuffle import (batches, changed_latents, frame_order, latent_by_latent, latent_order, paired_losses, shuffle_rows,
                                         single_frames, time_of_step)
 from motionlab.analyses.inputs import world_clips
-from motionlab.errors import MotionLabError
+from motionlab.core.errors import MotionLabError
 from small import small_model
 
 

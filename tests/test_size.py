@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from motionlab import cli
-from motionlab.errors import MotionLabError
+from motionlab.core.errors import MotionLabError
 from motionlab.models import size as S
-from motionlab.models.backbone import Backbone
+from motionlab.models.small.backbone import Backbone
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from motionlab.errors import MotionLabError
+from motionlab.core.errors import MotionLabError
 from motionlab.metrics.palette import LimbReading, limb_table, read_limbs
 from motionlab.metrics.structure import damage, dose_response, joint_lengths, structure_error, subject_size
 from motionlab.world import random_scene, render

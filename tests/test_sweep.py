@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from motionlab import cli
-from motionlab.errors import MotionLabError
-from motionlab.ledger import sweep as sweeps
-from motionlab.ledger.sweep import child
+from motionlab.core.errors import MotionLabError
+from motionlab.runner import sweep as sweeps
+from motionlab.runner.sweep import child
 
 YAML = """paper: example
 row: sweep_example:run_row

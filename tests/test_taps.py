@@ -9,8 +9,8 @@ from torch.overrides import TorchFunctionMode, _len_torch_function_stack
 from torch.utils.checkpoint import checkpoint
 
 from motionlab import taps
-from motionlab.errors import MotionLabError
-from motionlab.models.backbone import Backbone, BackboneConfig, guided
+from motionlab.core.errors import MotionLabError
+from motionlab.models.small.backbone import Backbone, BackboneConfig, guided
 
 B, HEADS = 2, 2
 GRID = (3, 4, 2)                                        # frames, height, width in tokens

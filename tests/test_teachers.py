@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import videos
-from motionlab.errors import MotionLabError
+from motionlab.core.errors import MotionLabError
 from motionlab.teachers.flow import dis_flow, end_point_error, find_raft_weights, flow, raft_flow
 from motionlab.teachers.tracks import (Tracks, chain_flow_tracks, cotracker_tracks, find_cotracker, lucas_kanade_tracks,
                                        track_error, tracks)

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 import training_script as script
 from motionlab import training
-from motionlab.errors import MotionLabError
+from motionlab.core.errors import MotionLabError
 from motionlab.training import DataCursor, SampleNoise, TrainConfig, checkpoints, export_ema, lr_factor, read_log, train
 
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled",

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from motionlab.errors import MotionLabError
+from motionlab.core.errors import MotionLabError
 from motionlab.metrics.vbench import appearance, clip_consistency, consistency, motion, normalised, read_vbench, read_vbench_folder, world_style
 
 NAMES = ("aesthetic_quality", "imaging_quality", "subject_consistency", "background_consistency", "motion_smoothness", "dynamic_degree")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import videos
-from motionlab.errors import MotionLabError
+from motionlab.core.errors import MotionLabError
 from motionlab.video import (check_frames, find_sample_clip, read_mtbench, read_video, write_gif, write_mp4)
 
 REAL_MTBENCH = Path(__file__).resolve().parents[2] / "shared" / "data" / "mtbench"

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from motionlab.diffusion import cfg, euler, time_grid
-from motionlab.errors import MotionLabError
+from motionlab.core.errors import MotionLabError
 from motionlab.flow_rgb import rgb_to_flow
-from motionlab.models.backbone import Backbone, BackboneConfig
+from motionlab.models.small.backbone import Backbone, BackboneConfig
 from motionlab.papers.videojam import (Guidance, JointBackbone, JointRecipe, drop, extra_parameters, inner_guidance, joint_loss,
                                        joint_training_loss, motion_latent, split, widen)
 from motionlab.training import SampleNoise

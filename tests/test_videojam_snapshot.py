@@ -18,10 +18,10 @@ from videos import moving_texture
 
 from motionlab import cli, doctor
 from motionlab.diffusion import interpolate, velocity, velocity_from_v
-from motionlab.errors import MotionLabError
+from motionlab.core.errors import MotionLabError
 from motionlab.experiments.videojam import snapshot as J
 from motionlab.models import size as sizes
-from motionlab.models.pretrained import PretrainedCodec, Prompts, load_pretrained
+from motionlab.models.pretrained.snapshot import PretrainedCodec, Prompts, load_pretrained
 from motionlab.papers.videojam import Guidance, JointBackbone, inner_guidance, widen
 from motionlab.training import SampleNoise, checkpoints
 from motionlab.video import as_video, read_video, write_mp4
@@ -345,7 +345,7 @@ def check_clips(paths):
 
 def test_a_folder_keeps_to_one_run(config, tmp_path):
     (tmp_path / "run").mkdir()
-    from motionlab.config import to_yaml
+    from motionlab.core.config import to_yaml
 
     (tmp_path / "run" / "joint.yaml").write_text(to_yaml(config()))
     with pytest.raises(MotionLabError, match="belongs to another run: lr was 5e-06 and is now 0.001"):

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from motionlab.analyses.inputs import Model, world_clips
-from motionlab.errors import MotionLabError
-from motionlab.experiments.prompts import load_prompts
+from motionlab.core.errors import MotionLabError
+from motionlab.data.prompts import load_prompts
 from motionlab.experiments.videojam.watch import guidance_terms, joint_latents, losses_by_t, seen_motion
 from motionlab.papers.videojam import Guidance, JointBackbone
 from small import small_model

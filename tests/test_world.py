@@ -3,7 +3,7 @@ import cv2
 import numpy as np
 import pytest
 
-from motionlab.errors import MotionLabError
+from motionlab.core.errors import MotionLabError
 from motionlab.world import Actor, Camera, Occluder, Scene, caption, parse_caption, random_scene, render, vocabulary
 from motionlab.world.geometry import affine, apply, inverse
 from motionlab.world.motions import KINDS, MOTIONS

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from motionlab.errors import MotionLabError, nearest, one_of
+from motionlab.core.errors import MotionLabError, nearest, one_of
 
 FAILED, MISTAKE, INTERRUPTED = 1, 2, 130
 
@@ -173,7 +173,7 @@ def _add_joint(commands) -> None:
 
 
 def _root() -> Path:
-    from motionlab.ledger.paths import repo_root
+    from motionlab.core.paths import repo_root
 
     return repo_root()
 
@@ -182,7 +182,7 @@ def _root() -> Path:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from motionlab.ledger import params
+    from motionlab.runner import params
 
     root = _root()
     stems = list(params.notebook_paths(root))
@@ -200,7 +200,7 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from motionlab.ledger import runs
+    from motionlab.runner import runs
 
     root = _root()
     given = _given(options.parameters)
@@ -228,7 +228,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _plans(options: argparse.Namespace, given: dict[str, str], root: Path) -> list:
     """Check every notebook before the first one starts. With several, each gets those of the -p that it knows."""
-    from motionlab.ledger import params, runs
+    from motionlab.runner import params, runs
 
     one_of(options.tier, params.TIERS, "tier")
     notebooks = _chosen(options, root)
@@ -257,7 +257,7 @@ def _plans(options: argparse.Namespace, given: dict[str, str], root: Path) -> li
 
 
 def _chosen(options: argparse.Namespace, root: Path) -> list:
-    from motionlab.ledger import params
+    from motionlab.runner import params
 
     stems = []
     for name in options.notebooks:
@@ -308,7 +308,7 @@ def _interrupted(todo) -> int:
 
 
 def _sweep(options: argparse.Namespace) -> int:
-    from motionlab.ledger import sweep as sweeps
+    from motionlab.runner import sweep as sweeps
 
     sweep = sweeps.read_sweep(options.file, _root())
     rows = sweeps.plan(sweep, options.tier, options.arm, options.seed, options.out)
@@ -425,7 +425,7 @@ def _size(options: argparse.Namespace) -> int:
 
 
 def _world(options: argparse.Namespace) -> int:
-    from motionlab import export
+    from motionlab.figures import export
 
     extra = {} if options.frames is None else {"frames": options.frames}
     written = export.write_world(seed=options.seed, size=options.size, out=options.out, scene=options.scene, **extra)
@@ -467,7 +467,7 @@ def _settings(kind: type, options: argparse.Namespace, needed: tuple[str, ...]):
     """The config `kind`: from --config, then the named options, then -p."""
     import yaml
 
-    from motionlab.config import from_values, from_yaml
+    from motionlab.core.config import from_values, from_yaml
 
     one_of(options.paper, ("videojam",), "paper that can be trained at full size")
     values = dict(vars(from_yaml(kind, Path(options.config), "config"))) if options.config else {}

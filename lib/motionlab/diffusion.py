@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import torch
 
-from motionlab.errors import MotionLabError, nearest
+from motionlab.core.errors import MotionLabError, nearest
 
 Model = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 EDITS = ("x", "u")

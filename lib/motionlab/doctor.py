@@ -6,12 +6,12 @@ import os
 import platform
 import re
 import sys
-import time
 from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
-from motionlab.errors import MotionLabError
+from motionlab.core.errors import MotionLabError
+from motionlab.core.speed import speed
 
 PACKAGES = (
     "torch",
@@ -154,41 +154,6 @@ def devices() -> dict[str, dict[str, Any]]:
     return found
 
 
-def speed(device: str, seconds: float) -> dict[str, float]:
-    """TFLOP/s of bf16 and fp32 matrix products on `device`; a type that it cannot do is left out."""
-    import torch
-
-    size = 1024 if device == "cpu" else 4096
-    found = {}
-    for name, kind in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
-        try:
-            left = torch.ones(size, size, dtype=kind, device=device)
-            found[name] = round(_products_per_second(left, device, seconds / 2) * 2 * size**3 / 1e12, 3)
-        except (RuntimeError, TypeError):
-            continue
-    return found
-
-
-def _products_per_second(left: Any, device: str, seconds: float) -> float:
-    """Repeats `left @ left` for about `seconds`, after a first product that warms up."""
-    import torch
-
-    def wait() -> None:
-        if device.startswith("cuda"):
-            torch.cuda.synchronize(device)
-        elif device == "mps":
-            torch.mps.synchronize()
-
-    torch.matmul(left, left)
-    wait()
-    began, count = time.perf_counter(), 0
-    while count == 0 or time.perf_counter() - began < seconds:
-        torch.matmul(left, left)
-        wait()
-        count += 1
-    return count / (time.perf_counter() - began)
-
-
 def weights(folder: str | None) -> dict[str, str | None]:
     """`{name: path}` of the weights found below `folder` (three levels), None for those that are not there."""
     base = Path(folder).expanduser() if folder else None
@@ -228,7 +193,7 @@ def will_not_run(root: Path, found: dict[str, Any]) -> list[str]:
 
 def _too_big(root: Path, found: dict[str, Any], vram_gb: float) -> list[str]:
     """Notebooks whose measured cost exceeds this machine's memory."""
-    from motionlab.ledger import params
+    from motionlab.runner import params
 
     reasons = []
     for stem in params.notebook_paths(root):

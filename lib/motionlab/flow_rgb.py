@@ -18,7 +18,7 @@ import math
 import numpy as np
 import torch
 
-from motionlab.errors import MotionLabError, one_of
+from motionlab.core.errors import MotionLabError, one_of
 
 SIGMA = 0.15
 # For the 48-pixel world: its subjects' speed has a 95th percentile of 3.2 px per frame (150 dev scenes), where m is then 0.68;

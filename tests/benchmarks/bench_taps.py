@@ -103,7 +103,7 @@ def attention_against_materialising(repeats: int, heads: int, frames: int) -> No
 
 def taps_against_untapped(repeats: int) -> None:
     import torch
-    from motionlab.models.backbone import Backbone
+    from motionlab.models.small.backbone import Backbone
     from motionlab.taps import attention, features
     model = Backbone().eval()
     c = model.config

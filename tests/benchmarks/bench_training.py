@@ -50,8 +50,8 @@ def training_steps(frames: int, batch: int):
     """The kit's step and the same arithmetic on the bare diffusers model: equal inputs, loss, optimiser and EMA."""
     import torch
 
-    from motionlab.models.backbone import Backbone, BackboneConfig
-    from motionlab.models.text import Grammar
+    from motionlab.models.small.backbone import Backbone, BackboneConfig
+    from motionlab.models.small.text import Grammar
     from motionlab.pretrain.base import BaseRecipe, flow_matching_loss
     from motionlab.training import SampleNoise, TrainConfig, _Ema, _optimizers
 
@@ -88,7 +88,7 @@ def guidance_steps(batch: int):
     """One guided evaluation: both halves in one batch, or one after the other."""
     import torch
 
-    from motionlab.models.backbone import Backbone, BackboneConfig, guided
+    from motionlab.models.small.backbone import Backbone, BackboneConfig, guided
 
     model = Backbone(BackboneConfig(max_frames=5)).eval()
     x, t = torch.randn(batch, 5, 24, 12, 12), torch.tensor(0.5)
@@ -106,7 +106,7 @@ def compiled(batch: int):
     """One forward pass as it is and through torch.compile."""
     import torch
 
-    from motionlab.models.backbone import Backbone, BackboneConfig
+    from motionlab.models.small.backbone import Backbone, BackboneConfig
 
     model = Backbone(BackboneConfig(max_frames=5)).eval()
     fast, x, t = torch.compile(model, dynamic=False), torch.randn(batch, 5, 24, 12, 12), torch.full((batch,), 0.5)

@@ -18,7 +18,7 @@ def joint_steps(batch: int):
     """One update of the base by its own loss, and of the joint model by both velocities; equal clips, optimiser and EMA."""
     import torch
 
-    from motionlab.models.backbone import Backbone, BackboneConfig
+    from motionlab.models.small.backbone import Backbone, BackboneConfig
     from motionlab.papers.videojam import JointBackbone, JointRecipe, joint_training_loss
     from motionlab.pretrain.base import BaseRecipe, flow_matching_loss
     from motionlab.training import SampleNoise, TrainConfig, _Ema, _optimizers
@@ -46,7 +46,7 @@ def guidance_steps(batch: int):
     """One evaluation of the sampler: text guidance on the base; Inner-Guidance as one batch, and its three passes in turn."""
     import torch
 
-    from motionlab.models.backbone import Backbone, BackboneConfig, guided
+    from motionlab.models.small.backbone import Backbone, BackboneConfig, guided
     from motionlab.papers.videojam import Guidance, JointBackbone, inner_guidance
 
     base, joint = Backbone(BackboneConfig(max_frames=5)).eval(), JointBackbone(Backbone(BackboneConfig(max_frames=5))).eval()

@@ -19,7 +19,7 @@ from motionlab.analyses.attention_follow import window_sums
 from motionlab.analyses.depth import block_labels, block_number
 from motionlab.analyses.inputs import GROUP, Model, item_seed
 from motionlab.diffusion import euler
-from motionlab.errors import MotionLabError, one_of
+from motionlab.core.errors import MotionLabError, one_of
 from motionlab.figures import key_frame_mass
 
 RECIPES = ("clips", "release")

@@ -10,7 +10,7 @@ import numpy as np
 from motionlab.analyses.features import (CELL, colours, fit_basis, has_truth, query_points, smoothed, token_cells,
                                          token_labels)
 from motionlab.analyses.inputs import GROUP
-from motionlab.errors import MotionLabError
+from motionlab.core.errors import MotionLabError
 
 
 def component_pictures(x: np.ndarray) -> dict[str, np.ndarray]:

@@ -20,7 +20,7 @@ from motionlab.analyses.depth import block_labels, third
 from motionlab.analyses.inputs import GROUP, Model, item_seed
 from motionlab.analyses.prompt_switch import text_blocks
 from motionlab.diffusion import interpolate
-from motionlab.errors import MotionLabError
+from motionlab.core.errors import MotionLabError
 
 CELL = 4                    # pixels per token of the kit's codec
 FOREGROUND, BACKGROUND = 0.5, 0.05     # share of a token's pixels over its frames; what lies between counts as neither

@@ -17,12 +17,12 @@ import torch
 from torch import nn
 
 from motionlab.diffusion import time_grid
-from motionlab.errors import MotionLabError
-from motionlab.models.backbone import Backbone, guided, load_backbone
-from motionlab.models.codec import load_codec
-from motionlab.models.generate import prompt_noise
+from motionlab.core.errors import MotionLabError
+from motionlab.models.small.backbone import Backbone, guided, load_backbone
+from motionlab.models.small.codec import load_codec
+from motionlab.models.small.generate import prompt_noise
 from motionlab.models.shipped import shipped
-from motionlab.precision import autocast
+from motionlab.core.precision import autocast
 from motionlab.video import as_frames, as_video, read_video
 from motionlab.world import Clip, random_scene, render
 
@@ -167,7 +167,7 @@ def open_model(folder: str = "", frames: int | None = None, height: int | None =
                                  fix="It does 48 x 48; give `backbone=` for another.")
         codec.latent_frames(frames or 17)
         return Model("base" if weights == "base" else weights, "motionlab", backbone, codec, frames or 17, (48, 48))
-    from motionlab.models.pretrained import load_pretrained
+    from motionlab.models.pretrained.snapshot import load_pretrained
 
     found = load_pretrained(folder, device, torch.bfloat16 if device != "cpu" else torch.float32, cache)
     made_for = found.size()

@@ -16,8 +16,8 @@ from torch import nn
 from motionlab.analyses.inputs import W, Model
 from motionlab.analyses.resume import readable
 from motionlab.diffusion import cfg, euler
-from motionlab.errors import MotionLabError
-from motionlab.models.backbone import Backbone
+from motionlab.core.errors import MotionLabError
+from motionlab.models.small.backbone import Backbone
 from motionlab.models.evaluator import CLASSES, Evaluator, labels_of
 from motionlab.world.captions import describe, sentence
 from motionlab.world.motions import MOTIONS

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from motionlab.diffusion import SAMPLERS, interpolate
-from motionlab.errors import MotionLabError, one_of
+from motionlab.core.errors import MotionLabError, one_of
 from motionlab.analyses.inputs import Model, item_seed
 from motionlab.models.evaluator import CLASSES, Evaluator, labels_of
 

@@ -18,7 +18,7 @@ import torch
 
 from motionlab.analyses.inputs import GROUP, CaptionedClip, Model
 from motionlab.diffusion import interpolate, linear_quadratic_grid, velocity
-from motionlab.errors import MotionLabError, one_of
+from motionlab.core.errors import MotionLabError, one_of
 from motionlab.video import as_video
 
 FRAME_ORDERS = ("original", "shuffled", "reversed", "swapped", "within_latents", "whole_latents")

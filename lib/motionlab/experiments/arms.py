@@ -6,16 +6,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from motionlab.errors import one_of
+from motionlab.core.errors import one_of
 from motionlab.experiments.finetune import continued_training
 from motionlab.experiments.measure import measure
-from motionlab.experiments.prompts import Prompt, load_prompts
-from motionlab.files import explained
+from motionlab.data.prompts import Prompt, load_prompts
+from motionlab.core.files import explained
 from motionlab.metrics.reconstruction import psnr
-from motionlab.models.backbone import load_backbone
-from motionlab.models.codec import Codec, load_codec
+from motionlab.models.small.backbone import load_backbone
+from motionlab.models.small.codec import Codec, load_codec
 from motionlab.models.evaluator import load_evaluator
-from motionlab.models.generate import generate
+from motionlab.models.small.generate import generate
 from motionlab.models.image_encoder import load_image_encoder
 from motionlab.models.shipped import shipped
 from motionlab.video import as_frames, as_video, contact_sheet

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from motionlab.errors import MotionLabError
+from motionlab.core.errors import MotionLabError
 from motionlab.metrics.failures import DETECTORS, PERCENTILE
 from motionlab.metrics.frechet import frechet
 

@@ -5,15 +5,15 @@ import hashlib
 import json
 from pathlib import Path
 
-from motionlab.errors import MotionLabError
-from motionlab.ledger.paths import repo_root
-from motionlab.ledger.protocol import read_protocol
-from motionlab.models.backbone import deeper, load_backbone, save_backbone
+from motionlab.core.errors import MotionLabError
+from motionlab.core.paths import repo_root
+from motionlab.core.protocol import read_protocol
+from motionlab.models.small.backbone import deeper, load_backbone, save_backbone
 from motionlab.models.checkpoint import fingerprint
 from motionlab.models.shipped import shipped
-from motionlab.pretrain.bank import BankConfig
+from motionlab.data.bank import BankConfig
 from motionlab.pretrain.base import BaseRecipe, train_base
-from motionlab.pretrain.latents import Latents, open_latents
+from motionlab.data.latents import Latents, open_latents
 from motionlab.training import TrainConfig
 
 

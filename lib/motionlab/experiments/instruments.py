@@ -12,7 +12,7 @@ from motionlab.metrics.failures import detect_failures
 from motionlab.metrics.palette import read_limbs
 from motionlab.metrics.reconstruction import VISIBLE, flow_picture_error, palette_part_error, psnr
 from motionlab.metrics.structure import DAMAGES, damage, structure_error
-from motionlab.models.codec import Codec
+from motionlab.models.small.codec import Codec
 from motionlab.models.evaluator import CLASSES, Evaluator, labels_of, true_limbs
 from motionlab.video import as_frames, as_video
 

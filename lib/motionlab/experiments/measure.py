@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from motionlab.errors import MotionLabError
-from motionlab.experiments.prompts import Prompt
+from motionlab.core.errors import MotionLabError
+from motionlab.data.prompts import Prompt
 from motionlab.metrics.failures import detect_failures
 from motionlab.metrics.motion import dynamic_degree, motion_smoothness
 from motionlab.metrics.palette import read_attributes, read_limbs, subject_mask

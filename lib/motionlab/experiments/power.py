@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from motionlab.errors import MotionLabError
+from motionlab.core.errors import MotionLabError
 
 Z_INTERVAL, Z_POWER = 1.96, 0.84          # 95 % two-sided interval, 80 % power
 

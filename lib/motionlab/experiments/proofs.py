@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 
 from motionlab.analyses.inputs import Model
-from motionlab.errors import MotionLabError
+from motionlab.core.errors import MotionLabError
 from motionlab.models.evaluator import Evaluator, true_limbs
-from motionlab.models.generate import generate
+from motionlab.models.small.generate import generate
 from motionlab.models.image_encoder import ImageEncoder
 from motionlab.video import as_frames, as_video
 
@@ -114,7 +114,7 @@ def middle_rows(model: Model, prompts: str, n: int, steps: int = 20, evaluator: 
         evaluator: adds the columns of `middle_poses`.
     """
     from motionlab.experiments.arms import encode_true
-    from motionlab.experiments.prompts import load_prompts
+    from motionlab.data.prompts import load_prompts
 
     chosen = load_prompts(prompts, n)
     z = encode_true(model.codec, chosen, model.codec.latent_frames(model.frames))

@@ -22,11 +22,6 @@ _HOMES = {
     "render_readme_table": "report",
     "update_readme": "report",
     "render_report": "report",
-    "split_seeds": "protocol",
-    "read_protocol": "protocol",
-    "held_out": "protocol",
-    "judged_seeds": "protocol",
-    "repo_root": "paths",
 }
 __all__ = sorted(_HOMES)
 

@@ -14,11 +14,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from motionlab.errors import MotionLabError
+from motionlab.core.errors import MotionLabError
 from motionlab.ledger import verdict as judging
 from motionlab.ledger.claims import Claim, PaperClaims, canonical_sha, load_all, load_measured
-from motionlab.files import write_atomic
-from motionlab.ledger.paths import repo_root
+from motionlab.core.files import write_atomic
+from motionlab.core.paths import repo_root
 
 BEGIN, END = "<!-- claims:begin -->", "<!-- claims:end -->"
 SIGNS = {"holds": "✔", "fails": "✘", "inconclusive": "≈", "not transferable": "⇸", "not run": "○"}

@@ -11,10 +11,10 @@ import json
 import math
 from pathlib import Path
 
-from motionlab.errors import MotionLabError
+from motionlab.core.errors import MotionLabError
 from motionlab.ledger import verdict as judging
 from motionlab.ledger.claims import Claim, PaperClaims, checksum, load_claims, load_measured, papers
-from motionlab.ledger.paths import repo_root
+from motionlab.core.paths import repo_root
 
 TOLERANCE = 1e-6
 NUMBERS = ("estimate", "ci95", "n", "n_undefined", "by_seed")

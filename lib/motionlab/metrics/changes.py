@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from motionlab.errors import MotionLabError, one_of
+from motionlab.core.errors import MotionLabError, one_of
 
 SHIFT = 0.2  # share of the frame's width and height
 LIMB_SHARE = 0.25  # share of the tracks that a limb holds where no part labels are given

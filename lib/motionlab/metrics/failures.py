@@ -40,7 +40,7 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
-from motionlab.errors import MotionLabError
+from motionlab.core.errors import MotionLabError
 from motionlab.metrics.palette import CUTOFF, LimbReading, background_colours, limb_table, read_limbs
 from motionlab.world.captions import parse_caption
 from motionlab.world.motions import GROUND, MOTIONS

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from motionlab.errors import MotionLabError
+from motionlab.core.errors import MotionLabError
 
 
 @dataclass(frozen=True)

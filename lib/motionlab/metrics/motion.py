@@ -28,7 +28,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from motionlab.errors import MotionLabError, one_of
+from motionlab.core.errors import MotionLabError, one_of
 
 STATIC = ("skip", "zero", "nan")
 COORDS = ("frame", "diagonal", "pixels")

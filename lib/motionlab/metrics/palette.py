@@ -19,7 +19,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from motionlab.errors import MotionLabError, one_of
+from motionlab.core.errors import MotionLabError, one_of
 from motionlab.world.palette import COLOURS, PLACES, SHADES, shade
 from motionlab.world.puppets import SPECIES, species as anatomy_of
 

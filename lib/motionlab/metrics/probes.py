@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from einops import rearrange
 
-from motionlab.errors import MotionLabError
+from motionlab.core.errors import MotionLabError
 from motionlab.models.evaluator import LIMBS, limb_groups
 from motionlab.world.palette import COLOURS
 

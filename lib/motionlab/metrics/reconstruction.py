@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from motionlab.errors import MotionLabError
+from motionlab.core.errors import MotionLabError
 from motionlab.flow_rgb import WORLD_SIGMA, rgb_to_flow
 from motionlab.metrics.palette import limb_table, read_limbs
 

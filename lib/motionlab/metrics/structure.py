@@ -15,7 +15,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from motionlab.errors import MotionLabError, one_of
+from motionlab.core.errors import MotionLabError, one_of
 from motionlab.metrics.palette import LimbReading, limb_links, limb_table, read_limbs
 from motionlab.world.motions import MOTIONS
 from motionlab.world.puppets import SPECIES, species as anatomy_of

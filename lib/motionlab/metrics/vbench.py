@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from motionlab.errors import MotionLabError, one_of
+from motionlab.core.errors import MotionLabError, one_of
 
 RANGES = {"aesthetic_quality": (0.0, 1.0), "imaging_quality": (0.0, 1.0), "subject_consistency": (0.1462, 1.0),
           "background_consistency": (0.2615, 1.0), "motion_smoothness": (0.706, 0.9975), "dynamic_degree": (0.0, 1.0)}

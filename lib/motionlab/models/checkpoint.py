@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from motionlab.errors import MotionLabError
-from motionlab.files import save_weights
+from motionlab.core.errors import MotionLabError
+from motionlab.core.files import save_weights
 
 AGAIN = "`make pretrain` makes it again; or fetch the file again."
 

@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from einops import rearrange, reduce
 from torch import nn
 
-from motionlab import config as configs
-from motionlab.errors import MotionLabError, one_of
+from motionlab.core import config as configs
+from motionlab.core.errors import MotionLabError, one_of
 from motionlab.models.checkpoint import fill, read_model, save_model
 from motionlab.world.captions import CAMERA, TURN
 from motionlab.world.motions import MOTIONS

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
-from motionlab import config as configs
-from motionlab.errors import MotionLabError
+from motionlab.core import config as configs
+from motionlab.core.errors import MotionLabError
 from motionlab.models.checkpoint import fill, read_model, save_model
 
 KIND = "motionlab.image_encoder"

@@ -3,8 +3,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from motionlab.errors import MotionLabError, nearest
-from motionlab.ledger.paths import repo_root
+from motionlab.core.errors import MotionLabError, nearest
+from motionlab.core.paths import repo_root
 
 HOME = Path("reproductions") / "testbed" / "checkpoints"
 

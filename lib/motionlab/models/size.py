@@ -23,8 +23,8 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from motionlab.errors import MotionLabError, one_of
-from motionlab.models.backbone import Backbone, BackboneConfig
+from motionlab.core.errors import MotionLabError, one_of
+from motionlab.models.small.backbone import Backbone, BackboneConfig
 
 BLOCKS = {"CogVideoXTransformer3DModel": "transformer_blocks", "WanTransformer3DModel": "blocks"}
 GROUP = 4                     # frames per latent frame after the first, in all of them

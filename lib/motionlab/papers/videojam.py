@@ -16,10 +16,10 @@ import torch
 from torch import nn
 
 from motionlab.diffusion import interpolate, velocity
-from motionlab.errors import MotionLabError, one_of
+from motionlab.core.errors import MotionLabError, one_of
 from motionlab.flow_rgb import SIGMA, flow_video
-from motionlab.models.backbone import Backbone
-from motionlab.models.pretrained import PretrainedBackbone
+from motionlab.models.small.backbone import Backbone
+from motionlab.models.pretrained.snapshot import PretrainedBackbone
 
 MOTION_HALVES = ("literal", "cfg_d", "exact")
 RULES = ("inner", "ip2p", "composable", "no_motion")

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 
 from motionlab.diffusion import interpolate, velocity
-from motionlab.models.backbone import Backbone, BackboneConfig, draw_condition_mask, load_backbone, save_backbone
-from motionlab.models.codec import Codec
-from motionlab.models.generate import generate
-from motionlab.models.text import Grammar
-from motionlab.precision import autocast
-from motionlab.pretrain.latents import FreshLatents, Latents
+from motionlab.models.small.backbone import Backbone, BackboneConfig, draw_condition_mask, load_backbone, save_backbone
+from motionlab.models.small.codec import Codec
+from motionlab.models.small.generate import generate
+from motionlab.models.small.text import Grammar
+from motionlab.core.precision import autocast
+from motionlab.data.latents import FreshLatents, Latents
 from motionlab.training import TrainConfig, train
 from motionlab.video import as_frames, contact_sheet, write_mp4
 

@@ -7,8 +7,8 @@ import json
 import math
 from pathlib import Path
 
-from motionlab.errors import MotionLabError
-from motionlab.files import write_atomic
+from motionlab.core.errors import MotionLabError
+from motionlab.core.files import write_atomic
 
 
 def write_card(checkpoint: Path, logs: dict[str, Path], out: Path, note: str = "") -> Path:

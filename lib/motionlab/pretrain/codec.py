@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from motionlab.models.codec import Codec, CodecConfig, codec_loss, save_codec
-from motionlab.pretrain.bank import Bank, BankConfig, open_bank
+from motionlab.models.small.codec import Codec, CodecConfig, codec_loss, save_codec
+from motionlab.data.bank import Bank, BankConfig, open_bank
 from motionlab.video import as_video
 from motionlab.training import TrainConfig, train
 

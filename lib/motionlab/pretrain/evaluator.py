@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from motionlab.files import explained, write_atomic
-from motionlab.ledger.protocol import read_protocol, split_seeds
-from motionlab.models.codec import load_codec
+from motionlab.core.files import explained, write_atomic
+from motionlab.core.protocol import read_protocol, split_seeds
+from motionlab.models.small.codec import load_codec
 from motionlab.models.evaluator import (CLASSES, STILL, Evaluator, EvaluatorConfig, evaluator_loss, labels_of,
                                         save_evaluator, true_limbs)
-from motionlab.pretrain.bank import CHUNK, Bank, BankConfig, open_bank, training_scene
+from motionlab.data.bank import CHUNK, Bank, BankConfig, open_bank, training_scene
 from motionlab.video import as_frames, as_video
 from motionlab.training import TrainConfig, train
 from motionlab.world import parse_caption, random_scene, render

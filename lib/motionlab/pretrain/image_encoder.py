@@ -16,7 +16,7 @@ from torch import nn
 
 from motionlab.models.image_encoder import (ImageEncoder, ImageEncoderConfig, ViTBlock, patchify, positions,
                                             save_image_encoder)
-from motionlab.pretrain.bank import Bank, BankConfig, open_bank
+from motionlab.data.bank import Bank, BankConfig, open_bank
 from motionlab.video import as_video
 from motionlab.training import TrainConfig, train
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 
-from motionlab import config as configs
-from motionlab.errors import MotionLabError, one_of
-from motionlab.ledger.claims import read_yaml
-from motionlab.ledger.paths import repo_root
+from motionlab.core import config as configs
+from motionlab.core.errors import MotionLabError, one_of
+from motionlab.core.yamls import read_yaml
+from motionlab.core.paths import repo_root
 
 HOME = Path("reproductions") / "testbed"
 
@@ -99,8 +99,8 @@ def logs_of(name: str, work: Path, root: Path | None = None) -> dict[str, Path]:
 
 
 def _codec(settings, work, out, until):
-    from motionlab.models.codec import CodecConfig
-    from motionlab.pretrain.bank import BankConfig
+    from motionlab.models.small.codec import CodecConfig
+    from motionlab.data.bank import BankConfig
     from motionlab.pretrain.codec import CodecRecipe, train_codec
     from motionlab.training import TrainConfig
 
@@ -124,11 +124,11 @@ def _base(settings, work, out, until):
 
 
 def _base_stage(settings, stage, work, home, start, until):
-    from motionlab.models.backbone import Backbone
-    from motionlab.models.codec import load_codec
-    from motionlab.pretrain.bank import BankConfig
+    from motionlab.models.small.backbone import Backbone
+    from motionlab.models.small.codec import load_codec
+    from motionlab.data.bank import BankConfig
     from motionlab.pretrain.base import BackboneConfig, BaseRecipe, Watch, train_base
-    from motionlab.pretrain.latents import open_fresh_latents, open_latents
+    from motionlab.data.latents import open_fresh_latents, open_latents
     from motionlab.training import TrainConfig
 
     name = stage["name"]
@@ -174,7 +174,7 @@ def _shows(only):
 
 
 def _image_encoder(settings, work, out, until):
-    from motionlab.pretrain.bank import BankConfig
+    from motionlab.data.bank import BankConfig
     from motionlab.pretrain.image_encoder import ImageEncoderConfig, ImageEncoderRecipe, train_image_encoder
     from motionlab.training import TrainConfig
 
@@ -183,7 +183,7 @@ def _image_encoder(settings, work, out, until):
 
 
 def _evaluator(settings, work, out, until):
-    from motionlab.pretrain.bank import BankConfig
+    from motionlab.data.bank import BankConfig
     from motionlab.pretrain.evaluator import EvaluatorConfig, EvaluatorRecipe, train_evaluator
     from motionlab.training import TrainConfig
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from motionlab.errors import MotionLabError, nearest, one_of
+from motionlab.core.errors import MotionLabError, nearest, one_of
 from motionlab.video import check_frames
 
 DIS_PRESETS = {"ultrafast": 0, "fast": 1, "medium": 2}

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from motionlab.errors import MotionLabError, one_of
+from motionlab.core.errors import MotionLabError, one_of
 from motionlab.teachers.flow import check_world_clip, call_teacher, load_state, one_thread, to_device
 from motionlab.video import check_frames
 

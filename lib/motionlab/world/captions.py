@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import re
 
-from motionlab.errors import MotionLabError, nearest
+from motionlab.core.errors import MotionLabError, nearest
 from motionlab.world.motions import MOTIONS
 from motionlab.world.palette import COLOURS, PLACES
 from motionlab.world.puppets import SPECIES

@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from motionlab.errors import MotionLabError
+from motionlab.core.errors import MotionLabError
 from motionlab.world.geometry import apply, inverse
 
 

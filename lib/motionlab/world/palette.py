@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from motionlab.errors import one_of
+from motionlab.core.errors import one_of
 
 COLOURS = {
     "red": (0.96, 0.32, 0.30), "orange": (1.00, 0.45, 0.08), "yellow": (1.00, 0.92, 0.12), "green": (0.20, 0.80, 0.22),

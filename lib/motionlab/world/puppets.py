@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from motionlab.errors import one_of
+from motionlab.core.errors import one_of
 from motionlab.world.geometry import Box, Capsule, Convex, Ellipse, Ring
 
 

@@ -10,7 +10,7 @@ from typing import Callable
 
 import numpy as np
 
-from motionlab.errors import MotionLabError
+from motionlab.core.errors import MotionLabError
 from motionlab.world.clip import Clip
 from motionlab.world.geometry import Box, Ridge, affine, apply, inverse, length_scale
 from motionlab.world.motions import GROUND, pose

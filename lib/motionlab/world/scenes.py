@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from motionlab.errors import MotionLabError, nearest, one_of
+from motionlab.core.errors import MotionLabError, nearest, one_of
 from motionlab.world.motions import GROUND, KINDS, MOTIONS
 from motionlab.world.palette import COLOURS, PLACES
 from motionlab.world.puppets import SPECIES, species

@@ -8,21 +8,21 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from motionlab.config import from_values
+from motionlab.core.config import from_values
 from motionlab.diffusion import SAMPLERS, time_grid
 from motionlab.experiments.arms import NOISE_STRIDE, sampling_device
 from motionlab.experiments.finetune import bank_home, begin, budget, training_folder, tuning_bank
-from motionlab.experiments.prompts import Prompt
-from motionlab.ledger.paths import repo_root
-from motionlab.ledger.protocol import read_protocol
-from motionlab.models.backbone import load_backbone
+from motionlab.data.prompts import Prompt
+from motionlab.core.paths import repo_root
+from motionlab.core.protocol import read_protocol
+from motionlab.models.small.backbone import load_backbone
 from motionlab.models.checkpoint import fill, read_model, save_model
-from motionlab.models.codec import load_codec
-from motionlab.models.generate import prompt_noise
+from motionlab.models.small.codec import load_codec
+from motionlab.models.small.generate import prompt_noise
 from motionlab.models.shipped import shipped
 from motionlab.papers.videojam import Guidance, JointBackbone, JointRecipe, inner_guidance, joint_training_loss, split
-from motionlab.precision import autocast
-from motionlab.pretrain.latents import JointLatents, open_joint_latents
+from motionlab.core.precision import autocast
+from motionlab.data.latents import JointLatents, open_joint_latents
 from motionlab.pretrain.stages import checkpoint
 from motionlab.training import train
 from motionlab.video import as_frames

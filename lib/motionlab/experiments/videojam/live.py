@@ -11,9 +11,9 @@ import torch
 
 from motionlab.analyses.inputs import Model, item_seed
 from motionlab.experiments.finetune import budget
-from motionlab.experiments.prompts import load_prompts
+from motionlab.data.prompts import load_prompts
 from motionlab.experiments.videojam.joint import KIND, joint_clips, motion_data
-from motionlab.ledger.paths import repo_root
+from motionlab.core.paths import repo_root
 from motionlab.models.checkpoint import fill, read_model, save_model
 from motionlab.models.shipped import HOME
 from motionlab.papers.videojam import Guidance, JointBackbone, JointRecipe, joint_training_loss

@@ -3,10 +3,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from motionlab.config import from_values
+from motionlab.core.config import from_values
 from motionlab.experiments import arms as plain
 from motionlab.experiments.measure import measure
-from motionlab.experiments.prompts import load_prompts
+from motionlab.data.prompts import load_prompts
 from motionlab.experiments.videojam.joint import joint_clips, trained
 from motionlab.experiments.videojam.shuffled import shuffle_gap
 from motionlab.models.image_encoder import load_image_encoder

@@ -11,9 +11,9 @@ from motionlab.diffusion import interpolate, velocity
 from motionlab.experiments.finetune import continued_training
 from motionlab.experiments.videojam.joint import trained
 from motionlab.flow_rgb import WORLD_SIGMA
-from motionlab.ledger.protocol import judged_seeds
-from motionlab.models.backbone import load_backbone
-from motionlab.models.codec import load_codec
+from motionlab.core.protocol import judged_seeds
+from motionlab.models.small.backbone import load_backbone
+from motionlab.models.small.codec import load_codec
 from motionlab.models.shipped import shipped
 from motionlab.papers.videojam import JointBackbone, motion_latent
 

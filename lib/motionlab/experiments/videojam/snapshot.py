@@ -23,15 +23,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from motionlab.config import from_yaml, to_yaml
+from motionlab.core.config import from_yaml, to_yaml
 from motionlab.diffusion import SAMPLERS
-from motionlab.errors import MotionLabError, nearest, one_of
-from motionlab.experiments.prompts import read_prompts
-from motionlab.files import ensure_writable, save_weights, write_atomic
+from motionlab.core.errors import MotionLabError, nearest, one_of
+from motionlab.data.prompts import read_prompts
+from motionlab.core.files import ensure_writable, save_weights, write_atomic
 from motionlab.flow_rgb import SIGMA
 from motionlab.models.checkpoint import fill, fingerprint, read_model, save_model
-from motionlab.models.generate import prompt_noise
-from motionlab.models.pretrained import Pretrained, component_fingerprint, latent_size, load_pretrained, snapshot_kind
+from motionlab.models.small.generate import prompt_noise
+from motionlab.models.pretrained.snapshot import Pretrained, component_fingerprint, latent_size, load_pretrained, snapshot_kind
 from motionlab.papers.videojam import (Guidance, JointBackbone, JointRecipe, inner_guidance, joint_training_loss,
                                        motion_latent, split, widen)
 from motionlab.teachers.flow import find_raft_weights, flow
@@ -388,11 +388,11 @@ def _open(config, device):
 
 def cost(config: JointConfig, size: tuple[int, int, int], processes: int, device: torch.device) -> str:
     """What the training will take, as text: counted on the meta device, timed by bf16 matrix products of `device`."""
-    from motionlab import doctor
+    from motionlab.core.speed import speed as measured_speed
     from motionlab.models import size as sizes
 
     counted = sizes.measure(config.backbone, *size, batch=max(1, config.batch_size // processes), widen=widen)
-    speed = doctor.speed("cpu" if device.type == "cpu" else str(device), 1.0).get("bf16")
+    speed = measured_speed("cpu" if device.type == "cpu" else str(device), 1.0).get("bf16")
     kept = counted.activations_checkpointed if config.gradient_checkpointing else counted.activations
     memory = sum(counted.fixed.values()) + 8 * counted.parameters + kept      # float32 weights, gradients and averages
     free = f", {sizes.gb(torch.cuda.mem_get_info(device)[0])} are free" if device.type == "cuda" else ""

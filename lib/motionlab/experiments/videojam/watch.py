@@ -9,13 +9,13 @@ from torch import nn
 
 from motionlab.analyses.inputs import Model, item_seed
 from motionlab.diffusion import data_estimate, euler, interpolate, time_grid
-from motionlab.errors import MotionLabError
-from motionlab.experiments.prompts import Prompt
+from motionlab.core.errors import MotionLabError
+from motionlab.data.prompts import Prompt
 from motionlab.experiments.videojam.shuffled import losses
 from motionlab.flow_rgb import WORLD_SIGMA
-from motionlab.models.generate import prompt_noise
+from motionlab.models.small.generate import prompt_noise
 from motionlab.papers.videojam import Guidance, JointBackbone, inner_guidance, motion_latent
-from motionlab.precision import autocast
+from motionlab.core.precision import autocast
 
 
 def joint_latents(model: Model, clips: dict) -> tuple[torch.Tensor, torch.Tensor]:

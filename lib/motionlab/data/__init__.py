@@ -1,0 +1,1 @@
+"""Clips, latents with named sidecars, prompts and tasks. Knows no paper."""

@@ -1,0 +1,131 @@
+"""A bank of rendered clips on disk: frames, subjects, flow pictures and captions of a range of world seeds.
+
+Rendering is cheap but not free, and a training sees every clip several times. A bank is a folder of memory-mapped
+arrays that any number of readers share; it is a function of its settings alone and can be deleted at any time.
+"""
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from motionlab.core.errors import MotionLabError
+from motionlab.core.files import explained, write_atomic
+from motionlab.flow_rgb import WORLD_SIGMA, flow_video
+from motionlab.core.protocol import held_out, read_protocol, split_seeds
+from motionlab.world import random_scene, render
+
+CHUNK = 64
+
+
+@dataclass(frozen=True)
+class BankConfig:
+    """Which clips. split: of the protocol; offset: seeds of it to leave out; clips, frames, size: how many, how long,
+    how large; flow: with a flow picture of every clip (4 bytes become 7 a pixel)."""
+
+    split: str = "pretraining"
+    offset: int = 0
+    clips: int = 1000
+    frames: int = 17
+    size: int = 48
+    flow: bool = False
+
+
+class Bank:
+    """Arrays of a bank: frames (n, f, h, w, 3) uint8, subject (n, f, h, w) uint8 0/1, flow_pictures or None; captions."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.frames, self.subject = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("frames", "subject"))
+        self.flow_pictures = np.load(folder / "flow_pictures.npy", mmap_mode="r") if (folder / "flow_pictures.npy").is_file() else None
+        listing = json.loads((folder / "bank.json").read_text(encoding="utf-8"))
+        self.captions, self.seeds = listing["captions"], listing["seeds"]
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+
+def training_scene(seed: int):
+    """The scene of a seed as all trainings see it: one actor, everything else drawn from the world's own ranges."""
+    return random_scene(seed)
+
+
+def open_bank(config: BankConfig, root: Path, n_workers: int = 2) -> Bank:
+    """The bank of these settings below `root`, rendered now if it is not there; prints how far it got.
+
+    Raises:
+        MotionLabError: full disk; a split with too few seeds.
+    """
+    values = dataclasses.asdict(config)
+    folder = Path(root) / ("bank_" + "_".join(str(v) for v in values.values()))
+    if not (folder / "bank.json").is_file():
+        _render_all(config, folder, n_workers)
+    return Bank(folder)
+
+
+def bank_seeds(config: BankConfig) -> list[int]:
+    """World seeds of the bank; no seed whose scene the protocol keeps from this split."""
+    protocol = read_protocol()
+    wanted, out = config.offset + config.clips, []
+    shows_all = config.split in protocol["held_out"]["shown_only_in"]
+    for seed in split_seeds(config.split, None):
+        if shows_all or not held_out(_said(seed), protocol):
+            out.append(seed)
+        if len(out) == wanted:
+            return out[config.offset:]
+    raise MotionLabError(f"Split '{config.split}' has only {len(out)} usable seeds.", fix="Ask for fewer clips.")
+
+
+def _said(seed):
+    from motionlab.world.captions import describe
+
+    return describe(training_scene(seed))
+
+
+def workers(n: int = 2):
+    """A pool of processes that render."""
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    return ProcessPoolExecutor(n, mp_context=get_context("spawn"))
+
+
+def rendered(pool, seeds: list[int], config: BankConfig) -> Iterator[dict]:
+    """{"frames", "subject", "captions", "flow_pictures"} of these scenes, `CHUNK` at a time, in order."""
+    parts = [seeds[i:i + CHUNK] for i in range(0, len(seeds), CHUNK)]
+    return pool.map(_render_part, parts, [config] * len(parts))
+
+
+def _render_all(config, folder, n_workers):
+    seeds = bank_seeds(config)
+    n, f, s = len(seeds), config.frames, config.size
+    with explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        shapes = {"frames": (n, f, s, s, 3), "subject": (n, f, s, s)} | ({"flow_pictures": (n, f, s, s, 3)} if config.flow else {})
+        arrays = {k: np.lib.format.open_memmap(folder / f"{k}.npy", "w+", np.uint8, shape) for k, shape in shapes.items()}
+        captions = []
+        with workers(n_workers) as pool:
+            for k, part in enumerate(rendered(pool, seeds, config)):
+                for name, array in arrays.items():
+                    array[k * CHUNK:k * CHUNK + len(part["frames"])] = part[name]
+                captions += part["captions"]
+                if k % 8 == 7 or len(captions) == n:
+                    print(f"rendering {config.split}: {len(captions)}/{n} clips", flush=True)
+        for array in arrays.values():
+            array.flush()
+    write_atomic(folder / "bank.json", json.dumps({"captions": captions, "seeds": seeds}))       # last: marks it whole
+
+
+def _render_part(seeds, config):
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    clips = [render(training_scene(seed), config.size, config.frames) for seed in seeds]
+    out = {"frames": np.stack([c.frames for c in clips]), "captions": [c.caption for c in clips],
+           "subject": np.stack([c.object_mask(None) for c in clips]).astype(np.uint8)}
+    if config.flow:
+        out["flow_pictures"] = np.stack([flow_video(c.flow, WORLD_SIGMA) for c in clips])
+    return out

@@ -1,0 +1,1 @@
+"""Video generators of others, from a diffusers snapshot in a local folder."""

@@ -1,0 +1,1 @@
+"""The kit's own small video generator and its codec."""

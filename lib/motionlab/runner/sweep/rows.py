@@ -1,0 +1,133 @@
+"""Rows of a sweep: one arm at one seed each, where its files are, and in which state."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from motionlab.core.errors import MotionLabError, one_of
+from motionlab.runner import fingerprint as prints
+from motionlab.runner.runs import read_json
+from motionlab.runner.sweep.ablations import TIERS, Sweep
+
+TO_DO = ("new", "begun", "damaged")
+REDONE = ("stale", "other code")
+MARKER = "sweep.json"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One arm at one seed, and where its files are."""
+
+    arm: str
+    seed: int
+    tier: str
+    folder: Path  # <out>/<paper>/<tier>
+    settings: dict[str, Any]
+    code: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.arm}-{self.seed}"
+
+    @property
+    def work(self) -> Path:
+        return self.folder / self.name
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "logs" / f"{self.name}.log"
+
+    @property
+    def csv(self) -> Path:
+        return self.folder / "rows" / f"{self.name}.csv"
+
+    @property
+    def record(self) -> Path:
+        return self.folder / "rows" / f"{self.name}.json"
+
+    @property
+    def lock(self) -> Path:
+        return self.folder / f".lock-{self.name}"
+
+    def state(self) -> tuple[str, list[str]]:
+        """`finished`, `other code`, `stale`, `damaged`, `begun` or `new`, and the settings that changed."""
+        record, begun = read_json(self.record), read_json(self.work / MARKER)
+        if record and self.csv.is_file():
+            from motionlab.ledger.verdict import file_sha
+
+            changed = prints.changes(record.get("settings"), self.settings)
+            if changed:
+                return "stale", changed
+            if file_sha(self.csv) != record.get("sha256"):
+                return "damaged", []
+            return ("finished" if record.get("code") == self.code else "other code"), []
+        if begun:
+            changed = prints.changes(begun.get("settings"), self.settings)
+            return ("stale" if changed else "begun"), changed
+        return "new", []
+
+
+def plan(
+    sweep: Sweep, tier: str, arms: Sequence[str] = (), seeds: Sequence[int] = (), out: str | Path | None = None
+) -> list[Row]:
+    """The rows of a sweep, seed by seed; of the named arms and seeds where any are named.
+
+    Args:
+        arms: names; that of an arm with a grid means all its points.
+
+    Raises:
+        MotionLabError: an unknown tier, arm or seed (naming the nearest), or no row left.
+    """
+    one_of(tier, TIERS, "tier")
+    chosen = _chosen_arms(sweep, arms)
+    having = sorted({seed for name in chosen for seed in sweep.seeds[name]})
+    for seed in seeds:
+        one_of(str(seed), map(str, having), "seed")
+    folder = Path(out or sweep.root / "runs" / "sweep").resolve() / sweep.paper / tier
+    return [
+        Row(name, seed, tier, folder, _settings(sweep, name, seed, tier), sweep.code)
+        for seed in having
+        for name in chosen
+        if seed in sweep.seeds[name] and (not seeds or seed in seeds)
+    ]
+
+
+def _chosen_arms(sweep: Sweep, named: Sequence[str]) -> list[str]:
+    families = dict.fromkeys(name.split("@")[0] for name in sweep.arms)
+    for name in named:
+        one_of(name, dict.fromkeys([*sweep.arms, *families]), "arm")
+    return [name for name in sweep.arms if not named or name in named or name.split("@")[0] in named]
+
+
+def _settings(sweep: Sweep, arm: str, seed: int, tier: str) -> dict[str, Any]:
+    """Everything that decides a row's numbers, flat; a file counts with its contents."""
+    values = {f"arm {key}": value for key, value in sweep.arms[arm].items()}
+    values |= {f"common {key}": value for key, value in sweep.common.items()}
+    parts = {"row": sweep.function, "tier": tier, "seed": seed, **values}
+    parts |= {f"data {name}": sha for name, sha in sweep.data.items()}
+    for key, value in values.items():
+        if isinstance(value, str) and value.strip(". ") and "\n" not in value:
+            with contextlib.suppress(OSError):  # a text that is no possible path, such as a long prompt
+                if Path(sweep.root, value).is_file():
+                    parts[f"file of {key}"] = prints.sha_file(Path(sweep.root, value))
+    return json.loads(json.dumps(parts, default=str))
+
+
+def refuse_stale(rows: list[Row]) -> None:
+    """Stop before rows of different settings are mixed.
+
+    Raises:
+        MotionLabError: naming the stale rows.
+    """
+    stale = {row.name: changed for row in rows for state, changed in [row.state()] if state == "stale"}
+    if stale:
+        listed = "; ".join(f"{name} ({', '.join(changed)})" for name, changed in stale.items())
+        raise MotionLabError(
+            f"Settings changed since these rows were measured: {listed}.",
+            fix="Measure them again with --redo, set the old values again, or choose another --out.",
+        )
