@@ -80,7 +80,7 @@ FRESH = BankConfig(clips=5, frames=9)
 
 
 def test_fresh_clips_come_with_their_frames_encoded_alone(place, monkeypatch):
-    from motionlab.pretrain import latents
+    from motionlab.data import latents
 
     monkeypatch.setattr(latents, "SHARD", 3)
     work, path = place
@@ -97,7 +97,7 @@ def test_fresh_clips_come_with_their_frames_encoded_alone(place, monkeypatch):
 
 
 def test_a_shard_that_was_cut_short_is_made_again(place, monkeypatch):
-    from motionlab.pretrain import latents
+    from motionlab.data import latents
 
     work, path = place
     bank, save = BankConfig(clips=3, frames=5, offset=7), np.save

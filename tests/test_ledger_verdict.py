@@ -34,7 +34,7 @@ def test_interval_of_a_known_normal_sample():
 def test_interval_does_not_depend_on_the_chunk(monkeypatch):
     values = np.random.default_rng(2).normal(size=250)
     one = stats.bootstrap_interval(values)
-    monkeypatch.setattr(verdict, "CHUNK", 7_000)
+    monkeypatch.setattr(stats, "CHUNK", 7_000)
     assert stats.bootstrap_interval(values) == one
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from motionlab.core.errors import MotionLabError
-from motionlab.metrics import motion
+from motionlab.metrics.motion import fidelity
 from motionlab.metrics.changes import CHANGES
 from motionlab.metrics.motion import (adjacent_distances, consistency, discrete_frechet, dynamic_degree, gini, mf_dmt,
                                       mf_paper, mf_release, motion_smoothness, points_in_mask, points_in_mask_box,
@@ -80,7 +80,7 @@ def test_frechet_golden_values():
 def test_frechet_does_not_depend_on_the_blocks(monkeypatch):
     a, b = walk(n=9).transpose(1, 0, 2), walk(n=11, seed=1).transpose(1, 0, 2)
     whole = discrete_frechet(a, b)
-    monkeypatch.setitem(motion._CELLS, "cpu", 4)
+    monkeypatch.setitem(fidelity._CELLS, "cpu", 4)
     np.testing.assert_array_equal(discrete_frechet(a, b), whole)
 
 
@@ -157,7 +157,7 @@ def test_mf_release_subsamples_the_longer_clip():
 def test_mf_release_memory_blocks_change_nothing(monkeypatch):
     gen, src = walk(seed=1), walk()
     whole = mf_release(gen, src, SIZE)
-    monkeypatch.setattr(motion, "_DISTANCES", 1)
+    monkeypatch.setattr(fidelity, "_DISTANCES", 1)
     assert mf_release(gen, src, SIZE) == pytest.approx(whole)
 
 
@@ -277,6 +277,16 @@ def test_dynamic_degree_compares_the_top_five_percent_with_the_threshold():
 
 def test_dynamic_degree_at_another_frame_rate_sees_the_same_motion():
     assert dynamic_degree(flow_of(1, f=33), fps=32).top5 == pytest.approx(dynamic_degree(flow_of(4, f=9), fps=8).top5)
+
+
+@pytest.mark.parametrize("frames, fps, pairs", [(17, 16, 8), (18, 16, 8), (49, 12, 24), (50, 24, 16), (48, 30, 11), (2, 24, 1)])
+def test_dynamic_degree_takes_whole_strides_as_vbench_samples(frames, fps, pairs):
+    flow = np.zeros((frames - 1, 2, 8, 8))
+    stride = round(fps / 8)
+    flow[pairs * stride:] = 100                      # motion only after the last sampled frame: VBench never sees it
+    assert not dynamic_degree(flow, fps).dynamic and dynamic_degree(flow, fps).top5 == 0
+    flow[(pairs - 1) * stride] = 100
+    assert dynamic_degree(flow, fps).share == pytest.approx(1 / pairs)
 
 
 def test_dynamic_degree_needs_enough_moving_pairs():

@@ -339,6 +339,9 @@ def test_cotracker_visibility_threshold(moving):
     assert cotracker_tracks(moving, grid(), predictor=fake, visibility_threshold=0.4).visible.all()
     assert not cotracker_tracks(moving, grid(), predictor=fake, visibility_threshold=0.6).visible.any()
     assert "forward" not in vars(fake.model)  # left as it was
+    mine = fake.model.forward = type(fake.model).forward.__get__(fake.model)
+    cotracker_tracks(moving, grid(), predictor=fake, visibility_threshold=0.4)
+    assert vars(fake.model)["forward"] is mine  # also where somebody had put one of their own
 
     def soft(video, queries, backward_tracking):
         return torch.zeros(1, 5, queries.shape[1], 2), torch.full((1, 5, queries.shape[1]), 0.7)

@@ -16,10 +16,11 @@ from safetensors.torch import load_file
 import training_script as script
 from motionlab import training
 from motionlab.core.errors import MotionLabError
+from motionlab.training.checkpoints import TENSOR_FILES
 from motionlab.training import DataCursor, SampleNoise, TrainConfig, checkpoints, export_ema, lr_factor, read_log, train
 
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled",
-       "PYTHONPATH": str(Path(training.__file__).parents[1])}
+       "PYTHONPATH": str(Path(training.__file__).parents[2])}
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +34,7 @@ def go(out_dir, model=None, loss_fn=script.flow_loss, until=None, resume=True, o
 
 
 def assert_same_state(first: Path, second: Path):
-    for name in training.TENSOR_FILES:
+    for name in TENSOR_FILES:
         a, b = load_file(first / name), load_file(second / name)
         assert a.keys() == b.keys() and len(a) > 0
         assert all(torch.equal(a[k], b[k]) for k in a), name
@@ -127,7 +128,7 @@ def test_death_while_a_checkpoint_is_written_keeps_the_one_before(tmp_path, monk
         raise SystemExit("power cut")
 
     with monkeypatch.context() as patch:
-        patch.setattr("safetensors.torch.save_file" if place == "save_file" else "motionlab.training.os.rename", die)
+        patch.setattr("safetensors.torch.save_file" if place == "save_file" else "os.rename", die)
         with pytest.raises(SystemExit):
             go(tmp_path)
     assert [p.name for p in checkpoints(tmp_path)] == ["step_00000005"]
@@ -152,7 +153,7 @@ def test_a_full_disk_is_told_in_a_sentence_and_leaves_the_checkpoint_before(tmp_
     assert go(tmp_path).status == "finished"
 
 
-@pytest.mark.parametrize("name", [*training.TENSOR_FILES, "state.json"])
+@pytest.mark.parametrize("name", [*TENSOR_FILES, "state.json"])
 def test_truncated_checkpoint_falls_back_with_a_note(tmp_path, name):
     whole = go(tmp_path / "whole")
     paused = go(tmp_path / "cut", until=10)

@@ -232,7 +232,7 @@ def test_selections_that_make_no_sense(clip, options, says):
 
 
 def test_too_large_for_memory(clip, monkeypatch):
-    monkeypatch.setattr("motionlab.video.MAX_BYTES", 10_000)
+    monkeypatch.setattr("motionlab.video.reading.MAX_BYTES", 10_000)
     with pytest.raises(MotionLabError, match="of memory at .* pixels") as error:
         read_video(clip)
     assert "max_frames=" in error.value.fix

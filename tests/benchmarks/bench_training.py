@@ -35,12 +35,12 @@ def update(model, optimizers, ema, loss):
     """One update as `training.train` makes it: backward, clipping, optimiser, averaged weights."""
     import torch
 
-    from motionlab.training import _set_lr
+    from motionlab.training.optim import set_lr
 
     model.zero_grad(set_to_none=True)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    _set_lr(optimizers, 1.0)
+    set_lr(optimizers, 1.0)
     for optimizer in optimizers.values():
         optimizer.step()
     ema.update(100)
@@ -53,13 +53,15 @@ def training_steps(frames: int, batch: int):
     from motionlab.models.small.backbone import Backbone, BackboneConfig
     from motionlab.models.small.text import Grammar
     from motionlab.pretrain.base import BaseRecipe, flow_matching_loss
-    from motionlab.training import SampleNoise, TrainConfig, _Ema, _optimizers
+    from motionlab.training import SampleNoise, TrainConfig
+    from motionlab.training.ema import Ema
+    from motionlab.training.optim import make_optimizers
 
     config = TrainConfig(optimizer="muon", bf16=True)
     sentence = "a red dog runs to the left over the meadow"
 
     def parts(model):
-        return _optimizers(model, config), _Ema(model, 0.99)
+        return make_optimizers(model, config), Ema(model, 0.99)
 
     ours = Backbone(BackboneConfig(max_frames=5)).train()
     bare = Backbone(BackboneConfig(max_frames=5)).transformer.train()

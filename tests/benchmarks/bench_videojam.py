@@ -21,14 +21,16 @@ def joint_steps(batch: int):
     from motionlab.models.small.backbone import Backbone, BackboneConfig
     from motionlab.papers.videojam import JointBackbone, JointRecipe, joint_training_loss
     from motionlab.pretrain.base import BaseRecipe, flow_matching_loss
-    from motionlab.training import SampleNoise, TrainConfig, _Ema, _optimizers
+    from motionlab.training import SampleNoise, TrainConfig
+    from motionlab.training.ema import Ema
+    from motionlab.training.optim import make_optimizers
 
     config, base = TrainConfig(optimizer="muon", bf16=True), Backbone(BackboneConfig(max_frames=5)).train()
     joint = JointBackbone(Backbone(BackboneConfig(max_frames=5))).train()
     x1, d1 = torch.randn(batch, 5, 24, 12, 12), torch.randn(batch, 5, 24, 12, 12)
     data = {"x1": x1, "d1": d1, "tokens": base.grammar.encode([SENTENCE] * batch)}
     losses = {"base": (base, flow_matching_loss(BaseRecipe(length=5), base.grammar)), "joint": (joint, joint_training_loss(JointRecipe(), base.grammar.null(1)))}
-    state = {name: (_optimizers(model, config), _Ema(model, 0.99)) for name, (model, _) in losses.items()}
+    state = {name: (make_optimizers(model, config), Ema(model, 0.99)) for name, (model, _) in losses.items()}
     step = [0]
 
     def step_of(name):

@@ -20,7 +20,7 @@ from motionlab.diffusion import time_grid
 from motionlab.core.errors import MotionLabError
 from motionlab.models.small.backbone import Backbone, guided, load_backbone
 from motionlab.models.small.codec import load_codec
-from motionlab.models.small.generate import prompt_noise
+from motionlab.core.noise import prompt_noise
 from motionlab.models.shipped import shipped
 from motionlab.core.precision import autocast
 from motionlab.video import as_frames, as_video, read_video

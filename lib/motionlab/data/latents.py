@@ -108,7 +108,10 @@ def _make_shard(folder, made, codec, batch):
 
 @torch.no_grad()
 def encode_stills(codec: Codec, frames: np.ndarray) -> torch.Tensor:
-    """The last frame of every latent, each encoded as a picture of its own: what a user can give. uint8 (b, f, h, w, 3) -> (b, f', c, h', w')."""
+    """The last frame of every latent, each encoded as a picture of its own: what a user can give.
+
+    uint8 (b, f, h, w, 3) -> (b, f', c, h', w').
+    """
     pictures = frames[:, ::codec.config.group]
     flat = codec.encode(as_video(pictures.reshape(-1, 1, *pictures.shape[2:])))
     return flat.reshape(*pictures.shape[:2], *flat.shape[2:])

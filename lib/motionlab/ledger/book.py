@@ -11,25 +11,19 @@ Everything of a run lies in its `out_dir`; `publish` copies a finished run's evi
 
 from __future__ import annotations
 
-import datetime
 import html
 import io
 import json
 import math
 import os
-import platform
 import re
 import shutil
-import subprocess
-import sys
 import time
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-import motionlab
 from motionlab.core.errors import MotionLabError, one_of
 from motionlab.ledger import verdict as judging
 from motionlab.ledger.claims import TIERS, Claim, checksum, load_claims, load_measured

@@ -68,8 +68,8 @@ def _length(recipe, noise):
     return recipe.length
 
 
-def train_base(model: BackboneConfig, data: Latents | FreshLatents, recipe: BaseRecipe, training: TrainConfig, folder: Path, start: Path | None = None,
-               watch: Watch | None = None, until: int | None = None) -> Path | None:
+def train_base(model: BackboneConfig, data: Latents | FreshLatents, recipe: BaseRecipe, training: TrainConfig, folder: Path,
+               start: Path | None = None, watch: Watch | None = None, until: int | None = None) -> Path | None:
     """One stage, resumable: from the averaged weights of the stage before (`start`), or from random ones.
 
     Returns:

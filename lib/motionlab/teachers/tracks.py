@@ -292,7 +292,7 @@ def _thresholded(predictor, threshold: float):
     if threshold == COTRACKER_THRESHOLD or model is None:
         yield
         return
-    original = model.forward
+    original, own = model.forward, vars(model).get("forward")
 
     def forward(*args, **kwargs):
         xy, visibility, *rest = original(*args, **kwargs)
@@ -303,6 +303,8 @@ def _thresholded(predictor, threshold: float):
         yield
     finally:
         del model.forward  # uncovers the class's own method
+        if own is not None:
+            model.forward = own  # somebody had put it there before us
 
 
 def _cotracker_answer(xy, visible, threshold: float, count: int, points: int) -> Tracks:

@@ -1,4 +1,17 @@
-"""Real clips in and out."""
-import importlib as _i
+"""Real clips in and out, and the folder layout of MTBench.
 
-globals().update({k: v for k, v in vars(_i.import_module("motionlab.video.video")).items() if not k.startswith("__")})
+`read_video` turns any file that PyAV reads into frames with their true times; `write_mp4` and `write_gif` write
+atomically. Whatever is wrong with a file (empty, cut off, sound only, damaged in the middle) is a `MotionLabError` that
+says what to do.
+
+Shapes: frames uint8 `(f, h, w, 3)` RGB, times float64 `(f,)` in seconds from the start of the stream.
+"""
+from motionlab.video.clip import RealClip, check_frames
+from motionlab.video.mtbench import MTBenchClip, read_mtbench
+from motionlab.video.reading import read_video
+from motionlab.video.samples import find_sample_clip
+from motionlab.video.tensors import as_frames, as_video, contact_sheet
+from motionlab.video.writing import write_gif, write_mp4
+
+__all__ = ["MTBenchClip", "RealClip", "as_frames", "as_video", "check_frames", "contact_sheet", "find_sample_clip",
+    "read_mtbench", "read_video", "write_gif", "write_mp4"]

@@ -18,7 +18,7 @@ from motionlab.core.protocol import read_protocol
 from motionlab.models.small.backbone import load_backbone
 from motionlab.models.checkpoint import fill, read_model, save_model
 from motionlab.models.small.codec import load_codec
-from motionlab.models.small.generate import prompt_noise
+from motionlab.core.noise import prompt_noise
 from motionlab.models.shipped import shipped
 from motionlab.papers.videojam import Guidance, JointBackbone, JointRecipe, inner_guidance, joint_training_loss, split
 from motionlab.core.precision import autocast

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from motionlab.analyses import shuffle
-from motionlab.analyses.inputs import CaptionedClip, Model, item_seed, world_clips
+from motionlab.analyses.inputs import CaptionedClip, Model, world_clips
 from motionlab.diffusion import interpolate, velocity
 from motionlab.experiments.finetune import continued_training
 from motionlab.experiments.videojam.joint import trained

@@ -30,7 +30,7 @@ from motionlab.data.prompts import read_prompts
 from motionlab.core.files import ensure_writable, save_weights, write_atomic
 from motionlab.flow_rgb import SIGMA
 from motionlab.models.checkpoint import fill, fingerprint, read_model, save_model
-from motionlab.models.small.generate import prompt_noise
+from motionlab.core.noise import prompt_noise
 from motionlab.models.pretrained.snapshot import Pretrained, component_fingerprint, latent_size, load_pretrained, snapshot_kind
 from motionlab.papers.videojam import (Guidance, JointBackbone, JointRecipe, inner_guidance, joint_training_loss,
                                        motion_latent, split, widen)

@@ -13,7 +13,7 @@ from motionlab.core.errors import MotionLabError
 from motionlab.data.prompts import Prompt
 from motionlab.experiments.videojam.shuffled import losses
 from motionlab.flow_rgb import WORLD_SIGMA
-from motionlab.models.small.generate import prompt_noise
+from motionlab.core.noise import prompt_noise
 from motionlab.papers.videojam import Guidance, JointBackbone, inner_guidance, motion_latent
 from motionlab.core.precision import autocast
 

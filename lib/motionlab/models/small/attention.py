@@ -5,16 +5,30 @@ fused kernel is the faster one and stays.
 """
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 import torch.nn.functional as F
+from torch import nn
 from torch.overrides import TorchFunctionMode
 
 
 class PlainAttention(TorchFunctionMode):
     """Within it, `F.scaled_dot_product_attention` on bfloat16 CPU tensors takes the plain route; all else is untouched.
 
-    Taps see the call first, with q and k as ever: a mode that is entered later is asked earlier.
+    It is entered around the whole network: taps, entered later, are asked earlier and see q and k as ever. `active` counts
+    who is within it.
     """
+
+    active = 0
+
+    def __enter__(self):
+        PlainAttention.active += 1
+        return super().__enter__()
+
+    def __exit__(self, *exception):
+        PlainAttention.active -= 1
+        return super().__exit__(*exception)
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -60,3 +74,15 @@ class _Attention(torch.autograd.Function):
             dq[i] = (inner @ k[i]) * scale
             dk[i] = (inner.mT @ q[i]) * scale
         return dq, dk, dv
+
+
+def again_where_recomputed(attention: nn.Module) -> None:
+    """Have a diffusers attention take the plain route also when gradient checkpointing runs it again, outside the network's call."""
+    from diffusers.models.attention_processor import CogVideoXAttnProcessor2_0
+
+    class Processor(CogVideoXAttnProcessor2_0):
+        def __call__(self, attn, hidden_states, encoder_hidden_states, attention_mask=None, image_rotary_emb=None):
+            with nullcontext() if PlainAttention.active else PlainAttention():
+                return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, image_rotary_emb)
+
+    attention.set_processor(Processor())

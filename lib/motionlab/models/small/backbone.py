@@ -17,7 +17,7 @@ from torch import nn
 from motionlab.diffusion import cfg
 from motionlab.core import config as configs
 from motionlab.core.errors import MotionLabError, one_of
-from motionlab.models.small.attention import PlainAttention
+from motionlab.models.small.attention import PlainAttention, again_where_recomputed
 from motionlab.models.checkpoint import AGAIN, fill, read_model, save_model
 from motionlab.models.small.text import Grammar, TextEncoder
 
@@ -182,13 +182,17 @@ class Backbone(nn.Module):
 
 def _transformer(c: BackboneConfig) -> nn.Module:
     from diffusers import CogVideoXTransformer3DModel
-    return CogVideoXTransformer3DModel(
+
+    made = CogVideoXTransformer3DModel(
         num_attention_heads=c.heads, attention_head_dim=c.d // c.heads, num_layers=c.layers,
         in_channels=2 * c.channels + 1, out_channels=c.channels, time_embed_dim=c.d_time,
         text_embed_dim=c.d_text, max_text_seq_length=c.text_length, patch_size=c.patch,
         sample_width=c.width, sample_height=c.height, sample_frames=4 * c.max_frames - 3, temporal_compression_ratio=4,
         spatial_interpolation_scale=1.0, use_rotary_positional_embeddings=c.rotary,
         use_learned_positional_embeddings=False)
+    for block in made.transformer_blocks:
+        again_where_recomputed(block.attn1)
+    return made
 
 
 def deeper(backbone: Backbone, layers: int) -> Backbone:

@@ -7,14 +7,10 @@ import torch
 
 from motionlab.diffusion import SAMPLERS, time_grid
 from motionlab.core.errors import MotionLabError, one_of
+from motionlab.core.noise import prompt_noise
 from motionlab.models.small.backbone import Backbone, condition_mask, guided
 from motionlab.models.small.codec import Codec
 from motionlab.core.precision import autocast
-
-
-def prompt_noise(seeds: Sequence[int], shape: Sequence[int]) -> torch.Tensor:
-    """Starting noise (b, *shape), each row from its own seed: a prompt's noise never depends on its neighbours."""
-    return torch.stack([torch.randn(tuple(shape), generator=torch.Generator().manual_seed(int(seed))) for seed in seeds])
 
 
 @torch.no_grad()

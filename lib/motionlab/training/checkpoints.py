@@ -1,0 +1,173 @@
+"""Checkpoints: out_dir/checkpoints/step_00000500/{model,ema,optimizer}.safetensors and state.json.
+
+state.json lists size and SHA-256 of the others. A folder is written under another name and renamed when it is complete:
+a name `step_*` is a whole one.
+"""
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from motionlab.core.errors import MotionLabError
+from motionlab.core.files import explained_tensors, save_weights
+from motionlab.training.config import TrainConfig
+
+FORMAT = "motionlab-training-1"
+KEEP = 2
+TENSOR_FILES = ("model.safetensors", "ema.safetensors", "optimizer.safetensors")
+MUST_MATCH = ("seed", "batch_size", "optimizer")
+
+
+def checkpoints(out_dir: str | Path) -> list[Path]:
+    """Finished checkpoints below `out_dir`, oldest first (found by name, not verified)."""
+    found = (Path(out_dir) / "checkpoints").glob("step_*")
+    return sorted(path for path in found if path.is_dir() and path.name[5:].isdigit())
+
+
+def write_checkpoint(out_dir: Path, step: int, tensors: dict[str, dict], state: dict[str, Any]) -> Path:
+    from safetensors.torch import save_file
+
+    folder = out_dir / "checkpoints"
+    final, temporary = folder / f"step_{step:08d}", folder / f"unfinished_{step:08d}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    with explained_tensors(final):
+        try:
+            temporary.mkdir(parents=True)
+            for name in TENSOR_FILES:
+                save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors[name].items()}, temporary / name)
+            files = {name: _fingerprint(temporary / name) for name in TENSOR_FILES}
+            state = {"format": FORMAT, "step": step, **state, "files": files}
+            (temporary / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
+            for name in (*TENSOR_FILES, "state.json"):
+                _sync(temporary / name)
+            os.rename(temporary, final)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)          # a full disk needs the room
+            raise
+    _sync(folder)
+    for old in checkpoints(out_dir)[:-KEEP]:
+        _discard(old)
+    return final
+
+
+def _discard(path: Path) -> None:
+    """Rename, then delete: a kill in between leaves no half checkpoint under a good name."""
+    doomed = path.with_name(f"unfinished_{path.name[5:]}")
+    shutil.rmtree(doomed, ignore_errors=True)
+    os.rename(path, doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    """Have the disk keep a file, or a folder's names where the system can do that (Windows cannot)."""
+    try:
+        handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError:
+        pass
+    finally:
+        os.close(handle)
+
+
+def _fingerprint(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def problem_of(path: Path) -> str | None:
+    """What is wrong with a checkpoint folder, naming the file; None when it is whole."""
+    try:
+        state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        known = state["files"] if state["format"] == FORMAT else None
+    except OSError:
+        return f"{path / 'state.json'} is missing"
+    except (ValueError, KeyError, TypeError):
+        return f"{path / 'state.json'} is truncated or foreign"
+    if known is None:
+        return f"{path / 'state.json'} has format {state['format']!r}, not {FORMAT!r}"
+    for name in TENSOR_FILES:
+        if not (path / name).is_file():
+            return f"{path / name} is missing"
+        if _fingerprint(path / name) != known.get(name):
+            return f"{path / name} is truncated or changed since it was written"
+    return None
+
+
+def latest(out_dir: Path) -> tuple[Path | None, list[tuple[Path, str]]]:
+    """The newest whole checkpoint (None: there is no checkpoint at all), and the broken ones that are newer.
+
+    Raises:
+        MotionLabError: there are checkpoints and none of them is whole.
+    """
+    broken = []
+    for path in reversed(checkpoints(out_dir)):
+        problem = problem_of(path)
+        if problem is None:
+            return path, broken
+        broken.append((path, problem))
+    if broken:
+        problems = "; ".join(problem for _, problem in broken)
+        raise MotionLabError(f"No checkpoint in {out_dir / 'checkpoints'} can be read: {problems}.",
+                             fix="Restore the files from a copy, or delete that folder to start from step 0.")
+    return None, []
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, torch.Tensor]]]:
+    from safetensors.torch import load_file
+
+    state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+    return state, {name: load_file(path / name) for name in TENSOR_FILES}
+
+
+def check_same_run(path: Path, state: dict, config: TrainConfig, length: int) -> None:
+    before = {**{name: state["config"].get(name) for name in MUST_MATCH}, "data length": state["data_length"]}
+    now = {**{name: getattr(config, name) for name in MUST_MATCH}, "data length": length}
+    changed = [f"{name} was {before[name]} and is now {now[name]}" for name in now if before[name] != now[name]]
+    if changed:
+        raise MotionLabError(f"{path} belongs to another run: {', '.join(changed)}.",
+                             fix="Set the old values to go on with it, or choose another out_dir.")
+
+
+def check_same_model(path: Path, stored: dict[str, torch.Tensor], model: torch.nn.Module) -> None:
+    own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    theirs = {name: tuple(value.shape) for name, value in stored.items()}
+    if own == theirs:
+        return
+    name = sorted(n for n in own.keys() | theirs.keys() if own.get(n) != theirs.get(n))[0]
+    raise MotionLabError(f"{path} holds another model: '{name}' is {theirs.get(name, 'absent')} there and "
+                         f"{own.get(name, 'absent')} in yours.",
+                         fix="Build the model with the configuration of that run, or choose another out_dir.")
+
+
+def export_ema(checkpoint: str | Path, path: str | Path, dtype: torch.dtype = torch.bfloat16,
+               metadata: dict[str, Any] | None = None) -> Path:
+    """Write the averaged weights of a checkpoint folder as one safetensors file.
+
+    Its metadata has 'motionlab' (JSON: step and training config) and each entry of `metadata` (text, or made JSON).
+    Floating tensors are cast to `dtype`.
+
+    Raises:
+        MotionLabError: the checkpoint is missing, truncated or foreign.
+    """
+    from safetensors.torch import load_file
+
+    checkpoint = Path(checkpoint)
+    problem = problem_of(checkpoint)
+    if problem:
+        raise MotionLabError(f"Cannot export: {problem}.",
+                             fix="Give a folder out_dir/checkpoints/step_* of a training run.")
+    state = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
+    average = load_file(checkpoint / "ema.safetensors")
+    weights = {name: v.to(dtype) if v.is_floating_point() else v for name, v in average.items()}
+    notes = {k: v if isinstance(v, str) else json.dumps(v) for k, v in (metadata or {}).items()}
+    notes |= {"format": "pt", "motionlab": json.dumps({"step": state["step"], "training": state["config"]})}
+    return save_weights(path, weights, notes)
