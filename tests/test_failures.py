@@ -9,7 +9,7 @@ import pytest
 
 from motionlab.core.errors import MotionLabError
 from motionlab.metrics import failures
-from motionlab.metrics.failures import DETECTORS, detect_failures, failure_rates, observe, solid, thresholds
+from motionlab.metrics.failures import DETECTORS, courses, detect_failures, failure_rates, observe, thresholds
 from motionlab.world import motions, random_scene, render
 from motionlab.world.puppets import species
 
@@ -160,8 +160,8 @@ def test_a_pan_is_no_travel_and_a_frozen_subject_under_it_is_frozen():
 def test_an_angle_of_known_course_has_a_known_misfit():
     t = np.linspace(0, 1, 101)
     line = np.stack([np.ones_like(t), t], 1)
-    assert solid._misfit(3 * t - 1, line) == pytest.approx(0, abs=1e-9)
-    assert solid._misfit(t ** 2, line) == pytest.approx(1 / np.sqrt(180), rel=0.05)
+    assert courses._misfit(3 * t - 1, line) == pytest.approx(0, abs=1e-9)
+    assert courses._misfit(t ** 2, line) == pytest.approx(1 / np.sqrt(180), rel=0.05)
 
 
 def test_no_subject_is_missing_not_an_exception(clean):

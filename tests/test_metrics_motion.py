@@ -9,11 +9,10 @@ import pytest
 import torch
 
 from motionlab.core.errors import MotionLabError
-from motionlab.metrics.motion import fidelity
 from motionlab.metrics.changes import CHANGES
-from motionlab.metrics.motion import (adjacent_distances, consistency, discrete_frechet, dynamic_degree, gini, mf_dmt,
-                                      mf_paper, mf_release, motion_smoothness, points_in_mask, points_in_mask_box,
-                                      seen_tracks, vtg_smoothness)
+from motionlab.metrics.motion import (adjacent_distances, consistency, discrete_frechet, dynamic_degree, gini,
+                                      gini_smoothness, mf_dmt, mf_paper, mf_release, motion_smoothness, points_in_mask,
+                                      points_in_mask_box, seen_tracks, track_distance)
 
 SIZE = (48, 64)
 MTBENCH = Path(__file__).parents[2] / "shared" / "data" / "mtbench"
@@ -80,7 +79,7 @@ def test_frechet_golden_values():
 def test_frechet_does_not_depend_on_the_blocks(monkeypatch):
     a, b = walk(n=9).transpose(1, 0, 2), walk(n=11, seed=1).transpose(1, 0, 2)
     whole = discrete_frechet(a, b)
-    monkeypatch.setitem(fidelity._CELLS, "cpu", 4)
+    monkeypatch.setitem(track_distance._CELLS, "cpu", 4)
     np.testing.assert_array_equal(discrete_frechet(a, b), whole)
 
 
@@ -157,7 +156,7 @@ def test_mf_release_subsamples_the_longer_clip():
 def test_mf_release_memory_blocks_change_nothing(monkeypatch):
     gen, src = walk(seed=1), walk()
     whole = mf_release(gen, src, SIZE)
-    monkeypatch.setattr(fidelity, "_DISTANCES", 1)
+    monkeypatch.setattr(track_distance, "_DISTANCES", 1)
     assert mf_release(gen, src, SIZE) == pytest.approx(whole)
 
 
@@ -202,7 +201,7 @@ def test_the_distance_as_released_cannot_see_the_order_of_frames():
 def test_smoothness_cannot_see_time_reversal():
     frames = np.random.default_rng(0).random((9, 6, 6))
     for form in ("1-G", "1/G"):
-        assert vtg_smoothness(frames[::-1].copy(), form=form) == pytest.approx(vtg_smoothness(frames, form=form))
+        assert gini_smoothness(frames[::-1].copy(), form=form) == pytest.approx(gini_smoothness(frames, form=form))
 
 
 def test_the_base_metric_cannot_see_where_or_how_fast():
@@ -331,18 +330,18 @@ def test_gini_golden_values():
     assert math.isnan(gini([0, 0, 0]))
 
 
-def test_vtg_smoothness_forms_and_distances():
+def test_gini_smoothness_forms_and_distances():
     items = np.array([[0.0], [1.0], [4.0]])
-    assert vtg_smoothness(items) == pytest.approx(0.75)
-    assert vtg_smoothness(items, form="1/G") == pytest.approx(4)
-    assert vtg_smoothness(items, distance=lambda a, b: 1.0, form="1/G") == math.inf
+    assert gini_smoothness(items) == pytest.approx(0.75)
+    assert gini_smoothness(items, form="1/G") == pytest.approx(4)
+    assert gini_smoothness(items, distance=lambda a, b: 1.0, form="1/G") == math.inf
     assert consistency(items) == {"mean": 2.0, "max": 3.0}
     np.testing.assert_allclose(adjacent_distances(np.eye(3), "cosine"), [1, 1])
 
 
-def test_vtg_smoothness_of_a_frozen_clip_is_nan_and_its_consistency_zero():
+def test_gini_smoothness_of_a_frozen_clip_is_nan_and_its_consistency_zero():
     frozen = np.full((5, 4, 4, 3), 7, np.uint8)
-    assert math.isnan(vtg_smoothness(frozen)) and math.isnan(vtg_smoothness(frozen, form="1/G"))
+    assert math.isnan(gini_smoothness(frozen)) and math.isnan(gini_smoothness(frozen, form="1/G"))
     assert consistency(frozen) == {"mean": 0.0, "max": 0.0}
 
 
@@ -400,8 +399,8 @@ MASK = np.ones(SIZE, bool)
     (lambda: motion_smoothness(*gliding(f=2)), "three frames"),
     (lambda: motion_smoothness(gliding()[0], gliding()[1][:-1]), "does not belong"),
     (lambda: motion_smoothness(gliding()[0] * 255, gliding()[1]), "uint8"),
-    (lambda: vtg_smoothness(np.zeros((2, 5))), "at least three"),
-    (lambda: vtg_smoothness(walk(), distance="lpip"), "Unknown distance"),
+    (lambda: gini_smoothness(np.zeros((2, 5))), "at least three"),
+    (lambda: gini_smoothness(walk(), distance="lpip"), "Unknown distance"),
 ])
 def test_mistakes_are_explained(call, sentence):
     with pytest.raises(MotionLabError) as error:

@@ -7,9 +7,11 @@ import torch
 
 import videos
 from motionlab.core.errors import MotionLabError
+from motionlab.teachers.cotracker import cotracker_tracks, find_cotracker
 from motionlab.teachers.flow import dis_flow, end_point_error, find_raft_weights, flow, raft_flow
-from motionlab.teachers.tracks import (Tracks, chain_flow_tracks, cotracker_tracks, find_cotracker, lucas_kanade_tracks,
-                                       track_error, tracks)
+from motionlab.teachers.following import chain_flow_tracks, lucas_kanade_tracks
+from motionlab.teachers.points import Tracks
+from motionlab.teachers.tracks import track_error, tracks
 
 STEP = (2, -1)
 INNER = np.s_[..., 10:-10, 10:-10]

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from motionlab.metrics.changes import CHANGES, apply_change
-from motionlab.metrics.motion import (consistency, dynamic_degree, mf_dmt, mf_paper, mf_release, motion_smoothness,
-                                      vtg_smoothness)
+from motionlab.metrics.motion import (consistency, dynamic_degree, gini_smoothness, mf_dmt, mf_paper, mf_release,
+                                      motion_smoothness)
 from motionlab.teachers.flow import dis_flow
 from motionlab.world import random_scene, render
 
@@ -112,9 +112,9 @@ def reference_scores(changed, tracks, size, seed: int = 0) -> dict[str, float]:
 def picture_scores(frames, fps: float) -> dict[str, float]:
     """No-reference scores of frames (f, h, w, 3), flow by DIS; `roughness` is AID's mean distance of neighbours."""
     flow = dis_flow(frames)
-    degree, vtg = dynamic_degree(flow, fps), vtg_smoothness(frames)
+    degree, even = dynamic_degree(flow, fps), gini_smoothness(frames)
     return {"dynamic_top5": degree.top5, "dynamic": float(degree.dynamic), "smoothness": motion_smoothness(frames, flow),
-            "vtg_smoothness": vtg, "vtg_undefined": float(np.isnan(vtg)), "roughness": consistency(frames)["mean"]}
+            "vtg_smoothness": even, "vtg_undefined": float(np.isnan(even)), "roughness": consistency(frames)["mean"]}
 
 
 def _world_clip(seed, size, frames, points, fps):

@@ -5,7 +5,7 @@ import numpy as np
 
 from motionlab.metrics.audit import audit_tracks
 from motionlab.metrics.motion import seen_tracks
-from motionlab.teachers.tracks import lucas_kanade_tracks
+from motionlab.teachers.following import lucas_kanade_tracks
 from motionlab.video import find_sample_clip, read_mtbench, read_video
 
 WINDOW, STRIDE = 17, 8

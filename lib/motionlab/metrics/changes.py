@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from motionlab.core.errors import MotionLabError, one_of
+from motionlab.metrics.motion.checks import frame_size
 
 SHIFT = 0.2  # share of the frame's width and height
 LIMB_SHARE = 0.25  # share of the tracks that a limb holds where no part labels are given
@@ -43,14 +44,14 @@ def frame_shuffle(tracks, rng, size, visibility=None) -> np.ndarray:
 
 def spatial_shift(tracks, rng, size, visibility=None) -> np.ndarray:
     """All tracks moved together by 20 % of the frame in x and in y, each with a random sign: motion is untouched."""
-    h, w = _size(size)
+    h, w = frame_size(size)
     return _tracks(tracks) + SHIFT * np.array([w, h]) * rng.choice([-1.0, 1.0], size=2)
 
 
 def mirror(tracks, rng, size, visibility=None) -> np.ndarray:
     """Left and right exchanged about the frame's centre: x -> (w - 1) - x."""
     tracks = _tracks(tracks).copy()
-    tracks[..., 0] = (_size(size)[1] - 1) - tracks[..., 0]
+    tracks[..., 0] = (frame_size(size)[1] - 1) - tracks[..., 0]
     return tracks
 
 
@@ -105,7 +106,7 @@ def dropped_limb(tracks, rng, size, visibility=None, parts=None) -> np.ndarray:
 def jitter(tracks, rng, size, visibility=None) -> np.ndarray:
     """Independent Gaussian noise on every position: 1 pixel at 48 pixels of frame, growing with its shorter side."""
     tracks = _tracks(tracks)
-    return tracks + rng.normal(0, JITTER_PIXELS_AT_48 * min(_size(size)) / 48, tracks.shape)
+    return tracks + rng.normal(0, JITTER_PIXELS_AT_48 * min(frame_size(size)) / 48, tracks.shape)
 
 
 def frozen(tracks, rng, size, visibility=None) -> np.ndarray:
@@ -188,11 +189,3 @@ def _tracks(tracks) -> np.ndarray:
         raise MotionLabError("Tracks hold NaN or infinite positions.",
                              fix="Keep finite tracks only before changing them.")
     return tracks
-
-
-def _size(size) -> tuple[int, int]:
-    try:
-        h, w = (int(side) for side in size)
-    except (TypeError, ValueError):
-        raise MotionLabError(f"The frame size is {size!r}.", fix="Give size=(height, width) in pixels.") from None
-    return h, w

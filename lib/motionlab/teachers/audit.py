@@ -5,8 +5,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from motionlab.teachers.cotracker import cotracker_tracks, find_cotracker
 from motionlab.teachers.flow import dis_flow, end_point_error, find_raft_weights, raft_flow
-from motionlab.teachers.tracks import chain_flow_tracks, cotracker_tracks, find_cotracker, lucas_kanade_tracks, track_error
+from motionlab.teachers.following import chain_flow_tracks, lucas_kanade_tracks
+from motionlab.teachers.tracks import track_error
 from motionlab.world import random_scene, render
 
 

@@ -33,10 +33,11 @@ Limits. One subject. Where a pillar is asked for, the subject is never seen whol
 line assumes the world's layout (`motions.GROUND`) and a zoom that is neutral in the middle of the clip. Which way a
 dancer faces is not read.
 """
+from motionlab.metrics.failures.courses import heading_error, rotation_period
 from motionlab.metrics.failures.evidence import Evidence, observe
 from motionlab.metrics.failures.judging import DETECTORS, PERCENTILE, detect_failures, failure_rates, thresholds
 from motionlab.metrics.failures.limbs import clean_limits, extra_part, missing_part, same_leg_gait
-from motionlab.metrics.failures.solid import appearing_vanishing, frozen, heading_error, interpenetration, rotation_period
+from motionlab.metrics.failures.solid import appearing_vanishing, frozen, interpenetration
 
 __all__ = ["DETECTORS", "Evidence", "PERCENTILE", "appearing_vanishing", "clean_limits", "detect_failures", "extra_part",
     "failure_rates", "frozen", "heading_error", "interpenetration", "missing_part", "observe", "rotation_period", "same_leg_gait",

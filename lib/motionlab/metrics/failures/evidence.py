@@ -11,16 +11,11 @@ from motionlab.metrics.palette import CUTOFF, LimbReading, background_colours, l
 from motionlab.world.captions import parse_caption
 from motionlab.world.palette import shade
 
-STILL = 0.2            # pixels at 48 px height: edges that move less from frame to frame stand still
-MIN_SHARE = 0.1        # of the usual speed: slower than this against the heading is standing, not going
 MIN_FRAMES = 6         # fewer readable frames give no gait, no course and no heading
 SUBJECT = 0.25         # a frame shows the subject when its area is this share of the median
 _PILLAR_COLOURS = 3    # the last rows of `background_colours`
-MARKS = {"ball": (("body", "dot"),), "wheel": (("hub", "spoke0"),), "pendulum": (("rod", "bob"),),
-          "spinner": (("blade2", "blade0"), ("blade3", "blade1")), "person": (("torso", "head"),)}
 _CAMERA_PRIOR = (1e2, 1e4)     # grey levels squared: keeps a ground without texture still
 _LONG = ("snake",)     # as long as the frame is wide, so always at an edge
-TURNING = ("roll", "spin", "pass_behind", "bounce", "swing", "flip")
 
 
 @dataclass(frozen=True)
@@ -118,7 +113,8 @@ def _nearest_shade(frames, reading):
 
 
 @lru_cache(maxsize=None)
-def shades_of(species):
+def shades_of(species: str) -> tuple[str, ...]:
+    """Names of the shades that a species shows, in drawing order; `Evidence.shades` counts by them."""
     return tuple(dict.fromkeys(s for limb in limb_table(species) for s in limb.slots))
 
 

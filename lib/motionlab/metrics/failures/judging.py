@@ -4,9 +4,10 @@ from __future__ import annotations
 import numpy as np
 
 from motionlab.core.errors import MotionLabError
+from motionlab.metrics.failures.courses import heading_error, rotation_period
 from motionlab.metrics.failures.evidence import observe
 from motionlab.metrics.failures.limbs import extra_part, missing_part, same_leg_gait
-from motionlab.metrics.failures.solid import appearing_vanishing, frozen, heading_error, interpenetration, rotation_period
+from motionlab.metrics.failures.solid import appearing_vanishing, frozen, interpenetration
 
 PERCENTILE = 95.0      # of clean clips: a detector's threshold
 

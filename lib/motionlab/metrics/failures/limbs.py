@@ -1,4 +1,4 @@
-"""Legs and parts."""
+"""Legs and parts: do legs take turns, is every limb there once?"""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -6,8 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from motionlab.metrics.failures.evidence import Evidence, MIN_FRAMES, shades_of, observe
-from motionlab.metrics.failures.solid import mean_of
+from motionlab.metrics.failures.evidence import MIN_FRAMES, Evidence, observe, shades_of
 
 MIN_SWING = 0.5        # pixels at 48 px height: legs that swing less have no phase
 LARGER = 1.4           # a limb larger than this times the largest clean one has an extra piece grown on
@@ -23,7 +22,8 @@ def same_leg_gait(seen: Evidence) -> float:
     """
     pairs = _LEGS.get(seen.actor["species"], ()) if seen.actor["motion"] in ("walk", "run") else ()
     found = [abs(_phase_difference(seen, near, far) - _own_phase_difference(seen.actor)) for near, far in pairs]
-    return mean_of(np.array(found) / np.pi)
+    known = np.array(found)[~np.isnan(found)] / np.pi
+    return known.mean() if known.size else np.nan
 
 
 def _own_phase_difference(actor):

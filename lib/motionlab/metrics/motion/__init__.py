@@ -1,4 +1,4 @@
-"""Motion metrics: hybrid motion fidelity in both forms, its base metric, VBench-style dynamics, VTG's smoothness.
+"""Motion metrics: hybrid motion fidelity in both forms, its base metric, VBench-style dynamics, evenness of change.
 
 Sources: DeT (arXiv 2503.17350) for hybrid motion fidelity, DMT (arXiv 2311.17009) for the base metric, VBench for
 dynamic degree and motion smoothness, VTG and AID for the Gini form of smoothness. Where a paper and its released code
@@ -18,18 +18,12 @@ Tracks that stand still. A zero displacement has no direction, so its cosine is 
     'skip'  steps at which both tracks stand still are left out of the mean (they agree, without direction), steps at
             which one does count 0. A pair that never moves has no cosine.
 """
-from motionlab.metrics.motion.change import (
-    DynamicDegree,
-    adjacent_distances,
-    consistency,
-    dynamic_degree,
-    gini,
-    motion_smoothness,
-    vtg_smoothness,
-)
 from motionlab.metrics.motion.checks import seen_tracks
-from motionlab.metrics.motion.fidelity import discrete_frechet, mf_dmt, mf_paper, mf_release
+from motionlab.metrics.motion.dynamics import DynamicDegree, dynamic_degree, motion_smoothness
+from motionlab.metrics.motion.evenness import adjacent_distances, consistency, gini, gini_smoothness
+from motionlab.metrics.motion.fidelity import mf_dmt, mf_paper, mf_release
 from motionlab.metrics.motion.points import points_in_mask, points_in_mask_box
+from motionlab.metrics.motion.track_distance import discrete_frechet
 
-__all__ = ["DynamicDegree", "adjacent_distances", "consistency", "discrete_frechet", "dynamic_degree", "gini", "mf_dmt",
-    "mf_paper", "mf_release", "motion_smoothness", "points_in_mask", "points_in_mask_box", "seen_tracks", "vtg_smoothness"]
+__all__ = ["DynamicDegree", "adjacent_distances", "consistency", "discrete_frechet", "dynamic_degree", "gini", "gini_smoothness",
+    "mf_dmt", "mf_paper", "mf_release", "motion_smoothness", "points_in_mask", "points_in_mask_box", "seen_tracks"]

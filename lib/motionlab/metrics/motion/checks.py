@@ -1,4 +1,4 @@
-"""What all motion metrics demand of tracks, flow, frames and points."""
+"""What every motion metric demands of tracks: shape, finite positions, visibility, and the unit of their positions."""
 from __future__ import annotations
 
 import math
@@ -10,19 +10,20 @@ from motionlab.core.errors import MotionLabError, one_of
 
 STATIC = ("skip", "zero", "nan")
 COORDS = ("frame", "diagonal", "pixels")
-MATCHES = ("index", "best")
 MIN_VISIBLE = 0.5
 
 
-def _pair(gen, src) -> tuple[torch.Tensor, torch.Tensor]:
-    gen, src = (_tensor(tracks, name, "(f, n, 2)", finite=False) for tracks, name in ((gen, "gen"), (src, "src")))
+def checked_pair(gen, src) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tracks (f, n, 2) and (f', m, 2) of two clips as float tensors of one kind, each of two frames or more."""
+    gen, src = (checked_tracks(tracks, name, "(f, n, 2)", finite=False) for tracks, name in ((gen, "gen"), (src, "src")))
     for tracks, name in ((gen, "gen"), (src, "src")):
         if len(tracks) < 2:
             raise MotionLabError(f"Tracks `{name}` have one frame only.", fix="Motion needs at least two frames.")
-    return _same_kind(gen, src)
+    return same_kind(gen, src)
 
 
-def _tensor(tracks, name: str, form: str, finite: bool = True) -> torch.Tensor:
+def checked_tracks(tracks, name: str, form: str, finite: bool = True) -> torch.Tensor:
+    """Tracks of one clip as a float tensor; `name` and `form` are what an error calls them and their shape."""
     tensor = tracks if isinstance(tracks, torch.Tensor) else torch.from_numpy(np.array(tracks))
     if tensor.ndim != 3 or tensor.shape[-1] != 2 or 0 in tensor.shape:
         raise MotionLabError(f"Tracks `{name}` have shape {tuple(tensor.shape)}.",
@@ -34,7 +35,8 @@ def _tensor(tracks, name: str, form: str, finite: bool = True) -> torch.Tensor:
     return tensor
 
 
-def _same_kind(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def same_kind(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both in the wider precision of the two; they must be on one device."""
     if a.device != b.device:
         raise MotionLabError(f"One clip's tracks are on {a.device}, the other's on {b.device}.",
                              fix="Move both to one device.")
@@ -51,14 +53,15 @@ def _check_finite(tracks: torch.Tensor, name: str) -> None:
                              fix="Keep finite tracks only: tracks[:, np.isfinite(tracks).all((0, 2))].")
 
 
-def _same_length(gen: torch.Tensor, src: torch.Tensor) -> None:
+def check_same_length(gen: torch.Tensor, src: torch.Tensor) -> None:
+    """Raise unless both clips have as many frames."""
     if len(gen) != len(src):
         raise MotionLabError(f"The generated clip's tracks have {len(gen)} frames, the source's {len(src)}.",
                              fix="Subsample the longer to the shorter: "
                                  "tracks[np.linspace(0, f_long - 1, f_short).astype(int)].")
 
 
-def _visible_pair(gen, src, gen_visibility, src_visibility, together: bool):
+def visible_pair(gen, src, gen_visibility, src_visibility, together: bool):
     """Drop the tracks that are hardly seen, then insist on finite positions."""
     if together and gen.shape[1] != src.shape[1]:
         raise MotionLabError(f"The generated clip has {gen.shape[1]} tracks, the source {src.shape[1]}: "
@@ -87,95 +90,6 @@ def _kept(tracks: torch.Tensor, visibility, name: str) -> torch.Tensor:
     return torch.as_tensor(seen_tracks(visibility)).to(tracks.device)
 
 
-def _scaled(tracks: torch.Tensor, size, coords: str) -> torch.Tensor:
-    h, w = _size(size)
-    unit = {"frame": (w, h), "diagonal": (math.hypot(h, w),) * 2, "pixels": (1, 1)}[coords]
-    return tracks / tracks.new_tensor(unit)
-
-
-def _size(size) -> tuple[float, float]:
-    try:
-        h, w = (float(side) for side in size)
-        positive = h > 0 and w > 0
-    except (TypeError, ValueError):
-        positive = False
-    if not positive:
-        raise MotionLabError(f"The frame size is {size!r}.", fix="Give size=(height, width) in pixels.")
-    return h, w
-
-
-def _check_options(static: str, coords: str) -> None:
-    one_of(static, STATIC, "choice for `static`")
-    one_of(coords, COORDS, "choice for `coords`")
-
-
-def _report(score: torch.Tensor, distance: torch.Tensor, cosine: torch.Tensor, parts: bool):
-    if not parts:
-        return float(score)
-    return {"score": float(score), "distance": float(distance), "cosine": float(cosine)}
-
-
-def checked_flow(flow) -> torch.Tensor:
-    tensor = flow if isinstance(flow, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(flow))
-    if tensor.ndim != 4 or tensor.shape[1] != 2 or 0 in tensor.shape:
-        raise MotionLabError(f"The flow has shape {tuple(tensor.shape)}.",
-                             fix="Flow is (f-1, 2, h, w), pixels per frame.")
-    tensor = tensor.detach() if tensor.dtype in (torch.float32, torch.float64) else tensor.detach().float()
-    if not torch.isfinite(tensor).all():
-        raise MotionLabError("The flow holds values that are not finite.", fix="Set them to 0 or mask them out first.")
-    return tensor
-
-
-def checked_frames(frames) -> torch.Tensor:
-    """(f, h, w, 3) bytes or [0, 1] -> (f, 3, h, w) float in [0, 1]."""
-    tensor = frames if isinstance(frames, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(frames))
-    if tensor.ndim != 4 or tensor.shape[-1] != 3 or 0 in tensor.shape:
-        raise MotionLabError(f"Frames have shape {tuple(tensor.shape)}.", fix="Frames are (f, h, w, 3), RGB.")
-    scale = 255 if tensor.dtype == torch.uint8 else 1
-    tensor = tensor if tensor.dtype == torch.float64 else tensor.float()
-    tensor = tensor.movedim(-1, 1) / scale
-    if not torch.isfinite(tensor).all() or tensor.min() < 0 or tensor.max() > 1:
-        raise MotionLabError("Float frames lie outside [0, 1] or are not finite.",
-                             fix="Pass uint8 frames, or rescale: (video + 1) / 2 for [-1, 1].")
-    return tensor
-
-
-def checked_points(points) -> np.ndarray:
-    xy = points.detach().cpu().numpy() if isinstance(points, torch.Tensor) else np.asarray(points)
-    if xy.ndim != 2 or xy.shape[-1] != 2 or not len(xy):
-        raise MotionLabError(f"Points have shape {xy.shape}.",
-                             fix="Points are (n, 2), (x, y) in pixels: tracks[0] for the first frame.")
-    if not np.isfinite(xy).all():
-        raise MotionLabError("Points hold NaN or infinite positions.", fix="Keep finite points only.")
-    return xy
-
-
-def checked_mask(mask, size) -> np.ndarray:
-    inside = (mask.detach().cpu().numpy() if isinstance(mask, torch.Tensor) else np.asarray(mask)) != 0
-    if inside.ndim != 2:
-        raise MotionLabError(f"The mask has shape {inside.shape}.", fix="Pass one frame's mask (h, w): masks[0].")
-    if size is not None and inside.shape != tuple(int(side) for side in _size(size)):
-        raise MotionLabError(f"The mask is {inside.shape[0]} x {inside.shape[1]}, "
-                             f"the frames {size[0]} x {size[1]} (h x w).",
-                             fix="Resize the mask to the frames, nearest neighbour.")
-    if not inside.any():
-        raise MotionLabError("The mask is empty: no pixel of the first frame is foreground.",
-                             fix="Check the mask's file and object id, or use all points.")
-    return inside
-
-
-def same_frame(xy: np.ndarray, inside: np.ndarray) -> None:
-    h, w = inside.shape
-    if not ((xy > -1) & (xy < (w, h))).all(1).any():
-        raise MotionLabError(f"No point lies within the mask's {h} x {w} pixels.",
-                             fix="Points are (x, y) in pixels of the mask's frame: "
-                                 "check the mask's size and the points' scale.")
-
-
-def as_given(kept: np.ndarray, given):
-    return torch.from_numpy(kept).to(given.device) if isinstance(given, torch.Tensor) else kept
-
-
 def seen_tracks(visibility, min_visible: float = MIN_VISIBLE):
     """Which tracks are seen in at least a share of the frames: (f, n) -> (n,) bool.
 
@@ -194,3 +108,28 @@ def seen_tracks(visibility, min_visible: float = MIN_VISIBLE):
                              fix="Query other points, select tracks yourself with a lower share "
                                  "(seen_tracks(visibility, 0.2)), or leave visibility out to use every track.")
     return kept if isinstance(visibility, torch.Tensor) else kept.numpy()
+
+
+def scaled(tracks: torch.Tensor, size, coords: str) -> torch.Tensor:
+    """Tracks in the unit `coords`: shares of the frame's sides or of its diagonal, or pixels as they are."""
+    h, w = frame_size(size)
+    unit = {"frame": (w, h), "diagonal": (math.hypot(h, w),) * 2, "pixels": (1, 1)}[coords]
+    return tracks / tracks.new_tensor(unit)
+
+
+def frame_size(size) -> tuple[float, float]:
+    """(h, w) of a frame, both positive."""
+    try:
+        h, w = (float(side) for side in size)
+        positive = h > 0 and w > 0
+    except (TypeError, ValueError):
+        positive = False
+    if not positive:
+        raise MotionLabError(f"The frame size is {size!r}.", fix="Give size=(height, width) in pixels.")
+    return h, w
+
+
+def check_options(static: str, coords: str) -> None:
+    """Raise unless both are words that the metrics know."""
+    one_of(static, STATIC, "choice for `static`")
+    one_of(coords, COORDS, "choice for `coords`")

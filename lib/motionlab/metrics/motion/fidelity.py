@@ -1,4 +1,4 @@
-"""Hybrid motion fidelity, as its paper writes it and as released; the base metric (DMT)."""
+"""Motion fidelity: hybrid, as its paper writes it and as released; the base metric (DMT); cosines of displacements."""
 from __future__ import annotations
 
 import math
@@ -6,20 +6,10 @@ import math
 import torch
 
 from motionlab.core.errors import MotionLabError, one_of
-from motionlab.metrics.motion.checks import (
-    MATCHES,
-    _check_options,
-    _pair,
-    _report,
-    _same_kind,
-    _same_length,
-    _scaled,
-    _tensor,
-    _visible_pair,
-)
+from motionlab.metrics.motion.checks import check_options, check_same_length, checked_pair, scaled, visible_pair
+from motionlab.metrics.motion.track_distance import frechet_matrix, frechet_of_pairs, mean_distances
 
-_CELLS = {"cpu": 1 << 13, "other": 1 << 19}  # pairs per sweep: what stays in a core's cache, and what fills a GPU
-_DISTANCES = 1 << 24  # point distances held at once by the released form
+MATCHES = ("index", "best")
 
 
 def mf_paper(gen, src, size, alpha: float = 0.5, *, match: str = "index", coords: str = "frame", static: str = "skip",
@@ -53,16 +43,16 @@ def mf_paper(gen, src, size, alpha: float = 0.5, *, match: str = "index", coords
             match='index' also different numbers of tracks.
     """
     one_of(match, MATCHES, "match")
-    _check_options(static, coords)
-    gen, src = _pair(gen, src)
-    _same_length(gen, src)
-    gen, src = _visible_pair(gen, src, gen_visibility, src_visibility, together=match == "index")
-    gen, src = (_scaled(tracks, size, coords) for tracks in (gen, src))
+    check_options(static, coords)
+    gen, src = checked_pair(gen, src)
+    check_same_length(gen, src)
+    gen, src = visible_pair(gen, src, gen_visibility, src_visibility, together=match == "index")
+    gen, src = (scaled(tracks, size, coords) for tracks in (gen, src))
     if match == "index":
-        distance = _frechet_of_pairs(gen, src)
+        distance = frechet_of_pairs(gen, src)
         cosine = _cosines_of_pairs(gen, src, static)
     else:
-        distance = _frechet_matrix(gen.transpose(0, 1), src.transpose(0, 1))
+        distance = frechet_matrix(gen.transpose(0, 1), src.transpose(0, 1))
         cosine = _cosine_matrix(gen, src, static)
     nearness = torch.exp(-distance)
     score = alpha * nearness + (1 - alpha) * cosine
@@ -74,75 +64,6 @@ def mf_paper(gen, src, size, alpha: float = 0.5, *, match: str = "index", coords
         score, chosen = score.max(dim=1)
         nearness, cosine = (term.gather(1, chosen[:, None])[:, 0] for term in (nearness, cosine))
     return _report(score.mean(), nearness.mean(), cosine.nanmean() if static == "skip" else cosine.mean(), parts)
-
-
-def discrete_frechet(a, b):
-    """Discrete Frechet distance between every track of `a` and every track of `b`.
-
-    c(i, j) = max(d(i, j), min(c(i-1, j), c(i, j-1), c(i-1, j-1))), swept along antidiagonals for blocks of pairs at
-    once; memory stays at some megabytes beside the result. Equals shapely.frechet_distance for tracks of equal
-    length; for unequal lengths that function (GEOS 3.14) returns larger values than the recursion on some pairs.
-
-    Args:
-        a: (n, f, 2), any unit.
-        b: (m, f', 2), same unit; lengths may differ.
-
-    Returns:
-        (n, m), in the unit of the tracks; numpy for numpy, torch for torch.
-
-    Raises:
-        MotionLabError: wrong shapes or values that are not finite.
-    """
-    first, second = _same_kind(_tensor(a, "a", "(n, f, 2)"), _tensor(b, "b", "(m, f, 2)"))
-    result = _frechet_matrix(first, second)
-    return result if isinstance(a, torch.Tensor) or isinstance(b, torch.Tensor) else result.numpy()
-
-
-def _frechet_matrix(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """(n, f, 2), (m, f', 2) -> (n, m), block by block so that a sweep's buffers stay in cache."""
-    cells = _CELLS["cpu" if a.device.type == "cpu" else "other"]
-    columns = min(len(b), cells)
-    rows = max(1, cells // columns)
-    out = a.new_empty(len(a), len(b))
-    # (2, f, n): pairs lie side by side
-    first, second = a.permute(2, 1, 0).contiguous(), b.permute(2, 1, 0).contiguous()
-    for n in range(0, len(a), rows):
-        for m in range(0, len(b), columns):
-            out[n:n + rows, m:m + columns] = _sweep(first[:, :, n:n + rows, None], second[:, :, None, m:m + columns])
-    return out
-
-
-def _frechet_of_pairs(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """(f, n, 2), (f', n, 2) -> (n)."""
-    first, second = a.permute(2, 0, 1).contiguous(), b.permute(2, 0, 1).contiguous()
-    return _sweep(first[..., None], second[..., None])[:, 0]
-
-
-def _sweep(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Frechet recursion for a (2, f, p, 1 or q) and b (2, f', 1 or p, q), which broadcast to (p, q) pairs."""
-    f, g = a.shape[1], b.shape[1]
-    pairs = torch.broadcast_shapes(a.shape[2:], b.shape[2:])
-    backwards = b.flip(1).contiguous()  # so that an antidiagonal j = k - i is a slice
-    # Row i of an antidiagonal is kept at i + 1; row 0 and rows outside the table are infinite.
-    before, last, now = (a.new_full((f + 1, *pairs), math.inf) for _ in range(3))
-    space_x, space_y = a.new_empty(2, f, *pairs)
-    for k in range(f + g - 1):
-        low, high = max(0, k - g + 1), min(f, k + 1)
-        there = slice(g - 1 - k + low, g - 1 - k + high)
-        dx, dy = space_x[:high - low], space_y[:high - low]
-        torch.sub(a[0, low:high], backwards[0, there], out=dx)
-        torch.sub(a[1, low:high], backwards[1, there], out=dy)
-        squared = dx.mul_(dx).addcmul_(dy, dy)
-        cell = now[low + 1:high + 1]
-        if k == 0:
-            cell.copy_(squared)
-        else:
-            torch.minimum(last[low:high], last[low + 1:high + 1], out=cell)
-            torch.minimum(cell, before[low:high], out=cell)
-            torch.maximum(cell, squared, out=cell)
-        now[low].fill_(math.inf)
-        before, last, now = last, now, before
-    return last[f].sqrt()
 
 
 def mf_release(gen, src, size, n_ids: int | None = 50, generator=None, *, seed: int = 0, include_first: bool = True,
@@ -180,12 +101,12 @@ def mf_release(gen, src, size, n_ids: int | None = 50, generator=None, *, seed: 
     Raises:
         MotionLabError: wrong shapes, NaN tracks, no visible track, fewer than one id, unknown options.
     """
-    _check_options(static, "frame")
+    check_options(static, "frame")
     if n_ids is not None and n_ids < 1:
         raise MotionLabError(f"n_ids is {n_ids}.", fix="Give a positive number of track ids, or None for all tracks.")
-    gen, src = _pair(gen, src)
-    gen, src = _visible_pair(gen, src, gen_visibility, src_visibility, together=False)
-    gen, src = (_scaled(tracks, size, "frame") for tracks in _to_shorter(gen, src))
+    gen, src = checked_pair(gen, src)
+    gen, src = visible_pair(gen, src, gen_visibility, src_visibility, together=False)
+    gen, src = (scaled(tracks, size, "frame") for tracks in _to_shorter(gen, src))
     cosine = _best_mean(_cosine_matrix(gen, src, static, include_first), static)
     if not frechet:
         return _report(cosine, cosine.new_tensor(math.nan), cosine, parts)
@@ -194,26 +115,20 @@ def mf_release(gen, src, size, n_ids: int | None = 50, generator=None, *, seed: 
         generator = generator or torch.Generator().manual_seed(seed)
         ids = torch.randint(min(gen.shape[1], src.shape[1]), (n_ids,), generator=generator).to(gen.device)
         a, b = gen[:, ids], src[:, ids]
-    distance = (1 / (1 + _mean_distances(a, b))).max(dim=1).values.mean()
+    distance = (1 / (1 + mean_distances(a, b))).max(dim=1).values.mean()
     return _report((cosine + distance) / 2, distance, cosine, parts)
-
-
-def _mean_distances(gen: torch.Tensor, src: torch.Tensor) -> torch.Tensor:
-    """Mean over all pairs of times of |gen[t, n] - src[t', m]|: (f, n, 2), (f', m, 2) -> (n, m)."""
-    f, n, _ = gen.shape
-    g, m, _ = src.shape
-    a, b = gen.transpose(0, 1), src.transpose(0, 1).reshape(m * g, 2)
-    rows = max(1, _DISTANCES // (f * g * m))
-    # 'donot_use_mm': the fast form subtracts large squares and is not 0 between equal points.
-    blocks = [torch.cdist(a[k:k + rows].reshape(-1, 2), b, compute_mode="donot_use_mm_for_euclid_dist")
-              .view(-1, f, m, g).mean(dim=(1, 3)) for k in range(0, n, rows)]
-    return torch.cat(blocks)
 
 
 def _to_shorter(gen: torch.Tensor, src: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     length = min(len(gen), len(src))
     return tuple(tracks if len(tracks) == length else tracks[torch.linspace(0, len(tracks) - 1, length).long()]
                  for tracks in (gen, src))
+
+
+def _report(score: torch.Tensor, distance: torch.Tensor, cosine: torch.Tensor, parts: bool):
+    if not parts:
+        return float(score)
+    return {"score": float(score), "distance": float(distance), "cosine": float(cosine)}
 
 
 def mf_dmt(gen, src, two_sided: bool = False, minus_identity: bool = True, *, static: str = "zero",
@@ -238,10 +153,10 @@ def mf_dmt(gen, src, two_sided: bool = False, minus_identity: bool = True, *, st
     Raises:
         MotionLabError: wrong shapes, tracks of different lengths, NaN tracks, no visible track, unknown options.
     """
-    _check_options(static, "pixels")
-    gen, src = _pair(gen, src)
-    _same_length(gen, src)
-    gen, src = _visible_pair(gen, src, gen_visibility, src_visibility, together=False)
+    check_options(static, "pixels")
+    gen, src = checked_pair(gen, src)
+    check_same_length(gen, src)
+    gen, src = visible_pair(gen, src, gen_visibility, src_visibility, together=False)
     cosine = _cosine_matrix(gen, src, static)
     if minus_identity:
         cosine = cosine - torch.eye(*cosine.shape, dtype=cosine.dtype, device=cosine.device)

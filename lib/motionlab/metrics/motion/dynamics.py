@@ -1,18 +1,14 @@
-"""How a clip changes: dynamic degree and smoothness in VBench's style; even change along the clip (VTG, AID)."""
+"""How much and how steadily a clip moves, in VBench's style: dynamic degree and motion smoothness."""
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from motionlab.core.errors import MotionLabError, one_of
-from motionlab.metrics.motion.checks import checked_flow, checked_frames
-
-VBENCH_SMOOTHNESS_RANGE = (0.706, 0.9975)
+from motionlab.core.errors import MotionLabError
+from motionlab.metrics.vbench import normalised
 
 
 @dataclass(frozen=True)
@@ -35,8 +31,9 @@ def dynamic_degree(flow, fps: float, sample_fps: float = 8.0, threshold: float =
     at least round(4 n / 16) pairs move (never fewer than one), n the number of sampled frames. Frames are sampled
     every k = round(fps / 8) frames; as no flow between sampled frames is at hand, that of a frame and its neighbour
     is taken k times, which is exact for motion that is straight over k frames. VBench's RAFT runs 20 iterations on frames
-    padded to multiples of 8, ours 12 on frames as they are. A clip of fewer than two sampled frames is judged here by the
-    one pair that it has; VBench then needs no moving pair at all and calls even a still one dynamic.
+    padded to multiples of 8 all around; `teachers.flow.raft_flow` runs 12 and pads, where it must, right and below.
+    A clip of fewer than two sampled frames is judged here by the one pair that it has; VBench needs 0 moving pairs of
+    it and so calls even a static two-frame clip dynamic.
 
     Args:
         flow: (f-1, 2, h, w), pixels per frame; numpy or torch.
@@ -46,7 +43,7 @@ def dynamic_degree(flow, fps: float, sample_fps: float = 8.0, threshold: float =
     Raises:
         MotionLabError: wrong shape, flow that is not finite, fps <= 0.
     """
-    field = checked_flow(flow)
+    field = _checked_flow(flow)
     if not fps > 0:
         raise MotionLabError(f"fps is {fps}.", fix="Give the clip's frame rate, as read from its file.")
     stride = max(1, round(fps / sample_fps))
@@ -77,7 +74,7 @@ def motion_smoothness(frames, flow, normalise: bool = False) -> float:
         MotionLabError: wrong shapes, fewer than three frames, a flow of another clip or size, values that are not
         finite.
     """
-    video, field = checked_frames(frames), checked_flow(flow)
+    video, field = _checked_frames(frames), _checked_flow(flow)
     if len(video) < 3:
         raise MotionLabError(f"The clip has {len(video)} frames.", fix="Smoothness needs at least three frames.")
     if (len(field) + 1, *field.shape[-2:]) != (len(video), *video.shape[-2:]):
@@ -91,8 +88,7 @@ def motion_smoothness(frames, flow, normalise: bool = False) -> float:
         half = _sample(two_frames / 2, -half)
     rebuilt = (_sample(video[dropped - 1], -half) + _sample(video[dropped + 1], half)) / 2
     score = 1 - float((rebuilt - video[dropped]).abs().mean())
-    low, high = VBENCH_SMOOTHNESS_RANGE
-    return (score - low) / (high - low) if normalise else score
+    return normalised("motion_smoothness", score) if normalise else score
 
 
 def _sample(images: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
@@ -104,64 +100,27 @@ def _sample(images: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=True)
 
 
-def adjacent_distances(items, distance: str | Callable = "rmse") -> np.ndarray:
-    """Distance of each item to the next, (f-1,): VTG and AID use LPIPS on frames, which plugs in as a callable.
-
-    Args:
-        items: (f, ...) frames or per-frame features. Bytes are read as [0, 1].
-        distance: 'rmse' (root mean square difference), 'cosine' (1 - cosine of the flattened items) or a function of
-            two items that returns a number.
-
-    Raises:
-        MotionLabError: fewer than three items, values that are not finite, an unknown name.
-    """
-    tensor = torch.as_tensor(np.asarray(items) if not isinstance(items, torch.Tensor) else items)
-    if tensor.ndim < 2 or len(tensor) < 3:
-        raise MotionLabError(f"Items of shape {tuple(tensor.shape)} leave fewer than two distances to compare.",
-                             fix="Give at least three frames or features: (f, ...).")
-    if callable(distance):
-        return np.array([float(distance(items[t], items[t + 1])) for t in range(len(tensor) - 1)])
-    one_of(distance, ("rmse", "cosine"), "distance")
-    flat = (tensor.double() / (255 if tensor.dtype == torch.uint8 else 1)).flatten(1)
-    if not torch.isfinite(flat).all():
-        raise MotionLabError("Items hold values that are not finite.", fix="Check the features or frames first.")
-    if distance == "rmse":
-        return (flat.diff(dim=0) ** 2).mean(dim=1).sqrt().cpu().numpy()
-    return (1 - F.cosine_similarity(flat[:-1], flat[1:], dim=1)).cpu().numpy()
+def _checked_flow(flow) -> torch.Tensor:
+    """(f-1, 2, h, w) in float, finite."""
+    tensor = flow if isinstance(flow, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(flow))
+    if tensor.ndim != 4 or tensor.shape[1] != 2 or 0 in tensor.shape:
+        raise MotionLabError(f"The flow has shape {tuple(tensor.shape)}.",
+                             fix="Flow is (f-1, 2, h, w), pixels per frame.")
+    tensor = tensor.detach() if tensor.dtype in (torch.float32, torch.float64) else tensor.detach().float()
+    if not torch.isfinite(tensor).all():
+        raise MotionLabError("The flow holds values that are not finite.", fix="Set them to 0 or mask them out first.")
+    return tensor
 
 
-def gini(distances) -> float:
-    """G = sum_ij |d_i - d_j| / (2 M^2 mean(d)), in [0, 1 - 1/M]; NaN where all distances are zero (0/0)."""
-    d = np.asarray(distances, float)
-    if d.ndim != 1 or len(d) < 2:
-        raise MotionLabError(f"Distances have shape {d.shape}.", fix="Give at least two distances: (M,).")
-    if not d.any():
-        return math.nan
-    return float(np.abs(d[:, None] - d[None]).sum() / (2 * len(d) ** 2 * d.mean()))
-
-
-def vtg_smoothness(items, distance: str | Callable = "rmse", form: str = "1-G") -> float:
-    """VTG's smoothness: the Gini coefficient G of adjacent distances, turned so that larger is smoother.
-
-    Blind to the amount of motion: a nearly frozen clip with even leftovers scores high, so show `consistency` beside
-    it.
-
-    Args:
-        items, distance: see `adjacent_distances`.
-        form: '1-G' (default: bounded, and what AID's code returns) or '1/G' (VTG's wording, "reciprocal"); the latter
-            is infinite for perfectly even change.
-
-    Returns:
-        the score; NaN for an exactly frozen clip (0/0).
-    """
-    one_of(form, ("1-G", "1/G"), "form")
-    g = gini(adjacent_distances(items, distance))
-    if form == "1-G":
-        return 1 - g
-    return math.inf if g == 0 else 1 / g
-
-
-def consistency(items, distance: str | Callable = "rmse") -> dict[str, float]:
-    """AID's companion of smoothness: {'mean', 'max'} of adjacent distances; smaller is steadier, frozen 0."""
-    d = adjacent_distances(items, distance)
-    return {"mean": float(d.mean()), "max": float(d.max())}
+def _checked_frames(frames) -> torch.Tensor:
+    """(f, h, w, 3) bytes or [0, 1] -> (f, 3, h, w) float in [0, 1]."""
+    tensor = frames if isinstance(frames, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(frames))
+    if tensor.ndim != 4 or tensor.shape[-1] != 3 or 0 in tensor.shape:
+        raise MotionLabError(f"Frames have shape {tuple(tensor.shape)}.", fix="Frames are (f, h, w, 3), RGB.")
+    scale = 255 if tensor.dtype == torch.uint8 else 1
+    tensor = tensor if tensor.dtype == torch.float64 else tensor.float()
+    tensor = tensor.movedim(-1, 1) / scale
+    if not torch.isfinite(tensor).all() or tensor.min() < 0 or tensor.max() > 1:
+        raise MotionLabError("Float frames lie outside [0, 1] or are not finite.",
+                             fix="Pass uint8 frames, or rescale: (video + 1) / 2 for [-1, 1].")
+    return tensor
