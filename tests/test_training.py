@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -92,20 +93,60 @@ def test_muon_has_the_block_matrices_and_its_state_is_stored(tmp_path):
     assert "adamw|exp_avg|into.weight" in stored
 
 
-def test_two_processes_give_the_loss_curve_of_one(tmp_path):
-    go(tmp_path / "one")
+def two_processes(out_dir, *words):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_addr", "127.0.0.1",
-               "--master_port", str(port), script.__file__, str(tmp_path / "two"), "20"]
+               "--master_port", str(port), script.__file__, str(out_dir), "20", *words]
     done = subprocess.run(command, env=ENV, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
-    state = json.loads((checkpoints(tmp_path / "two")[-1] / "state.json").read_text())
-    assert state["processes"] == 2
-    one, two = curve(tmp_path / "one"), curve(tmp_path / "two")
+    assert json.loads((checkpoints(out_dir)[-1] / "state.json").read_text())["processes"] == 2
+
+
+def assert_same_curve(one, two):
+    one, two = curve(one), curve(two)
     assert [s for s, _ in one] == [s for s, _ in two] == list(range(1, 21))
     assert max(abs(a - b) for (_, a), (_, b) in zip(one, two)) < 1e-5
+
+
+def test_two_processes_give_the_loss_curve_of_one(tmp_path):
+    go(tmp_path / "one")
+    two_processes(tmp_path / "two")
+    assert_same_curve(tmp_path / "one", tmp_path / "two")
+
+
+def test_two_processes_that_share_the_weights_give_the_curve_and_checkpoint_of_one(tmp_path):
+    one = go(tmp_path / "one", script.partly_frozen())
+    two_processes(tmp_path / "two", "0", "sharded")     # in two parts
+    assert_same_curve(tmp_path / "one", tmp_path / "two")
+    for name in TENSOR_FILES:
+        a, b = load_file(one.checkpoint / name), load_file(checkpoints(tmp_path / "two")[-1] / name)
+        assert a.keys() == b.keys()
+        assert all(torch.allclose(a[k].float(), b[k].float(), rtol=1e-3, atol=1e-6) for k in a), name
+    assert go(tmp_path / "two", script.partly_frozen(), steps=21).step == 21
+
+
+def test_the_fsdp_example_has_fields_and_values_that_accelerate_knows():
+    from accelerate.commands.config.config_args import load_config_from_file
+    from accelerate.commands.launch import launch_command_parser
+    from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+    from diffusers.models import transformers
+
+    file = Path(__file__).parents[1] / "docs" / "accelerate_fsdp.yaml"
+    config = load_config_from_file(str(file))           # refuses fields that it does not know
+    assert (config.distributed_type, config.num_processes, config.mixed_precision) == (DistributedType.FSDP, 2, "no")
+    options, fsdp = launch_command_parser().parse_args(["script.py"]), config.fsdp_config
+    assert all(hasattr(options, name) for name in fsdp)
+    classes = fsdp["fsdp_transformer_layer_cls_to_wrap"].split(",")
+    plugin = FullyShardedDataParallelPlugin(
+        fsdp_version=fsdp["fsdp_version"], auto_wrap_policy=fsdp["fsdp_auto_wrap_policy"], transformer_cls_names_to_wrap=classes,
+        reshard_after_forward=fsdp["fsdp_reshard_after_forward"], state_dict_type=fsdp["fsdp_state_dict_type"],
+        cpu_ram_efficient_loading=fsdp["fsdp_cpu_ram_efficient_loading"])
+    assert plugin.fsdp_version == 2 and plugin.reshard_after_forward and not plugin.cpu_ram_efficient_loading
+    source = "".join(path.read_text(encoding="utf-8") for path in Path(transformers.__file__).parent.glob("*.py"))
+    named = re.findall(r"\b\w+Block\b", file.read_text(encoding="utf-8"))
+    assert set(classes) < set(named) and all(f"class {name}(" in source for name in named)
 
 
 def test_kill_in_the_middle_loses_only_the_steps_since_the_checkpoint(tmp_path):
@@ -248,10 +289,40 @@ def test_shared_parameters_are_averaged_under_every_name(tmp_path):
     assert not torch.equal(average["blocks.0.weight"], model.blocks[0].weight)
 
 
-def test_compiled_model_stores_plain_names(tmp_path):
+def test_compiled_model_stores_plain_names(tmp_path, monkeypatch):
     plain = go(tmp_path / "plain", steps=3)
     compiled = go(tmp_path / "compiled", model=torch.compile(script.Net(), backend="eager"), steps=3)
     assert_same_state(plain.checkpoint, compiled.checkpoint)
+    made, whole = [], torch.compile
+    monkeypatch.setattr("torch.compile", lambda model: made.append(whole(model, backend="eager")) or made[-1])
+    asked = go(tmp_path / "asked", compile=True, steps=3, sample_every=3, on_sample=lambda model, _: made.append(model))
+    assert_same_state(plain.checkpoint, asked.checkpoint)
+    assert made[1] is made[0]._orig_mod                 # samples come from the model itself, which can be tapped
+
+
+def test_gradient_checkpointing_runs_the_blocks_again_and_gives_the_same_bits(tmp_path):
+    from small import small_model
+    from motionlab.pretrain.base import BaseRecipe, flow_matching_loss
+
+    class Clips:
+        x = {"x1": torch.randn(6, 2, 4, 12, 12, generator=torch.Generator().manual_seed(3))}
+
+        def __len__(self):
+            return 6
+
+        def batch(self, indices):
+            return {"x1": self.x["x1"][indices], "tokens": model.grammar.null(len(indices))}
+
+    results, calls = {}, {}
+    for wanted in (False, True):
+        model, calls[wanted] = small_model(stir=0.02).backbone, []
+        model.transformer.transformer_blocks[0].register_forward_pre_hook(lambda *_: calls[wanted].append(1))
+        config = script.config(tmp_path / str(wanted), steps=2, batch_size=2, gradient_checkpointing=wanted)
+        results[wanted] = train(model, flow_matching_loss(BaseRecipe(length=2), model.grammar), Clips(), config)
+    assert (len(calls[False]), len(calls[True])) == (2, 4)
+    assert_same_state(results[False].checkpoint, results[True].checkpoint)
+    with pytest.raises(MotionLabError, match="gradient_checkpointing is set, but Net holds no model that can do it"):
+        go(tmp_path / "net", gradient_checkpointing=True)
 
 
 def test_export_is_bf16_with_the_config_and_names_a_foreign_folder(tmp_path):
@@ -272,7 +343,9 @@ def test_config_yaml_both_ways_and_its_mistakes(tmp_path):
     assert TrainConfig.from_yaml(file).lr == 1e-3
     for text, sentence in {"batchsize: 4": "no field 'batchsize'. Did you mean 'batch_size'",
                            "steps: many": "must be a whole number", "optimizer: moun": "Did you mean 'muon'",
-                           "ema: 1.5": r"ema must be in \[0, 1\)", "- 1": "field: value"}.items():
+                           "ema: 1.5": r"ema must be in \[0, 1\)", "- 1": "field: value",
+                           "lr: .inf": "lr must be more than 0 and finite, not inf", "muon_lr: .nan": "muon_lr must be",
+                           "muon_lr: 1e999": "muon_lr must be", "weight_decay: .inf": "weight_decay must be"}.items():
         file.write_text(text)
         with pytest.raises(MotionLabError, match=sentence):
             TrainConfig.from_yaml(file)
@@ -298,6 +371,19 @@ def test_schedule():
     config = TrainConfig(steps=110, warmup=10, schedule="cosine")
     assert [lr_factor(config, s) for s in (0, 9, 10, 60)] == pytest.approx([0.1, 1.0, 1.0, 0.5])
     assert lr_factor(config, 110) == pytest.approx(0.0)
+
+
+def test_nothing_to_train_and_nowhere_to_train(tmp_path, monkeypatch):
+    with pytest.raises(MotionLabError, match="until=0 leaves nothing to train"):
+        go(tmp_path, until=0)
+    with torch.device("meta"), pytest.raises(MotionLabError, match="'into.weight' lies on the device 'meta'"):
+        go(tmp_path, model=torch.nn.ModuleDict({"into": torch.nn.Linear(7, 6)}))
+    for device in ("cuda:99", "quda"):
+        monkeypatch.setenv("ACCELERATE_TORCH_DEVICE", device)
+        with pytest.raises(MotionLabError, match=f"cannot start on {device}: (.|\n)*unset ACCELERATE_TORCH_DEVICE"):
+            go(tmp_path, cpu=False)
+    monkeypatch.delenv("ACCELERATE_TORCH_DEVICE")
+    assert not (tmp_path / "checkpoints").exists() and go(tmp_path, until=1).step == 1
 
 
 def test_loss_function_that_returns_something_else(tmp_path):

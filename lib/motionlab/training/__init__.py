@@ -24,7 +24,13 @@ loss curves agree up to rounding. `data.batch` must be a function of its indices
 Several processes: `accelerate launch --num_processes 2 script.py` on GPUs, `torchrun --nproc_per_node 2 script.py` on
 the CPU (there, `accelerate launch --cpu` starts one process whatever it is told). `batch_size` counts over all
 processes. Process r takes the r-th contiguous slice of the batch, and the loss must be a mean over samples. In
-`loss_fn` only call the model: with several processes it is wrapped, and its attributes are not visible.
+`loss_fn` only call the model: with several processes it is wrapped, and its attributes are not visible. A model that
+is too large for one GPU is sharded: `accelerate launch --config_file docs/accelerate_fsdp.yaml script.py` (FSDP2; with
+AdamW only, and without samples in between).
+
+Checkpoints hold what is trained: parameters with requires_grad and the buffers of their modules (`trained_names`). An
+adapter over a base of 5 B parameters so writes megabytes. The base is known again by names, shapes and some of its values, and
+resuming over another one is refused. `load_trained(model, result.ema_state())` puts a trained part over its base.
 """
 from motionlab.core.noise import SampleNoise
 from motionlab.training.checkpoints import checkpoints, export_ema
@@ -33,6 +39,7 @@ from motionlab.training.cursor import DataCursor
 from motionlab.training.log import read_log
 from motionlab.training.loop import TrainResult, train
 from motionlab.training.optim import block_matrices
+from motionlab.training.trained import load_trained, trained_names
 
 __all__ = ["DataCursor", "SampleNoise", "TrainConfig", "TrainResult", "block_matrices", "checkpoints", "export_ema",
-           "lr_factor", "read_log", "train"]
+           "load_trained", "lr_factor", "read_log", "train", "trained_names"]

@@ -1,7 +1,7 @@
 """Checkpoints: out_dir/checkpoints/step_00000500/{model,ema,optimizer}.safetensors and state.json.
 
-state.json lists size and SHA-256 of the others. A folder is written under another name and renamed when it is complete:
-a name `step_*` is a whole one.
+They hold what is trained (`trained`), in whole tensors. state.json lists size and SHA-256 of the others, and by what the
+frozen base is known again. A folder is written under another name and renamed when it is complete: a name `step_*` is a whole one.
 """
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import torch
 from motionlab.core.errors import MotionLabError
 from motionlab.core.files import explained_tensors, save_weights
 from motionlab.training.config import TrainConfig
+from motionlab.training.trained import difference
 
 FORMAT = "motionlab-training-1"
 KEEP = 2
@@ -129,6 +130,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, tor
 
 
 def check_same_run(path: Path, state: dict, config: TrainConfig, length: int) -> None:
+    """Demand the seed, batch size, optimiser and length of data that the checkpoint was made with."""
     before = {**{name: state["config"].get(name) for name in MUST_MATCH}, "data length": state["data_length"]}
     now = {**{name: getattr(config, name) for name in MUST_MATCH}, "data length": length}
     changed = [f"{name} was {before[name]} and is now {now[name]}" for name in now if before[name] != now[name]]
@@ -138,19 +140,27 @@ def check_same_run(path: Path, state: dict, config: TrainConfig, length: int) ->
 
 
 def check_same_model(path: Path, stored: dict[str, torch.Tensor], model: torch.nn.Module) -> None:
-    own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    theirs = {name: tuple(value.shape) for name, value in stored.items()}
-    if own == theirs:
+    """Demand that the stored tensors are the model's trained part, by names and shapes."""
+    odd = difference(model, stored)
+    if odd:
+        raise MotionLabError(f"{path} holds another model: {odd}.",
+                             fix="Build the model with the configuration of that run and freeze the same parts of it, or "
+                                 "choose another out_dir.")
+
+
+def check_same_base(path: Path, stored: dict[str, Any] | None, own: dict[str, Any] | None) -> None:
+    """Demand that the frozen tensors, by `frozen_fingerprint`, are those that the stored part was trained over."""
+    if stored == own:
         return
-    name = sorted(n for n in own.keys() | theirs.keys() if own.get(n) != theirs.get(n))[0]
-    raise MotionLabError(f"{path} holds another model: '{name}' is {theirs.get(name, 'absent')} there and "
-                         f"{own.get(name, 'absent')} in yours.",
-                         fix="Build the model with the configuration of that run, or choose another out_dir.")
+    same_names = stored is not None and own is not None and stored["names"] == own["names"]
+    raise MotionLabError(f"{path} was trained over another base: the {'values' if same_names else 'names or shapes'} of its "
+                         "frozen tensors are not those of yours.",
+                         fix="Load the base that this run began with, or choose another out_dir.")
 
 
 def export_ema(checkpoint: str | Path, path: str | Path, dtype: torch.dtype = torch.bfloat16,
                metadata: dict[str, Any] | None = None) -> Path:
-    """Write the averaged weights of a checkpoint folder as one safetensors file.
+    """Write the averaged weights of a checkpoint folder as one safetensors file; of a partly frozen model the trained part.
 
     Its metadata has 'motionlab' (JSON: step and training config) and each entry of `metadata` (text, or made JSON).
     Floating tensors are cast to `dtype`.

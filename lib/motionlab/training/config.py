@@ -21,6 +21,8 @@ class TrainConfig:
     weight_decay: on parameters of 2 or more dimensions. warmup: steps of linear growth, then schedule 'constant', or
     'cosine' down to 0 at `steps`. grad_clip: largest gradient norm, 0 for none. ema: decay; in step n it is at most
     (1 + n) / (10 + n), so that the initial weights do not linger. bf16: autocast, where the machine is fast in it.
+    gradient_checkpointing: the diffusers models in the model work out activations again in the backward pass.
+    compile: torch.compile of the forward pass; a resumed run may then differ from an unbroken one by rounding.
     checkpoint_every, log_every, sample_every: steps, 0 for never (a last checkpoint is always written).
     find_unused_parameters: for several processes, when some step leaves a trainable parameter without gradient.
     threads: CPU threads of torch, 0 leaves them alone. cpu: stay off the GPU.
@@ -43,6 +45,8 @@ class TrainConfig:
     grad_clip: float = 1.0
     ema: float = 0.995
     bf16: bool = False
+    gradient_checkpointing: bool = False
+    compile: bool = False
     checkpoint_every: int = 500
     log_every: int = 20
     sample_every: int = 0
@@ -57,9 +61,9 @@ class TrainConfig:
         one_of(self.schedule, ("constant", "cosine"), "schedule")
         one_of(self.muon_adjust, ("match_rms_adamw", "original"), "muon_adjust")
         for name in ("steps", "batch_size", "lr", "muon_lr"):
-            _require(getattr(self, name) > 0, name, "more than 0", getattr(self, name))
-        for name in ("weight_decay", "warmup", "grad_clip", "checkpoint_every", "log_every", "sample_every", "seed",
-                     "threads"):
+            _require(0 < getattr(self, name) < math.inf, name, "more than 0 and finite", getattr(self, name))
+        _require(0 <= self.weight_decay < math.inf, "weight_decay", "0 or more and finite", self.weight_decay)
+        for name in ("warmup", "grad_clip", "checkpoint_every", "log_every", "sample_every", "seed", "threads"):
             _require(getattr(self, name) >= 0, name, "0 or more", getattr(self, name))
         for name in ("ema", "beta1", "beta2"):
             _require(0 <= getattr(self, name) < 1, name, "in [0, 1)", getattr(self, name))

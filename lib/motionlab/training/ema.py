@@ -6,6 +6,9 @@ from collections.abc import Iterator
 
 import torch
 
+from motionlab.training.shards import sharded_like
+from motionlab.training.trained import trained_state
+
 
 class Ema:
     """Moving average, fp32, of the trainable parameters."""
@@ -20,22 +23,27 @@ class Ema:
         torch._foreach_lerp_(list(self.mean.values()), [p.detach().float() for p in self.live.values()], 1 - decay)
 
     def state(self, model: torch.nn.Module) -> dict[str, torch.Tensor]:
-        """The model's state dict with the averages in it, under every name that a shared parameter has."""
-        average = {p.data_ptr(): self.mean[name] for name, p in self.live.items()}
-        return {name: average.get(value.data_ptr(), value) for name, value in model.state_dict().items()}
+        """The model's trained part with the averages in it, under every name that a shared parameter has."""
+        average = {id(p): self.mean[name] for name, p in self.live.items()}
+        means = {name: average[id(p)] for name, p in model.named_parameters(remove_duplicate=False) if id(p) in average}
+        return {name: means.get(name, value) for name, value in trained_state(model).items()}
+
+    def load(self, state: dict[str, torch.Tensor]) -> None:
+        """Go on from what `state` gave."""
+        _copy_into(self.mean, {name: sharded_like(state[name], mean) for name, mean in self.mean.items()})
 
     @contextlib.contextmanager
     def swapped_in(self) -> Iterator[None]:
         """The model has the averaged weights inside, and its own again, bit for bit, after."""
         kept = {name: p.detach().clone() for name, p in self.live.items()}
-        copy_into(self.live, self.mean)
+        _copy_into(self.live, self.mean)
         try:
             yield
         finally:
-            copy_into(self.live, kept)
+            _copy_into(self.live, kept)
 
 
 @torch.no_grad()
-def copy_into(targets: dict[str, torch.Tensor], sources: dict[str, torch.Tensor]) -> None:
+def _copy_into(targets: dict[str, torch.Tensor], sources: dict[str, torch.Tensor]) -> None:
     for name, target in targets.items():
         target.copy_(sources[name])

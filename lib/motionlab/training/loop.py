@@ -1,4 +1,4 @@
-"""The loop itself."""
+"""The loop itself: how a run begins, one step, and what is done between steps."""
 from __future__ import annotations
 
 import dataclasses
@@ -14,15 +14,19 @@ from typing import Any
 import torch
 
 from motionlab.core.errors import MotionLabError
-from motionlab.core.precision import autocast
-from motionlab.training.checkpoints import check_same_model, check_same_run, latest, read_checkpoint, write_checkpoint, export_ema
-from motionlab.training.config import TrainConfig, lr_factor
-from motionlab.training.ema import Ema, copy_into
-from motionlab.training.log import Log, Window
 from motionlab.core.noise import SampleNoise, seed_of
+from motionlab.core.precision import autocast
+from motionlab.training.checkpoints import (check_same_base, check_same_model, check_same_run, export_ema, latest, read_checkpoint,
+                                            write_checkpoint)
+from motionlab.training.config import TrainConfig, lr_factor
 from motionlab.training.cursor import DataCursor
+from motionlab.training.ema import Ema
+from motionlab.training.log import Log, Window
 from motionlab.training.optim import flatten, make_optimizers, scaled_moves, set_lr, unflatten
+from motionlab.training.prepare import make_accelerator, prepared, unwrapped
+from motionlab.training.shards import whole
 from motionlab.training.signals import StopSignals
+from motionlab.training.trained import demand_rest, frozen_entries, frozen_fingerprint, load_trained, trained_state
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,8 @@ class TrainResult:
         return export_ema(self.checkpoint, path, dtype, metadata)
 
     def ema_state(self) -> dict[str, torch.Tensor]:
-        """The averaged weights, fp32, for `model.load_state_dict`."""
+        """The averaged weights of what was trained, fp32: for `model.load_state_dict` where nothing is frozen, else for
+        `load_trained`."""
         from safetensors.torch import load_file
 
         return load_file(self.checkpoint / "ema.safetensors")
@@ -56,6 +61,7 @@ def train(model: torch.nn.Module, loss_fn: Callable, data: Any, config: TrainCon
     """Train `model` in place up to `config.steps`, from the newest whole checkpoint in `config.out_dir` if any.
 
     A parameter with an attribute `lr_scale` (a tensor of its shape, factors on its moves) learns faster or slower, entry by entry.
+    What has no requires_grad is the base: it stays as it is, and no checkpoint holds it.
 
     Args:
         loss_fn: (model, batch, noise: SampleNoise) -> (loss, {"t": (b,) in [0, 1], "per_sample": (b,)}); the loss must
@@ -64,38 +70,28 @@ def train(model: torch.nn.Module, loss_fn: Callable, data: Any, config: TrainCon
         resume: False demands an out_dir without checkpoints (they are never overwritten).
         on_sample: (model with the averaged weights, in eval mode, step) called every `sample_every` steps in the main
             process; numbers in a dict that it returns are logged. Its pictures belong below out_dir.
-        until: pause after this step, with the learning rate still planned for `config.steps`.
+        until: pause after this step, 1 or more, with the learning rate still planned for `config.steps`.
 
     Returns:
         TrainResult. In the model are the last weights, not the averaged ones.
 
     Raises:
         MotionLabError: a loss or gradient that is not finite (no update is made with it and the last checkpoint stays);
-            a checkpoint of another model or run, or none that can be read; a batch that the processes cannot share;
-            a loss_fn that returns something else.
+            a checkpoint of another model, base or run, or none that can be read; a frozen tensor that changed; a batch
+            that the processes cannot share; a device that is not there; a loss_fn that returns something else.
         KeyboardInterrupt: after Ctrl-C, when the step is finished and its checkpoint written (SystemExit on SIGTERM).
     """
+    if until is not None and until < 1:
+        raise MotionLabError(f"until={until} leaves nothing to train.", fix="Give a step from 1 on, or None for all steps.")
     if config.threads:
         torch.set_num_threads(config.threads)
-    run = _Run(_accelerator(config), model, loss_fn, data, config, on_sample)
+    run = _Run(make_accelerator(config), model, loss_fn, data, config, on_sample)
     run.start(resume)
     try:
         with StopSignals() as signals:
-            return run.loop(min(config.steps, until or config.steps), signals)
+            return run.loop(config.steps if until is None else min(until, config.steps), signals)
     finally:
         run.log.close()
-
-
-def _accelerator(config: TrainConfig):
-    """Precision comes from `config.bf16` alone, whatever the user's accelerate configuration says."""
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
-    from accelerate.utils import DistributedDataParallelKwargs
-
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1:  # a notebook may have trained on another device before
-        AcceleratorState._reset_state(reset_partial_state=True)
-    wrapping = DistributedDataParallelKwargs(find_unused_parameters=config.find_unused_parameters)
-    return Accelerator(cpu=config.cpu, mixed_precision="no", kwargs_handlers=[wrapping])
 
 
 class _Run:
@@ -106,12 +102,15 @@ class _Run:
         self.loss_fn, self.data, self.on_sample = loss_fn, data, on_sample
         self.out_dir, self.main = Path(config.out_dir), accelerator.is_main_process
         self._share_batch()
-        self.model = accelerator.prepare(model)
-        self.bare = accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        self.base = frozen_fingerprint(unwrapped(accelerator, model))  # while each process still has all of it
+        self.model = prepared(accelerator, model, config, samples=bool(on_sample and config.sample_every))
+        self.bare = unwrapped(accelerator, self.model)
+        self.resting = frozen_entries(self.bare)
         self.optimizers, self.ema = make_optimizers(self.bare, config), Ema(self.bare, config.ema)
         self.params = [p for p in self.bare.parameters() if p.requires_grad]
         self.cursor = DataCursor(len(data), config.seed)
-        self.step, self.checkpoint, self.notes, self.window = 0, None, [], Window()
+        self.step = self.began = 0
+        self.checkpoint, self.notes, self.window = None, [], Window()
 
     def _share_batch(self) -> None:
         if len(self.data) == 0:
@@ -143,10 +142,11 @@ class _Run:
         state, tensors = read_checkpoint(path)
         check_same_run(path, state, self.config, len(self.data))
         check_same_model(path / "model.safetensors", tensors["model.safetensors"], self.bare)
-        self.bare.load_state_dict(tensors["model.safetensors"])
-        copy_into(self.ema.mean, tensors["ema.safetensors"])
+        check_same_base(path, state.get("frozen"), self.base)
+        load_trained(self.bare, tensors["model.safetensors"])
+        self.ema.load(tensors["ema.safetensors"])
         unflatten(self.optimizers, tensors["optimizer.safetensors"])
-        self.step, self.checkpoint = state["step"], path
+        self.step, self.began, self.checkpoint = state["step"], state["step"], path
 
     def _tidy(self, broken: list[tuple[Path, str]]) -> None:
         (self.out_dir / "checkpoints").mkdir(parents=True, exist_ok=True)
@@ -178,7 +178,7 @@ class _Run:
         self.bare.zero_grad(set_to_none=True)  # here, not after: a run that stopped on NaN may have left gradients
         loss, t, per_sample = self._forward()
         self.accelerator.backward(loss)
-        norm = torch.nn.utils.clip_grad_norm_(self.params, self.config.grad_clip or math.inf)
+        norm = whole(torch.nn.utils.clip_grad_norm_(self.params, self.config.grad_clip or math.inf))
         loss, t, per_sample, norm, stop = self._agree(loss, t, per_sample, norm, signals.received)
         self._demand_finite(loss, t, per_sample, norm)
         with scaled_moves(self.params):
@@ -228,6 +228,8 @@ class _Run:
     # -- between steps
 
     def _after_step(self, until: int, stop: int) -> None:
+        if self.step == self.began + 1:  # what the loss moves behind the optimiser's back, it moves in every step
+            demand_rest(self.bare, self.resting)
         every = self.config
         save = stop or _due(self.step, every.checkpoint_every) or self.step == until
         if save or _due(self.step, every.log_every):  # windows end at checkpoints: a resumed run logs the same rows
@@ -240,12 +242,14 @@ class _Run:
             self._sample()
 
     def _save(self) -> None:
+        demand_rest(self.bare, self.resting)
         self.checkpoint = self.out_dir / "checkpoints" / f"step_{self.step:08d}"
+        tensors = {"model.safetensors": trained_state(self.bare), "ema.safetensors": self.ema.state(self.bare),
+                   "optimizer.safetensors": flatten(self.optimizers)}
+        tensors = {file: {name: whole(value) for name, value in named.items()} for file, named in tensors.items()}
         if self.main:
-            tensors = {"model.safetensors": self.bare.state_dict(), "ema.safetensors": self.ema.state(self.bare),
-                       "optimizer.safetensors": flatten(self.optimizers)}
             write_checkpoint(self.out_dir, self.step, tensors, {
-                "config": dataclasses.asdict(self.config), "data_length": len(self.data),
+                "config": dataclasses.asdict(self.config), "data_length": len(self.data), "frozen": self.base,
                 "data_cursor": self.step * self.config.batch_size, "rng": {"seed": self.config.seed, "step": self.step},
                 "processes": self.accelerator.num_processes})
         self.accelerator.wait_for_everyone()

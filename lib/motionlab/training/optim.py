@@ -10,6 +10,7 @@ import torch
 from motionlab.core.errors import MotionLabError
 from motionlab.training.config import TrainConfig
 from motionlab.training.muon import Muon
+from motionlab.training.shards import sharded_like
 
 
 def block_matrices(model: torch.nn.Module) -> list[str]:
@@ -76,11 +77,13 @@ def flatten(optimizers: dict) -> dict[str, torch.Tensor]:
 
 def unflatten(optimizers: dict, flat: dict[str, torch.Tensor]) -> None:
     for kind, optimizer in optimizers.items():
+        params = {name: p for group in optimizer.param_groups for name, p in zip(group["names"], group["params"])}
         plain = optimizer.state_dict()
         number = {name: i for group in plain["param_groups"] for name, i in zip(group["names"], group["params"])}
         plain["state"] = {}
         for full, value in flat.items():
             owner, key, name = full.split("|", 2)
             if owner == kind and name in number:
+                value = sharded_like(value, params[name]) if value.ndim else value  # a count of steps has no parts
                 plain["state"].setdefault(number[name], {})[key] = value
         optimizer.load_state_dict(plain)
