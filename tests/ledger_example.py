@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 
 CLAIMS = """
@@ -52,10 +54,22 @@ claims:
 """
 
 
+PARAMETERS = 'tier = "laptop"\nout_dir = "runs/laptop/09_audit"\nseed = 0\nn_clips = 40'
+
+
+def write_notebook(root, stem: str = "09_audit", parameters: str = PARAMETERS):
+    """A notebook of paper `audit` with a parameters cell and nothing else; return its path."""
+    cell = {"cell_type": "code", "source": parameters, "metadata": {"tags": ["parameters"]}, "outputs": [], "execution_count": None}
+    path = root / "notebooks" / f"{stem}.ipynb"
+    path.write_text(json.dumps({"cells": [cell], "metadata": {"motionlab": {"paper": "audit"}}, "nbformat": 4, "nbformat_minor": 5}))
+    return path
+
+
 def make_root(folder, claims: str = CLAIMS):
-    """A folder with reproductions/audit/claims.yaml, notebooks/ and a README with the markers."""
+    """A folder with reproductions/audit/claims.yaml, a notebook and a README with the markers."""
     (folder / "reproductions" / "audit").mkdir(parents=True)
     (folder / "notebooks").mkdir()
+    write_notebook(folder)
     (folder / "reproductions" / "audit" / "claims.yaml").write_text(claims, encoding="utf-8")
     (folder / "README.md").write_text("# Kit\n\n<!-- claims:begin -->\n<!-- claims:end -->\n\nEnd.\n", encoding="utf-8")
     return folder
@@ -71,12 +85,18 @@ def rows(n: int = 40) -> list[dict]:
     ]
 
 
+def start_book(root, tier: str = "laptop", out=None, **values):
+    """The book of notebook 09_audit, as `open_book()` in its kernel gives it."""
+    from motionlab.ledger.book import Book
+    from motionlab.ledger.notebooks import read_notebook
+
+    return Book(read_notebook("09_audit", root), {"tier": tier, "out_dir": out or root / "out", "seed": 0, "n_clips": 40, **values}, root)
+
+
 def run_notebook(root, tier: str = "laptop", with_pictures: bool = False):
     """What a notebook does, ending in runs/<tier>/09_audit/result.json; return that folder."""
-    from motionlab import ledger
-
     out = root / "runs" / tier / "09_audit"
-    book = ledger.open_book("audit", "09_audit", tier, out, {"seed": 0, "n_clips": 40})
+    book = start_book(root, tier, out)
     book.raw("09_world.csv", rows())
     if with_pictures:
         add_pictures(book)

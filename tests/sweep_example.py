@@ -4,9 +4,11 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from motionlab.core.errors import one_of
+
 
 def run_row(arm: dict, seed: int, out_dir: Path, tier: str, units: int = 2, sleep_s: float = 0.0) -> list[dict]:
-    """Rows of two metrics: `gain` is arm's gain + seed, `unit` the unit's number."""
+    """Rows of two metrics: `gain` is arm's gain + seed, `unit` that of the first unit only."""
     for step in range(3):
         kept = out_dir / f"step_{step}"
         if not kept.exists():
@@ -15,8 +17,16 @@ def run_row(arm: dict, seed: int, out_dir: Path, tier: str, units: int = 2, slee
             if arm.get("fails"):
                 raise ValueError(f"arm {arm['name']} is broken on purpose")
             kept.touch()
-    rows = [{"unit": f"p{unit}", "metric": "gain", "value": arm.get("gain", 0) + seed} for unit in range(units)]
-    return rows + [{"unit": f"p{unit}", "metric": "unit", "value": None if unit else 0.1} for unit in range(units)]
+    return [{"item": f"p{unit}", "gain": arm.get("gain", 0) + seed, "unit": None if unit else 0.1} for unit in range(units)]
+
+
+def check_arm(arm: dict, common: dict) -> None:
+    for name in arm:
+        one_of(name, ("name", "gain", "lr", "fails", "sleep_s"), "field of an arm")
+
+
+def few(arm, seed):
+    return []
 
 
 def no_rows(arm, seed, out_dir, tier):

@@ -103,7 +103,7 @@ def test_a_failing_notebook_does_not_stop_the_others(root, monkeypatch, capsys):
         return runs.RunResult(todo.stem, todo.tier, "finished", todo.run_dir)
 
     monkeypatch.setattr(runs, "run_plan", run_plan)
-    monkeypatch.setattr(cli, "_render", lambda *_: None)
+    monkeypatch.setattr(cli.notebooks, "render", lambda *_: None)
     assert cli.main(["run", "all"]) == 1
     assert "1 of 2 notebooks failed: 00_tour" in capsys.readouterr().err
 
@@ -119,7 +119,7 @@ def test_verify_exits_1_with_the_problems(root, monkeypatch, capsys):
 
 
 def test_a_defect_is_still_a_sentence(root, monkeypatch, capsys):
-    monkeypatch.setattr(cli, "_root", lambda: 1 / 0)
+    monkeypatch.setattr(cli.common, "root", lambda: 1 / 0)
     assert cli.main(["list"]) == 1
     assert "error: ZeroDivisionError: division by zero" in capsys.readouterr().err
     monkeypatch.setenv("MOTIONLAB_DEBUG", "1")
@@ -135,7 +135,7 @@ def test_version_and_help(capsys):
 def test_a_relative_path_on_the_command_line_means_where_the_user_stands(tmp_path, monkeypatch):
     (tmp_path / "clip.mp4").touch()
     monkeypatch.chdir(tmp_path)
-    assert cli._given(["video=clip.mp4", "n=0.5", "text=a/b"]) == {
+    assert cli.common.given(["video=clip.mp4", "n=0.5", "text=a/b"]) == {
         "video": str(tmp_path / "clip.mp4"),
         "n": "0.5",
         "text": "a/b",

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
-from ledger_example import CLAIMS, make_root, rows, run_notebook
+from ledger_example import CLAIMS, PARAMETERS, make_root, rows, run_notebook, start_book, write_notebook
 from motionlab import ledger
 from motionlab.core import files
 from motionlab.core.errors import MotionLabError
@@ -22,10 +22,6 @@ from motionlab.ledger.claims import checksum, load_measured
 def root(tmp_path, monkeypatch):
     monkeypatch.setenv("MOTIONLAB_ROOT", str(make_root(tmp_path)))
     return tmp_path
-
-
-def open_book(root, tier="laptop"):
-    return ledger.open_book("audit", "09_audit", tier, root / "out", {"seed": 0})
 
 
 def test_a_run_leaves_raw_result_and_records(root, capsys):
@@ -55,7 +51,7 @@ def test_a_run_leaves_raw_result_and_records(root, capsys):
 
 
 def test_raw_keeps_nine_digits_and_text_items(root):
-    frame = open_book(root).raw(
+    frame = start_book(root).raw(
         "x.csv", [{"m": 1 / 3, "item": 7, "arm": "a", "seed": 0, "ok": True, "gone": float("nan")}]
     )
     assert list(frame.columns) == ["item", "arm", "seed", "m", "ok", "gone"] and frame["item"][0] == "7"
@@ -63,20 +59,21 @@ def test_raw_keeps_nine_digits_and_text_items(root):
 
 
 def test_tier_paper_asks_for_a_backbone(root):
+    write_notebook(root, parameters=PARAMETERS + '\nbackbone = ""')
     with pytest.raises(MotionLabError, match="-p backbone=FOLDER"):
-        ledger.open_book("audit", "09_audit", "paper", root / "out", {"backbone": ""})
-    assert ledger.open_book("audit", "09_audit", "paper", root / "out", {"backbone": "weights/wan"}).tier == "paper"
+        start_book(root, "paper", backbone="")
+    assert start_book(root, "paper", backbone="weights/wan").tier == "paper"
 
 
 def test_committed_rows_are_taken_over_byte_by_byte(root):
     with pytest.raises(MotionLabError, match="motionlab sweep audit --tier full --publish"):
-        open_book(root).committed()
+        start_book(root).committed()
     with pytest.raises(MotionLabError, match="motionlab sweep reproductions/audit/longer.yaml --tier full --publish"):
-        open_book(root).committed("longer_full.csv")
+        start_book(root).committed("longer_full.csv")
     source = root / "reproductions/audit/raw/sweep_full.csv"
     source.parent.mkdir(parents=True, exist_ok=True)
     source.write_text("item,arm,seed,m,n\n007,a,0,0.10,\n")
-    book = open_book(root)
+    book = start_book(root)
     frame = book.committed()
     assert frame["item"][0] == "007" and np.isnan(frame["n"][0])
     assert (root / "out/raw/sweep_full.csv").read_bytes() == source.read_bytes() and "sweep_full.csv" in book.raws
@@ -93,11 +90,11 @@ def test_committed_rows_are_taken_over_byte_by_byte(root):
 )
 def test_bad_raw_data(root, name, data, sentence):
     with pytest.raises(MotionLabError, match=sentence):
-        open_book(root).raw(name, data)
+        start_book(root).raw(name, data)
 
 
 def test_judge_says_what_is_wrong(root):
-    book = open_book(root)
+    book = start_book(root)
     with pytest.raises(MotionLabError, match="Did you mean 'audit.A1'"):
         book.judge("audit.a1")
     with pytest.raises(MotionLabError, match="is a draft"):
@@ -114,9 +111,62 @@ def test_judge_says_what_is_wrong(root):
 
 def test_unknown_paper_or_tier(root):
     with pytest.raises(MotionLabError, match="Did you mean 'laptop'"):
-        ledger.open_book("audit", "09", "lptop", root / "out")
+        start_book(root, "lptop")
+    path = root / "notebooks/09_audit.ipynb"
+    path.write_text(path.read_text().replace('"audit"', '"aduit"'))
     with pytest.raises(MotionLabError, match="Unknown paper 'aduit'"):
-        ledger.open_book("aduit", "09", "laptop", root / "out")
+        start_book(root)
+
+
+# --- which notebook, and what it was run with
+
+
+def opened(values: dict, *words):
+    """`open_book(*words)` called from a module, or from a kernel, that holds these names."""
+    exec(f"from motionlab.ledger import open_book\nbook = open_book(*{words!r})", values)
+    return values["book"]
+
+
+def test_a_book_takes_everything_from_where_it_is_opened(root, monkeypatch):
+    values = {"tier": "full", "out_dir": "runs/elsewhere", "seed": np.int64(7), "n_clips": 3, "other": object()}
+    monkeypatch.setenv("MOTIONLAB_NOTEBOOK", "09_audit")
+    book = opened(dict(values))
+    assert (book.notebook, book.claims.paper, book.tier) == ("09_audit", "audit", "full")
+    assert book.params == {"seed": 7, "n_clips": 3} and book.out_dir == root / "runs/elsewhere"
+    del values["n_clips"]
+    with pytest.raises(MotionLabError, match="parameter 'n_clips' of 09_audit is not set"):
+        opened(values)
+
+
+@pytest.mark.parametrize("told", ["JPY_SESSION_NAME", "__session__", "__vsc_ipynb_file__", "out_dir", "said"])
+def test_a_notebook_knows_its_name(root, monkeypatch, told):
+    """From JupyterLab, VS Code, the folder for its results, or because it says it."""
+    for name in ("MOTIONLAB_NOTEBOOK", "JPY_SESSION_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    write_notebook(root, "10_other")
+    values, path = {"seed": 0, "n_clips": 1}, str(root / "notebooks/10_other.ipynb")
+    if told == "JPY_SESSION_NAME":
+        monkeypatch.setenv(told, "notebooks/10_other.ipynb")                   # older servers: relative to where they serve
+    elif told != "said":
+        values[told] = "runs/laptop/10_other" if told == "out_dir" else path
+    assert opened(values, *(["10_other"] if told == "said" else [])).notebook == "10_other"
+
+
+def test_a_copy_of_a_notebook_outside_the_checkout_is_read_where_it_lies(root, tmp_path_factory, monkeypatch):
+    copy = tmp_path_factory.mktemp("desk") / "my copy.ipynb"
+    copy.write_text((root / "notebooks/09_audit.ipynb").read_text())
+    monkeypatch.delenv("MOTIONLAB_NOTEBOOK", raising=False)
+    book = opened({"__session__": str(copy), "seed": 0, "n_clips": 1})
+    assert book.notebook == "my copy" and book.out_dir == root / "runs/laptop/my copy"
+
+
+def test_a_notebook_that_nobody_names_asks_for_its_name(root, monkeypatch):
+    for name in ("MOTIONLAB_NOTEBOOK", "JPY_SESSION_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(MotionLabError, match=r'Say it: open_book\("01_its_name"\)'):
+        opened({"seed": 0})
+    with pytest.raises(MotionLabError, match="Did you mean '09_audit'"):
+        opened({"seed": 0}, "09_aduit")
 
 
 def test_figures_are_kept_small(root):
@@ -125,14 +175,14 @@ def test_figures_are_kept_small(root):
 
     fig = Figure(figsize=(5, 4))
     fig.subplots().imshow(np.random.default_rng(0).random((700, 800, 3)))
-    path = open_book(root).figure(fig, "noise", caption="c", alt="a")
+    path = start_book(root).figure(fig, "noise", caption="c", alt="a")
     assert path.stat().st_size <= 200 * 1024 and min(Image.open(path).size) > 150
 
 
 def test_video_plays_and_has_a_poster(root):
     import av
 
-    book = open_book(root)
+    book = start_book(root)
     path = book.video(np.random.default_rng(0).integers(0, 255, (5, 47, 51, 3), dtype=np.uint8), "clip", fps=7.5)
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
@@ -149,7 +199,7 @@ def test_video_plays_and_has_a_poster(root):
 
 
 def test_notes_must_have_a_json_form(root):
-    book = open_book(root)
+    book = start_book(root)
     book.note("x", {"a": np.arange(2), "b": (np.float64("nan"), root)})
     assert book.notes["x"]["a"] == [0, 1] and book.notes["x"]["b"][0] is None
     with pytest.raises(MotionLabError, match="no JSON form"):
@@ -174,12 +224,12 @@ def fail_with(monkeypatch, code):
     "code, sentence", [(errno.ENOSPC, "The disk is full"), (errno.EROFS, "read-only"), (errno.EACCES, "read-only")]
 )
 def test_full_disk_and_read_only_folder(root, monkeypatch, code, sentence):
-    book = open_book(root)
+    book = start_book(root)
     book.raw("09_world.csv", rows(3))
     book.close()
     before = (root / "out/result.json").read_bytes()
     fail_with(monkeypatch, code)
-    for act in (book.close, lambda: book.raw("09_world.csv", rows(4)), lambda: open_book(root)):
+    for act in (book.close, lambda: book.raw("09_world.csv", rows(4)), lambda: start_book(root)):
         with pytest.raises(MotionLabError, match=sentence):
             act()
     assert (root / "out/result.json").read_bytes() == before and not list((root / "out").rglob(".*tmp*"))
@@ -191,13 +241,13 @@ def test_full_disk_while_a_video_is_encoded(root, monkeypatch):
 
     monkeypatch.setattr("av.open", full)
     with pytest.raises(MotionLabError, match="The disk is full"):
-        open_book(root).video(np.zeros((2, 8, 8, 3), np.uint8), "clip", 8)
+        start_book(root).video(np.zeros((2, 8, 8, 3), np.uint8), "clip", 8)
 
 
 def test_output_folder_that_is_a_file(root):
     (root / "out").write_text("")
     with pytest.raises(MotionLabError, match="cannot be written"):
-        open_book(root)
+        start_book(root)
 
 
 def test_a_kill_before_the_last_step_leaves_the_old_file(tmp_path, monkeypatch):
@@ -253,7 +303,7 @@ def test_smoke_is_never_published(root):
     [
         (lambda out, root: (out / "result.json").unlink(), "no finished run"),
         (lambda out, root: (out / "result.json").write_text("{"), "cannot be read"),
-        (lambda out, root: (out / "result.json").write_text("[]"), "no result of a notebook"),
+        (lambda out, root: (out / "result.json").write_text('{"a": 1}'), "no result of a notebook"),
         (
             lambda out, root: (out / "raw/09_world.csv").write_text("item,arm,seed\n1,a,0\n"),
             "not the file that was judged",
@@ -282,7 +332,7 @@ def test_a_lower_tier_does_not_replace_a_higher_one(root):
 
 def test_raw_data_behind_another_claim_is_not_replaced(root):
     ledger.publish(run_notebook(root))
-    book = ledger.open_book("audit", "09_audit", "laptop", root / "out")
+    book = start_book(root)
     book.raw("09_world.csv", rows(50))
     book.judge("audit.A1"), book.close()
     with pytest.raises(MotionLabError, match="also stands behind audit.A2"):

@@ -35,44 +35,35 @@ def test_sha_follows_criterion_and_paper_value_but_not_layout(tmp_path):
 @pytest.mark.parametrize(
     "old, new, sentences",
     [
-        (
-            "    status: draft",
-            "    statuss: draft",
-            ["audit/claims.yaml", "audit.A3", "unknown key 'statuss'", "Did you mean 'status'?"],
-        ),
-        ("status: draft", "status: darft", ["audit.A3", "'status' is 'darft'", "Did you mean 'draft'?"]),
+        ("    status: draft", "    statuss: draft", ["audit/claims.yaml", "audit.A3", "no field 'statuss'", "Did you mean 'status'?"]),
+        ("status: draft", "status: darft", ["audit.A3", "status of the claim is 'darft'", "Did you mean 'draft'?"]),
         ("source: reported", "source: rumour", ["audit.A3", "Choose one of: stated"]),
         ("audit.A2:", "audit.A1:", ["'audit.A1' stands twice", "line"]),
         ("audit.A2:", "det.A2:", ["claim 'det.A2'", "must start with 'audit.'"]),
-        ("minus: reversed", "minsu: reversed", ["audit.A1", "unknown key 'minsu'", "Did you mean 'minus'?"]),
+        ("minus: reversed", "minsu: reversed", ["audit.A1", "criterion has no field 'minsu'", "Did you mean 'minus'?"]),
         ("within: [0.05, null]", "within: [null, null]", ["audit.A1", "unbounded on both sides"]),
         ("within: [0.05, null]", "within: [2, 1]", ["audit.A1", "lower bound is above"]),
-        ("within: [0.05, null]", "within: [1e-3, null]", ["audit.A1", "'1e-3'", "1.0e-3"]),
-        ("within: [0.05, null]", "within: 0.05", ["audit.A1", "two bounds are needed"]),
-        (
-            "raw: 09_world.csv, metric: mf_paper, arm: jitter",
-            "raw: ../x.csv, metric: mf_paper, arm: jitter",
-            ["audit.A3", "plain name of a .csv"],
-        ),
+        ("within: [0.05, null]", "within: [.nan, null]", ["audit.A1", "no number"]),
+        ("within: [0.05, null]", "within: [low, null]", ["audit.A1", "within[0]", "must be a number", "'low'"]),
+        ("within: [0.05, null]", "within: [true, null]", ["audit.A1", "within[0]", "must be a number", "True"]),
+        ("within: [0.05, null]", "within: 0.05", ["audit.A1", "within of the criterion must be a list"]),
+        ("within: [0.05, null]", "within: [0.05]", ["audit.A1", "must hold 2 values"]),
+        ("raw: 09_world.csv, metric: mf_paper, arm: jitter", "raw: ../x.csv, metric: mf_paper, arm: jitter",
+         ["audit.A3", "plain name of a .csv"]),
         ("arm: jitter, ", "", ["audit.A3", "criterion lacks 'arm'"]),
         ("statistic: share_true", "statistic: shares_true", ["audit.A2", "Did you mean 'share_true'?"]),
-        ('date: "2026-11-21"', "date: 2026-11-21", ["history[0].date", "not quoted"]),
-        ('paper_value: "128"', "paper_value: 128", ["audit.A4", "'paper_value'", "quotes"]),
-        ('paper_value: "128"', "paper_value: 2026-01-01", ["claims.audit.A4.paper_value", "not quoted"]),
-        (
-            "    not_run: {reason: needs a paid rater study, command: motionlab run 99, cost: 200 EUR}",
-            "",
-            ["audit.A5", "neither criterion nor"],
-        ),
+        ('date: "2026-11-21"', "date: 2026", ["date of the history[0]", "must be text", "quotes"]),
+        ('paper_value: "128"', "paper_value: 128", ["audit.A4", "paper_value", "quotes"]),
+        ("    not_run: {reason: needs a paid rater study, command: motionlab run 99, cost: 200 EUR}", "",
+         ["audit.A5", "neither criterion nor"]),
         ("version: 1\nhistory", "version: 2\nhistory", ["one entry for each version from 1 to 2"]),
         ("says: Jitter is seen.", "says:", ["audit.A3", "lacks 'says'"]),
+        ("says: Jitter is seen.", "says: ' '", ["audit.A3", "is empty"]),
         ("says: Jitter is seen.", "says: Jitter: is seen", ["not valid YAML", "line", "quotes"]),
-        (
-            "        - {raw: 09_world.csv, metric: low",
-            "        - {metric: low",
-            ["audit.A2", "criterion, all [1] lacks 'raw'"],
-        ),
-        ("differs: [other clips, n]", "differs: other clips", ["audit.A1", "list of texts"]),
+        ("        - {raw: 09_world.csv, metric: low", "        - {metric: low", ["audit.A2", "criterion, all [1]", "lacks 'raw'"]),
+        ("      all:\n", "      min: 2\n      all:\n", ["audit.A2", "stand alone"]),
+        ("differs: [other clips, n]", "differs: other clips", ["audit.A1", "differs of the claim must be a list"]),
+        ("    not_transferable: {reason", "    not_transferable: {raeson", ["audit.A4", "Did you mean 'reason'?"]),
     ],
 )
 def test_each_mistake_gets_a_sentence_with_its_place(tmp_path, old, new, sentences):
@@ -81,6 +72,16 @@ def test_each_mistake_gets_a_sentence_with_its_place(tmp_path, old, new, sentenc
         load(tmp_path, CLAIMS.replace(old, new, 1))
     for sentence in ["claims.yaml", *sentences]:
         assert sentence in str(error.value)
+
+
+def test_what_yaml_reads_otherwise_stays_what_was_meant(tmp_path):
+    """A number that YAML takes for text, and dates, quoted or not."""
+    claims = load(tmp_path / "a", CLAIMS.replace("within: [0.05, null]", "within: [1e-3, null]"))
+    assert claims["audit.A1"].criterion.within == (0.001, None)
+    text = CLAIMS.replace('paper_value: "128"', "paper_value: 2026-01-01").replace('date: "2026-11-21"', "date: 2026-11-21")
+    claims = load(tmp_path / "b", text)
+    assert claims["audit.A4"].paper_value == "2026-01-01" and claims.history[0].date == "2026-11-21"
+    assert claims["audit.A1"].sha == load(tmp_path / "c")["audit.A1"].sha
 
 
 @pytest.mark.parametrize("text", ["", "- a\n- b\n", "claims: 3", "version: 1\nhistory: []\nclaims: [a]", "\x00"])

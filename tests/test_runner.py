@@ -14,7 +14,8 @@ import nbformat
 import pytest
 
 from motionlab.core.errors import MotionLabError
-from motionlab.runner import fingerprint, params, progress, runs, wandb_mirror
+from motionlab.ledger import notebooks
+from motionlab.runner import fingerprint, folders, lock, params, progress, runs, wandb_mirror
 
 FINISH = """import json, pathlib
 pathlib.Path(out_dir, "result.json").write_text(json.dumps({
@@ -153,7 +154,7 @@ def test_values_come_from_default_tier_and_command_line_in_this_order(root):
     assert todo.values == {"n_clips": 2, "sleep_s": 2.0, "strict": True, "flags": ["x", "y"], "seed": 3}
     assert todo.fingerprint["parameter n_clips"] == 2 and todo.fingerprint["parameter video"] == ""
     assert runs.plan("01", "smoke", {"n_clips": 7, "seed": "null"}, root).values == {"n_clips": 7, "seed": None}
-    assert params.cost_text(todo.cost) == "about 6 s, 0.2 GB RAM"
+    assert str(todo.cost) == "about 6 s, 0.2 GB RAM"
 
 
 def test_misspelt_parameter_in_a_tier_file_is_named(root):
@@ -168,13 +169,13 @@ def test_misspelt_parameter_in_a_tier_file_is_named(root):
 )
 def test_parameters_cell_holds_literals_only(cell, says):
     with pytest.raises(MotionLabError, match=says):
-        params.read_parameters(cell)
+        notebooks.read_parameters(cell)
 
 
 def test_parameters_agree_with_papermill(root):
     import papermill
 
-    ours = params.read_notebook("01_small", root).parameters
+    ours = notebooks.read_notebook("01_small", root).parameters
     theirs = papermill.inspect_notebook(root / "notebooks" / "01_small.ipynb")
     # papermill overlooks `seed: int | None = None`, one reason why the cell is read here by its syntax tree
     assert set(theirs) == set(ours) - {"seed"}
@@ -184,13 +185,13 @@ def test_notebook_must_say_its_paper_and_have_one_parameters_cell(root):
     path = root / "notebooks" / "03_bare.ipynb"
     nbformat.write(nbformat.v4.new_notebook(), path)
     with pytest.raises(MotionLabError, match="which paper"):
-        params.read_notebook("03_bare", root)
+        notebooks.read_notebook("03_bare", root)
     nbformat.write(nbformat.v4.new_notebook(metadata={"motionlab": {"paper": "audit"}}), path)
     with pytest.raises(MotionLabError, match="0 cells tagged"):
-        params.read_notebook("03_bare", root)
+        notebooks.read_notebook("03_bare", root)
     path.write_text("{")
     with pytest.raises(MotionLabError, match="not a readable notebook"):
-        params.read_notebook("03_bare", root)
+        notebooks.read_notebook("03_bare", root)
 
 
 def test_smoke_is_never_published(root):
@@ -202,8 +203,10 @@ def test_smoke_is_never_published(root):
 
 
 @pytest.fixture
-def package(tmp_path: Path) -> Path:
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "kit"
+    monkeypatch.syspath_prepend(tmp_path)
+    fingerprint._graph.cache_clear()
     (folder / "world").mkdir(parents=True)
     (folder / "ledger").mkdir()
     (folder / "__init__.py").write_text("")
@@ -224,7 +227,7 @@ def package(tmp_path: Path) -> Path:
 
 
 def test_imports_are_followed_without_importing(package):
-    found = fingerprint.imported_modules(["%matplotlib inline\n!ls\nfrom kit import flow"], package)
+    found = fingerprint.imported_modules(["%matplotlib inline\n!ls\nfrom kit import flow"], "kit")
     assert set(found) == {
         "kit",
         "kit.flow",
@@ -236,23 +239,31 @@ def test_imports_are_followed_without_importing(package):
     }
 
 
-def test_lazy_package_is_followed_through_the_names_in_its_strings(package):
-    assert set(fingerprint.imported_modules(["from kit import ledger"], package)) == {
+def test_a_lazy_package_counts_with_all_its_modules(package):
+    assert set(fingerprint.imported_modules(["from kit import ledger"], "kit")) == {
         "kit",
         "kit.ledger",
         "kit.ledger.book",
+        "kit.ledger.other",
     }
 
 
+def test_a_module_that_is_no_python_is_named(package):
+    (package / "flow.py").write_text("def f(:\n")
+    with pytest.raises(MotionLabError, match="flow.py"):
+        fingerprint.imported_modules(["from kit import flow"], "kit")
+
+
 def test_fingerprint_sees_code_parameters_claims_and_data(root, package, tmp_path):
-    notebook = params.read_notebook("01_small", root)
+    notebook = notebooks.read_notebook("01_small", root)
     write_notebook(root, "01_small", 'tier: str = "x"\nout_dir: str = "x"\nvideo: str = ""', "from kit import flow")
-    notebook = params.read_notebook("01_small", root)
+    notebook = notebooks.read_notebook("01_small", root)
     clip = tmp_path / "clip.mp4"
     clip.write_bytes(b"1")
 
     def now():
-        return fingerprint.fingerprint(notebook, "smoke", {"video": str(clip)}, root, package)
+        fingerprint._graph.cache_clear()                        # kept for a process, which here outlives an edit
+        return fingerprint.fingerprint(notebook, "smoke", {"video": str(clip)}, root, "kit")
 
     first = now()
     assert fingerprint.changes(first, now()) == [] and fingerprint.changes(None, first) == ["no finished run"]
@@ -272,39 +283,37 @@ def test_fingerprint_sees_code_parameters_claims_and_data(root, package, tmp_pat
 # Lock and recovery, without a kernel --------------------------------------------------------------------------------
 
 
-def test_lock_refuses_a_living_runner_and_takes_over_a_dead_one(root):
+def test_a_notebook_that_another_process_runs_is_refused(root):
+    """The lock ends with its process: what a file says that is left behind does not matter."""
     todo = runs.plan("01", "smoke", {}, root)
-    lock = root / "runs/smoke/.lock-01_small"
-    with runs._locked(todo):
-        with pytest.raises(runs.RunFailed, match=f"being run by process {os.getpid()}"), runs._locked(todo):
-            pass
-    assert not lock.exists()
-    lock.write_text(json.dumps(runs._identity() | {"began": 1.0}))  # same number, another process
-    with runs._locked(todo):
-        assert json.loads(lock.read_text())["pid"] == os.getpid()
-    lock.write_text("")  # killed between making and writing it
-    os.utime(lock, (1, 1))
-    with runs._locked(todo):
-        pass
+    path = todo.folders.lock
+    path.parent.mkdir(parents=True)
+    path.write_text("1 on elsewhere")
+    with lock.only_one(path) as other:
+        assert other is None
+        with pytest.raises(runs.RunFailed, match=f"being run by process {os.getpid()} on "):
+            runs.run_plan(todo)
+    with lock.only_one(path) as other:
+        assert other is None
 
 
 @pytest.mark.parametrize("killed", ["before", "between", "after", "half-run"])
 def test_recovery_after_a_kill_at_each_moment_of_the_move(root, killed):
     todo = runs.plan("01", "smoke", {}, root)
-    old = todo.folder / ".old-01_small"
-    for folder, text, complete in ((todo.run_dir, "old", True), (todo.partial, "new", killed != "half-run")):
+    places = todo.folders
+    for folder, text, complete in ((places.run, "old", True), (places.partial, "new", killed != "half-run")):
         folder.mkdir(parents=True)
         (folder / "result.json").write_text(text)
         if complete:
             (folder / "fingerprint.json").write_text("{}")
     if killed in ("between", "after"):
-        os.replace(todo.run_dir, old)
+        os.replace(places.run, places.old)
     if killed == "after":
-        os.replace(todo.partial, todo.run_dir)
-    runs.recover(todo)
-    assert (todo.run_dir / "result.json").read_text() == ("old" if killed == "half-run" else "new")
-    assert not old.exists() and not todo.partial.exists()
-    assert todo.failed.exists() == (killed == "half-run")
+        os.replace(places.partial, places.run)
+    places.recover()
+    assert (places.run / "result.json").read_text() == ("old" if killed == "half-run" else "new")
+    assert not places.old.exists() and not places.partial.exists()
+    assert places.failed.exists() == (killed == "half-run")
 
 
 def test_read_only_runs_folder_is_a_sentence(root, monkeypatch):
@@ -344,9 +353,9 @@ def test_run_skip_fail_and_mirror(root, monkeypatch):
     assert result_of(root)["params"] == {"n_clips": 2}
     notebook = json.loads((done.run_dir / "executed.ipynb").read_text())
     assert "papermill" not in json.dumps(notebook["metadata"]) and ".partial" not in json.dumps(notebook)
-    finish = runs.read_log(done.run_dir)[-1]
+    finish = folders.read_log(done.run_dir)[-1]
     assert finish["event"] == "finish" and finish["peak_ram_gb"] > 0.01
-    assert not list(done.run_dir.parent.glob(".*"))
+    assert [path.name for path in done.run_dir.parent.glob(".*")] == [".lock-01_small"]
 
     began = time.monotonic()
     again = runs.run_notebook("01", "smoke", {}, root, progress=lines.append)
@@ -441,11 +450,11 @@ def test_interrupt_and_kill_keep_what_is_finished(root):
         assert children_gone(process.pid)
         if number == signal.SIGINT:
             assert "interrupted in 01_small; the half-run notebook is in runs/smoke/01_small.failed/" in err
-            assert runs.read_log(root / "runs/smoke/01_small.failed")[-1]["error"] == "interrupted"
+            assert folders.read_log(root / "runs/smoke/01_small.failed")[-1]["error"] == "interrupted"
     assert (root / "runs/smoke/.lock-01_small").exists()  # of the killed runner
     done = runs.run_notebook("01", "smoke", {}, root, progress=lambda _: None)
     assert done.status == "finished" and "old" not in result_of(root)
-    assert not list((root / "runs/smoke").glob(".*")) and not (root / "runs/smoke/01_small.failed").exists()
+    assert [path.name for path in (root / "runs/smoke").glob(".*")] == [".lock-01_small"] and not (root / "runs/smoke/01_small.failed").exists()
 
 
 # W&B's switch -------------------------------------------------------------------------------------------------------

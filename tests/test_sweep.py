@@ -15,7 +15,7 @@ import pytest
 from motionlab import cli
 from motionlab.core.errors import MotionLabError
 from motionlab.runner import sweep as sweeps
-from motionlab.runner.sweep import child
+from motionlab.runner.sweep.job import job_of
 
 YAML = """paper: example
 row: sweep_example:run_row
@@ -37,6 +37,7 @@ def root(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("PYTHONPATH", here)
     monkeypatch.syspath_prepend(here)
     monkeypatch.setenv("MOTIONLAB_ROOT", str(tmp_path))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.delenv("MOTIONLAB_DEBUG", raising=False)
     monkeypatch.chdir(tmp_path)
     write(tmp_path)
@@ -99,21 +100,49 @@ def test_the_file_is_read_with_its_grid(root):
 
 @pytest.mark.parametrize("old, new, says", [
     ("paper:", "papr:", "Did you mean 'paper'"),
-    ("cost: {", "cost: {minutes: 3, ", "Unknown field of the cost"),
+    ("row: sweep_example:run_row\n", "", "lacks 'row'"),
+    ("cost: {", "cost: {minutes: 3, ", "cost of the file has no field 'minutes'"),
     ("seeds: [0, 1]", "seed: [0, 1]", "Did you mean 'seeds'"),
     ("seeds: [0, 1]", "seeds: [0, 0]", "seeds of arm 'base' are"),
-    ("units: 2", "unit: 2", "Did you mean 'units'"),
     ("units: 2", "seed: 2", "keyword arguments other than arm, seed"),
-    ("run_row", "run_rows", "Did you mean 'run_row'"),
+    ("sweep_example:", "sweep_example.", "not package.module:function"),
     ("sweep_example", "sweep_exmple", "no module 'sweep_exmple'"),
     ("name: cure, gain: 0.5, grid: {lr: [1e-4, 0.01]}", "name: Base", "stands twice"),
     ("name: cure", "name: ../up", "no good name"),
     ("[1e-4, 0.01]", "0.01", "Write grid:"),
-    ("{full: 20", "{fll: 20", "Did you mean 'full'")])
+    ("{full: 20", "{fll: 20", "Did you mean 'full'"),
+    ("common: {units: 2}", "include: haeder.yaml", "There is no 'haeder.yaml' to include. Did you mean 'header.yaml'?"),
+    ("common: {units: 2}", "include: header.yaml", "ablations.yaml includes .*header.yaml includes .*ablations.yaml: a circle")])
 def test_slips_in_the_file_are_told(root, old, new, says):
-    write(root, YAML.replace(old, new))
-    with pytest.raises(MotionLabError, match=says):
+    path = write(root, YAML.replace(old, new))
+    (path.parent / "header.yaml").write_text("include: ablations.yaml\n")
+    with pytest.raises(MotionLabError, match=says) as error:
         sweeps.read_sweep("example", root)
+    assert "reproductions/example/ablations.yaml" in str(error.value)
+
+
+@pytest.mark.parametrize("old, new, says", [
+    ("units: 2", "unit: 2", "Did you mean 'units'"),
+    ("run_row", "run_rows", "Did you mean 'run_row'"),
+    ("run_row", "few", "cannot be called: too many positional arguments"),
+    ("gain: 0.5", "gian: 0.5", "arm 'cure@lr=1e-4': Unknown field of an arm 'gian'. Did you mean 'gain'?")])
+def test_code_that_does_not_fit_the_file_is_told_before_anything_is_measured(root, capsys, old, new, says):
+    text = YAML.replace("common:", "check: sweep_example:check_arm\ncommon:").replace(old, new)
+    write(root, text.replace("{units: 2}", "{}") if new == "few" else text)
+    assert sweep("--dry-run") == sweep() == 2
+    assert says in capsys.readouterr().err and not (root / "runs").exists()
+
+
+def test_a_file_includes_what_several_share(root):
+    """Fields that the file has itself count; settings are those of one file without include."""
+    plain = sweeps.read_sweep("example", root)
+    header, arms = YAML.split("arms:\n")
+    (root / "reproductions/example/shared").mkdir()
+    (root / "reproductions/example/shared/top.yaml").write_text(header.replace("units: 2", "units: 9"))
+    (root / "reproductions/example/shared/header.yaml").write_text("include: top.yaml\ncommon: {units: 2}\n")
+    write(root, f"include: shared/header.yaml\narms:\n{arms}")
+    read = sweeps.read_sweep("example", root)
+    assert read == plain and [row.settings for row in sweeps.plan(read, "full")] == [row.settings for row in sweeps.plan(plain, "full")]
 
 
 @pytest.mark.parametrize("words, says", [
@@ -143,7 +172,7 @@ def test_rows_are_measured_once_and_a_changed_setting_is_refused(root, capsys):
     said = capsys.readouterr().out
     assert said.index("to measure: about 12 s") < said.index("base-0  started") < said.index("base-0  finished")
     assert (files(root) / "rows/base-1.csv").read_text() == (
-        "arm,seed,unit,metric,value\nbase,1,p0,gain,1\nbase,1,p0,unit,0.1\nbase,1,p1,gain,1\nbase,1,p1,unit,\n")
+        "item,arm,seed,gain,unit\np0,base,1,1,0.1\np1,base,1,1,\n")
     record = json.loads((files(root) / "rows/base-1.json").read_text())
     assert record["settings"]["common units"] == 2 and record["seed"] == 1 and record["tier"] == "smoke"
     assert {"fingerprint", "code", "commit", "seconds", "versions"} <= set(record)
@@ -158,7 +187,7 @@ def test_rows_are_measured_once_and_a_changed_setting_is_refused(root, capsys):
     (files(root) / "base-0/old").touch()
     assert sweep("--arm", "base", "--seed", "0", "--redo") == 0
     assert not (files(root) / "base-0/old").exists() and work(root, "base-0") == STEPS    # no old settings
-    assert len((files(root) / "rows/base-0.csv").read_text().splitlines()) == 1 + 2 * 3
+    assert len((files(root) / "rows/base-0.csv").read_text().splitlines()) == 1 + 3
 
 
 def test_named_data_counts_with_its_contents(root):
@@ -223,7 +252,7 @@ def test_a_sweep_killed_outright_leaves_no_process_and_goes_on(root):
     write(root, YAML.replace("units: 2", "units: 2, sleep_s: 60"))
     parent = start("--arm", "base", "--seed", "0")
     wait_for(files(root) / "base-0/begun", "0\n1\n")                          # in its long second step
-    child = int((files(root) / ".lock-base-0").read_text())
+    child = int((files(root) / ".lock-base-0").read_text().split()[0])
 
     other = start("--arm", "base", "--seed", "0")                            # two writers on one row
     said, _ = other.communicate(timeout=90)
@@ -247,7 +276,7 @@ def test_ctrl_c_stops_the_rows_and_says_how_to_go_on(root):
     parent = start("--arm", "base", "--jobs", "2")
     for row in ("base-0", "base-1"):
         wait_for(files(root) / row / "begun", "0\n1\n")
-    children = [int((files(root) / f".lock-base-{seed}").read_text()) for seed in (0, 1)]
+    children = [int((files(root) / f".lock-base-{seed}").read_text().split()[0]) for seed in (0, 1)]
     parent.send_signal(signal.SIGINT)
     said, told = parent.communicate(timeout=90)
     assert parent.returncode == 130 and "motionlab sweep example --tier smoke --arm base --jobs 2" in told
@@ -272,7 +301,7 @@ def test_the_published_table_does_not_depend_on_the_order_of_finishing(root, cap
             row.record.unlink()
     assert texts[0] == texts[1]
     lines = list(csv.DictReader(texts[0].splitlines()))
-    assert [(line["arm"], line["seed"]) for line in lines[::4]] == [
+    assert [(line["arm"], line["seed"]) for line in lines[::2]] == [
         ("base", "0"), ("base", "1"), ("cure@lr=0.01", "0"), ("cure@lr=1e-4", "0")]
 
 
@@ -321,6 +350,4 @@ def test_another_file_of_a_paper_publishes_under_its_own_name(root):
 
 def measure(row) -> None:
     """What a row's process does, in this one."""
-    read = sweeps.read_sweep("example", row.folder.parents[3])
-    child.measure(row, {"function": read.function, "arm": read.arms[row.arm], "common": read.common, "redo": False,
-                         "root": str(read.root)})
+    job_of(sweeps.read_sweep("example", row.folder.parents[3]), row).measure()

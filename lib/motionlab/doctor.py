@@ -1,40 +1,21 @@
 """What does this machine have, how fast is it, and what will not run here and why? Needs no network and no weights."""
-
 from __future__ import annotations
 
 import os
 import platform
 import re
 import sys
+import tomllib
 from importlib import metadata, util
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from motionlab.core.errors import MotionLabError
 from motionlab.core.speed import speed
 
-PACKAGES = (
-    "torch",
-    "torchvision",
-    "numpy",
-    "scipy",
-    "pandas",
-    "diffusers",
-    "transformers",
-    "accelerate",
-    "peft",
-    "safetensors",
-    "einops",
-    "av",
-    "imageio",
-    "opencv-python-headless",
-    "matplotlib",
-    "papermill",
-    "nbclient",
-    "ipykernel",
-    "jupyterlab",
-    "wandb",
-)
+if TYPE_CHECKING:
+    from packaging.specifiers import SpecifierSet
+
 # name: (module, what it is for)
 OPTIONAL = {
     "cotracker": ("cotracker", "learned point tracks; the world's exact tracks and Lucas-Kanade serve without it"),
@@ -76,9 +57,8 @@ def examine(root: Path, seconds: float = 2.0) -> dict[str, Any]:
     found["devices"] = devices()
     found["speed"] = {name: speed(name, seconds / len(found["devices"])) for name in found["devices"]}
     found["will_not_run"] = will_not_run(root, found)
-    found["sound"] = sys.version_info >= (3, 11) and all(
-        entry["state"] != "unusable" for entry in found["packages"].values()
-    )
+    usable = all(entry["state"] != "unusable" for entry in found["packages"].values())
+    found["sound"] = sys.version_info >= (3, 11) and usable
     return found
 
 
@@ -94,43 +74,30 @@ def _machine() -> dict[str, Any]:
 
 
 def packages(root: Path) -> dict[str, dict[str, Any]]:
-    """`{name: {installed, pinned, state}}`; state is `pinned`, `other` (in range) or `unusable`."""
-    pins = _pins(root / "constraints.txt")
-    ranges = _ranges(root / "pyproject.toml")
-    return {name: _package(name, pins.get(name), ranges.get(name)) for name in PACKAGES}
+    """`{name: {installed, pinned, state}}` of all that pyproject.toml asks for; state is `pinned`, `other` (in range) or `unusable`."""
+    from packaging.requirements import Requirement
+
+    file, pins = root / "pyproject.toml", _pins(root / "constraints.txt")
+    listed = tomllib.loads(file.read_text(encoding="utf-8"))["project"]["dependencies"] if file.is_file() else []
+    wanted = [Requirement(line) for line in listed]
+    return {one.name: _package(one.name, pins.get(_normal(one.name)), one.specifier) for one in wanted}
 
 
-def _package(name: str, pinned: str | None, wanted: str | None) -> dict[str, Any]:
+def _package(name: str, pinned: str | None, wanted: SpecifierSet) -> dict[str, Any]:
     try:
         installed = metadata.version(name)
     except metadata.PackageNotFoundError:
         return {"installed": None, "pinned": pinned, "state": "unusable", "why": "not installed"}
-    if wanted and not _in_range(installed, wanted):
+    if not wanted.contains(installed, prereleases=True):
         return {"installed": installed, "pinned": pinned, "state": "unusable", "why": f"wants {wanted}"}
     same = pinned is not None and installed.split("+")[0] == pinned.split("+")[0]
     return {"installed": installed, "pinned": pinned, "state": "pinned" if same else "other"}
-
-
-def _in_range(installed: str, wanted: str) -> bool:
-    from packaging.specifiers import SpecifierSet
-
-    return SpecifierSet(wanted).contains(installed, prereleases=True)
 
 
 def _pins(path: Path) -> dict[str, str]:
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     pairs = [re.match(r"^([\w.-]+)==([^\s;#]+)", line) for line in lines]
     return {_normal(pair[1]): pair[2] for pair in pairs if pair}
-
-
-def _ranges(path: Path) -> dict[str, str]:
-    import tomllib
-
-    if not path.is_file():
-        return {}
-    listed = tomllib.loads(path.read_text(encoding="utf-8")).get("project", {}).get("dependencies", [])
-    pairs = [re.match(r"^([\w.-]+)(?:\[[^\]]*\])?\s*([^;]*)", line) for line in listed]
-    return {_normal(pair[1]): pair[2].strip() for pair in pairs if pair}
 
 
 def _normal(name: str) -> str:
@@ -143,9 +110,7 @@ def devices() -> dict[str, dict[str, Any]]:
         import torch
     except Exception:  # a broken pair of torch and its libraries fails with many kinds of errors
         return {}
-    found: dict[str, dict[str, Any]] = {
-        "cpu": {"name": platform.processor() or platform.machine(), "threads": torch.get_num_threads()}
-    }
+    found: dict[str, dict[str, Any]] = {"cpu": {"name": platform.processor() or platform.machine(), "threads": torch.get_num_threads()}}
     for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         about = torch.cuda.get_device_properties(index)
         found[f"cuda:{index}"] = {"name": about.name, "memory_gb": round(about.total_memory / 2**30, 1)}
@@ -172,67 +137,48 @@ def will_not_run(root: Path, found: dict[str, Any]) -> list[str]:
     """Sentences: what will not run on this machine, and why."""
     reasons = [f"{name}: {entry['why']}." for name, entry in found["packages"].items() if entry["state"] == "unusable"]
     if not found["devices"]:
-        reasons.append(
-            "Everything that needs torch: it cannot be imported. Install torch and torchvision as a matching pair."
-        )
+        reasons.append("Everything that needs torch: it cannot be imported. Install torch and torchvision as a matching pair.")
     cuda = [about["memory_gb"] for name, about in found["devices"].items() if name.startswith("cuda")]
     if not cuda:
         reasons.append("Tier paper: no CUDA device here. The smaller tiers need none.")
     if not any(found["weights"][name] for name in WEIGHTS if WEIGHTS[name][1] == "tier paper"):
-        reasons.append(
-            "Tier paper: no pretrained backbone found. Put one below the folder that MOTIONLAB_WEIGHTS names."
-        )
-    for name, serves in (
-        ("raft", "teacher raft (Lucas-Kanade, DIS and the exact truth serve)"),
-        ("cotracker", "teacher cotracker (Lucas-Kanade and the exact truth serve)"),
-    ):
+        reasons.append("Tier paper: no pretrained backbone found. Put one below the folder that MOTIONLAB_WEIGHTS names.")
+    for name, serves in (("raft", "Lucas-Kanade, DIS"), ("cotracker", "Lucas-Kanade")):
         if not found["weights"][name]:
-            reasons.append(f"{serves[0].upper()}{serves[1:]}: no weights found.")
+            reasons.append(f"Teacher {name} ({serves} and the exact truth serve): no weights found.")
     return reasons + _too_big(root, found, max(cuda, default=0.0))
 
 
 def _too_big(root: Path, found: dict[str, Any], vram_gb: float) -> list[str]:
     """Notebooks whose measured cost exceeds this machine's memory."""
-    from motionlab.runner import params
+    from motionlab.ledger.claims import TIERS
+    from motionlab.ledger.notebooks import notebook_paths, read_notebook
+    from motionlab.runner.params import tier_values
 
-    reasons = []
-    for stem in params.notebook_paths(root):
+    reasons, here = [], {"memory": found["machine"]["ram_gb"], "GPU memory": vram_gb}
+    for stem in notebook_paths(root):
         try:
-            notebook = params.read_notebook(stem, root)
-            costs = {tier: (params.tier_values(notebook, tier, root) or ({}, {}))[1] for tier in params.TIERS}
+            notebook = read_notebook(stem, root)
+            costs = {tier: values[1] for tier in TIERS if (values := tier_values(notebook, tier, root))}
         except MotionLabError as error:
             reasons.append(f"{stem}: {error.what}")
             continue
-        for tier, cost in costs.items():
-            for key, here, what in (
-                ("ram_gb", found["machine"]["ram_gb"], "memory"),
-                ("vram_gb", vram_gb, "GPU memory"),
-            ):
-                if cost.get(key, 0) > here:
-                    reasons.append(f"{stem} at tier {tier}: it takes {cost[key]:g} GB of {what}, here are {here:g} GB.")
+        reasons += [f"{stem} at tier {tier}: it takes {size:g} GB of {what}, here are {here[what]:g} GB."
+                    for tier, cost in costs.items() for what, size in (("memory", cost.ram_gb), ("GPU memory", cost.vram_gb))
+                    if size > here[what]]
     return reasons
 
 
 def render(found: dict[str, Any]) -> str:
     """The findings as text for a terminal."""
-    machine = found["machine"]
-    lines = [
-        f"Python {found['python']} on {machine['system']}, {machine['cores']} cores, "
-        f"{machine['ram_gb']} GB of memory ({machine['free_ram_gb']} free)",
-        "",
-        "Packages (tested version in brackets)",
-    ]
+    machine, speeds = found["machine"], found["speed"]
+    lines = [f"Python {found['python']} on {machine['system']}, {machine['cores']} cores, "
+             f"{machine['ram_gb']} GB of memory ({machine['free_ram_gb']} free)", "", "Packages (tested version in brackets)"]
     lines += [f"  {name:<24}{_package_text(entry)}" for name, entry in found["packages"].items()]
     lines += ["", "Devices"]
-    lines += [
-        f"  {name:<8}{about['name']}{_gb(about)}{_speed_text(found['speed'].get(name, {}))}"
-        for name, about in found["devices"].items()
-    ]
+    lines += [f"  {name:<8}{about['name']}{_gb(about)}{_speed_text(speeds.get(name, {}))}" for name, about in found["devices"].items()]
     lines += ["", "Optional packages"]
-    lines += [
-        f"  {name:<24}{'installed' if here else 'not installed'}: {OPTIONAL[name][1]}"
-        for name, here in found["optional"].items()
-    ]
+    lines += [f"  {name:<24}{'installed' if here else 'not installed'}: {OPTIONAL[name][1]}" for name, here in found["optional"].items()]
     lines += ["", f"Weights below {found['weights_folder'] or '(MOTIONLAB_WEIGHTS is not set)'}"]
     lines += [f"  {name:<24}{path or 'not found'}  ({WEIGHTS[name][1]})" for name, path in found["weights"].items()]
     lines += ["", "Network: not needed; nothing is downloaded by the kit.", "", "Will not run here"]

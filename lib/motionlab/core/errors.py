@@ -1,8 +1,9 @@
 """The one exception family of the kit: what was wrong, where, and what to do about it."""
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 
 class MotionLabError(Exception):
@@ -16,6 +17,15 @@ class MotionLabError(Exception):
     def __init__(self, what: str, fix: str | None = None):
         self.what, self.fix = what, fix
         super().__init__(what if fix is None else f"{what}\n  -> {fix}")
+
+
+@contextlib.contextmanager
+def located(place: str) -> Iterator[None]:
+    """Put a place, such as a file's name, in front of the sentence of any error in here."""
+    try:
+        yield
+    except MotionLabError as error:
+        raise MotionLabError(f"{place}: {error.what}", fix=error.fix) from error
 
 
 def nearest(name: str, options: Iterable[str]) -> str:

@@ -7,11 +7,13 @@ that a kill at any moment leaves either the old file or the new one.
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from motionlab.core.errors import MotionLabError
 
@@ -84,6 +86,24 @@ def write_atomic(path: str | Path, data: str | bytes) -> Path:
             file.flush()
             os.fsync(file.fileno())
     return Path(path)
+
+
+def write_json(path: str | Path, data: Any) -> Path:
+    """Write plain data as indented JSON in one step; return the path.
+
+    Raises:
+        MotionLabError: full disk, read-only folder.
+    """
+    return write_atomic(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_json(path: str | Path) -> dict | None:
+    """A JSON mapping, or None for a file that is missing, broken or half there."""
+    try:
+        data = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return data if isinstance(data, dict) else None
 
 
 def ensure_writable(folder: str | Path) -> Path:

@@ -9,29 +9,18 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-import numpy as np
-
 import motionlab
+
+EVIDENCE = ("lib", "notebooks", ":(glob)reproductions/*/claims.yaml", ":(glob)reproductions/*/params/**")
 
 
 def environment(root: Path, device: str | None = None) -> dict:
-    """Commit, dirty, date (UTC), device and versions of this run."""
+    """Commit, dirty (of what numbers depend on), date (UTC), device and versions of this run."""
     commit = git(root, "rev-parse", "HEAD")
-    changed = git(
-        root,
-        "status",
-        "--porcelain",
-        "--",
-        "lib",
-        "notebooks",
-        ":(glob)reproductions/*/claims.yaml",
-        ":(glob)reproductions/*/params/**",
-    )
-    now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     return {
         "commit": commit,
-        "dirty": None if commit is None else bool(changed),
-        "date": now,
+        "dirty": None if commit is None else bool(git(root, "status", "--porcelain", "--", *EVIDENCE)),
+        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "device": device_name(device),
         "versions": versions(),
     }
@@ -48,13 +37,9 @@ def git(root: Path, *args: str) -> str | None:
 
 def device_name(device: str | None) -> str:
     """ "cpu (x86_64, 2 cores)", or the GPU's name where the run asked for one."""
-    if (
-        device
-        and str(device).startswith("cuda")
-        and "torch" in sys.modules
-        and sys.modules["torch"].cuda.is_available()
-    ):
-        return f"{device} ({sys.modules['torch'].cuda.get_device_name(device)})"
+    torch = sys.modules.get("torch")
+    if device and str(device).startswith("cuda") and torch and torch.cuda.is_available():
+        return f"{device} ({torch.cuda.get_device_name(device)})"
     return f"{device or 'cpu'} ({platform.machine()}, {os.cpu_count()} cores)"
 
 
@@ -64,9 +49,4 @@ def versions() -> dict:
         torch = metadata.version("torch")
     except metadata.PackageNotFoundError:
         torch = None
-    return {
-        "python": platform.python_version(),
-        "torch": torch,
-        "numpy": np.__version__,
-        "motionlab": motionlab.__version__,
-    }
+    return {"python": platform.python_version(), "torch": torch, "numpy": metadata.version("numpy"), "motionlab": motionlab.__version__}

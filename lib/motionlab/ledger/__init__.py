@@ -1,28 +1,19 @@
-"""Claims as data, verdicts as computed: see `claims`, `verdict`, `book` (the notebook's side), `verify` and `report`.
+"""Claims as data, verdicts as computed: see `claims`, `verdict`, `book` (the notebook's side), `publishing`, `verify`, `report`.
 
 Names are imported on first use, so that `import motionlab.ledger` stays cheap.
 """
-
 from __future__ import annotations
 
 import importlib
 
-_HOMES = {
-    "open_book": "book",
-    "publish": "book",
-    "Book": "book",
-    "read_result": "book",
-    "load_claims": "claims",
-    "load_all": "claims",
-    "find_claim": "claims",
-    "load_measured": "claims",
-    "papers": "claims",
-    "judge": "verdict",
-    "VERDICTS": "verdict",
-    "render_readme_table": "report",
-    "update_readme": "report",
-    "render_report": "report",
+_NAMES = {
+    "book": ("Book", "open_book"),
+    "claims": ("VERDICTS", "find_claim", "load_all", "load_claims", "load_measured", "papers"),
+    "publishing": ("publish", "read_result"),
+    "report": ("render_readme_table", "render_report", "update_readme"),
+    "verdict": ("judge",),
 }
+_HOMES = {name: home for home, names in _NAMES.items() for name in names}
 __all__ = sorted(_HOMES)
 
 

@@ -21,7 +21,6 @@ from motionlab.ledger.claims import Combined, Criterion
 from motionlab.core.files import shown
 from motionlab.core.stats import bootstrap_interval, estimate
 
-VERDICTS = ("holds", "fails", "inconclusive", "not transferable", "not run")
 Table = dict[str, np.ndarray]  # column -> array of text, all of one length
 
 

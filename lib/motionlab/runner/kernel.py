@@ -2,7 +2,6 @@
 
 Imports papermill, so the runner imports this module only when there is something to run.
 """
-
 from __future__ import annotations
 
 import logging
@@ -11,6 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,11 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import Engine, papermill_engines
 from papermill.exceptions import PapermillExecutionError, strip_color
 
+from motionlab.ledger.claims import VERDICTS
 from motionlab.runner.progress import Progress, head
 
 START_TIMEOUT_S = 180  # a first import of the kernel on a busy 2-core machine takes longer than papermill's minute
-VERDICT_LINE = re.compile(r"^\S+\.\S+\s+(holds|fails|inconclusive|not transferable|not run)\b")
+VERDICT_LINE = re.compile(rf"^\S+\.\S+\s+({'|'.join(VERDICTS)})\b")
 
 
 class CellFailure(Exception):
@@ -32,22 +33,19 @@ class CellFailure(Exception):
         super().__init__(last_line)
 
 
-def execute(
-    source: Path,
-    target: Path,
-    values: dict[str, Any],
-    root: Path,
-    timeout_s: int,
-    watch: Progress,
-    log: Callable[..., None],
-    on_kernel: Callable[[int], None],
-) -> None:
-    """Execute `source` into `target` with `values` injected; `target` is saved after every cell and every 30 s.
+@dataclass(frozen=True)
+class Context:
+    """What an execution needs beside the notebook. `log` receives `event=..., ...` of every code cell."""
 
-    Args:
-        timeout_s: limit for one cell.
-        log: receives `event=..., ...` for every code cell.
-        on_kernel: receives the kernel's process id.
+    root: Path
+    timeout_s: int  # of one cell
+    watch: Progress
+    log: Callable[..., None]
+    on_kernel: Callable[[int], None]  # receives the kernel's process id
+
+
+def execute(source: Path, target: Path, values: dict[str, Any], context: Context) -> None:
+    """Execute `source` into `target` with `values` injected; `target` is saved after every cell and every 30 s.
 
     Raises:
         CellFailure: a cell raised, ran past its limit, or its kernel died.
@@ -56,34 +54,18 @@ def execute(
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
     logging.getLogger("papermill").setLevel(logging.ERROR)  # checked before: the runner's own sentences are better
-    quoted = [
-        str(path).replace("{", "{{").replace("}", "}}") for path in (source, target)
-    ]  # papermill formats its paths
+    paths = [str(path).replace("{", "{{").replace("}", "}}") for path in (source, target)]  # papermill formats its paths
+    watch = context.watch
     try:
         papermill.execute_notebook(
-            *quoted,
-            parameters=values,
-            kernel_name="python3",
-            language="python",
-            cwd=str(root),
-            progress_bar=False,
-            autosave_cell_every=30,
-            execution_timeout=timeout_s,
-            start_timeout=START_TIMEOUT_S,
-            engine_name="motionlab",
-            stdout_file=_Verdicts(watch),
-            watch=watch,
-            log_event=log,
-            on_kernel=on_kernel,
-            root=str(root),
-        )
+            *paths, parameters=values, kernel_name="python3", language="python", cwd=str(context.root), progress_bar=False,
+            autosave_cell_every=30, execution_timeout=context.timeout_s, start_timeout=START_TIMEOUT_S, engine_name="motionlab",
+            stdout_file=_Verdicts(watch), context=context, stem=source.stem)
     except PapermillExecutionError as error:
         what = f"{error.ename}: {strip_color(str(error.evalue)).strip()}"
-        raise CellFailure(
-            len(watch.seconds), head(error.source), what, strip_color("\n".join(error.traceback))
-        ) from None
+        raise CellFailure(len(watch.seconds), head(error.source), what, strip_color("\n".join(error.traceback))) from None
     except CellTimeoutError:
-        raise CellFailure(len(watch.seconds), watch.head, f"the cell ran past its limit of {timeout_s} s") from None
+        raise CellFailure(len(watch.seconds), watch.head, f"the cell ran past its limit of {context.timeout_s} s") from None
     except DeadKernelError:
         raise CellFailure(len(watch.seconds), watch.head, "the kernel died (often: no memory left)") from None
 
@@ -105,23 +87,15 @@ class _Verdicts:
 class _Client(PapermillNotebookClient):
     """nbclient with a kernel of this Python, cell times, and a kernel that never outlives an interrupt."""
 
-    watch: Progress
-    log_event: Callable[..., None]
-    on_kernel: Callable[[int], None]
-    root: str
+    context: Context
+    stem: str
 
     def create_kernel_manager(self):
         manager = super().create_kernel_manager()
         # A `python3` kernel registered by another environment would silently run another installation.
-        manager.kernel_spec.argv = [
-            sys.executable,
-            "-m",
-            "ipykernel_launcher",
-            "-f",
-            "{connection_file}",
-            "--log-level=CRITICAL",
-        ]
-        manager.kernel_spec.env |= {"MOTIONLAB_ROOT": self.root, "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+        manager.kernel_spec.argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=CRITICAL"]
+        manager.kernel_spec.env |= {"MOTIONLAB_ROOT": str(self.context.root), "MOTIONLAB_NOTEBOOK": self.stem,
+                                    "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
         return manager
 
     def execute(self, **kwargs):
@@ -135,7 +109,9 @@ class _Client(PapermillNotebookClient):
             raise
 
     def papermill_execute_cells(self):
-        self._report_process()
+        process = getattr(getattr(self.km, "provisioner", None), "pid", None)
+        if process:
+            self.context.on_kernel(process)
         # A busy kernel would not hear a polite request, and a finished one has closed its book: both end at once.
         self.shutdown_kernel = "immediate"
         try:
@@ -147,21 +123,12 @@ class _Client(PapermillNotebookClient):
     def execute_cell(self, cell, cell_index, **kwargs):
         if cell.cell_type != "code" or not cell.source.strip():
             return super().execute_cell(cell, cell_index, **kwargs)
-        self.watch.cell_started(cell.source)
+        watch = self.context.watch
+        watch.cell_started(cell.source)
         try:
             return super().execute_cell(cell, cell_index, **kwargs)
         finally:
-            self.log_event(
-                event="cell",
-                index=len(self.watch.seconds),
-                head=self.watch.head,
-                seconds=round(self.watch.cell_done(), 3),
-            )
-
-    def _report_process(self) -> None:
-        process = getattr(getattr(self.km, "provisioner", None), "pid", None)
-        if process:
-            self.on_kernel(process)
+            self.context.log(event="cell", index=len(watch.seconds), head=watch.head, seconds=round(watch.cell_done(), 3))
 
 
 def _ignore_interrupts() -> None:
@@ -172,29 +139,11 @@ def _ignore_interrupts() -> None:
 
 class _Engine(Engine):
     @classmethod
-    def execute_managed_notebook(
-        cls,
-        nb_man,
-        kernel_name,
-        log_output=False,
-        stdout_file=None,
-        stderr_file=None,
-        start_timeout=60,
-        execution_timeout=None,
-        **kwargs,
-    ):
-        options = {name: kwargs[name] for name in ("watch", "log_event", "on_kernel", "root")}
-        client = _Client(
-            nb_man,
-            kernel_name=kernel_name,
-            timeout=execution_timeout,
-            startup_timeout=start_timeout,
-            stdout_file=stdout_file,
-            stderr_file=stderr_file,
-            log_output=log_output,
-        )
-        for name, value in options.items():
-            setattr(client, name, value)
+    def execute_managed_notebook(cls, nb_man, kernel_name, log_output=False, stdout_file=None, stderr_file=None, start_timeout=60,
+                                 execution_timeout=None, **kwargs):
+        client = _Client(nb_man, kernel_name=kernel_name, timeout=execution_timeout, startup_timeout=start_timeout,
+                         stdout_file=stdout_file, stderr_file=stderr_file, log_output=log_output)
+        client.context, client.stem = kwargs["context"], kwargs["stem"]
         return client.execute()
 
 

@@ -1,5 +1,4 @@
 """What a person sees while a notebook runs: which cell, for how long, and an estimate of what is left."""
-
 from __future__ import annotations
 
 import sys
@@ -16,9 +15,7 @@ def duration(seconds: float) -> str:
     whole = int(round(seconds))
     if whole < 90:
         return f"{whole} s"
-    if whole < 5400:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 60} min {whole % 60:02d} s" if whole < 5400 else f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
 class Progress:
@@ -31,30 +28,24 @@ class Progress:
         cells: number of code cells.
         cell_seconds: what each took in the last run, or None.
         total_seconds: an estimate of the whole, used where `cell_seconds` does not fit.
-        say: prints a line.
-        live: whether to rewrite a line; by default when `say` is `print` and the output is a terminal.
+        say: prints a line; where it is `print` and the output is a terminal, a line rewrites itself.
         sample: called every second (the runner measures memory with it).
     """
 
-    def __init__(
-        self,
-        label: str,
-        cells: int,
-        cell_seconds: list[float] | None = None,
-        total_seconds: float | None = None,
-        say: Callable[[str], None] = print,
-        live: bool | None = None,
-        sample: Callable[[], None] = lambda: None,
-    ):
-        self.label, self.cells, self.total, self.sample = label, cells, total_seconds, sample
+    def __init__(self, label: str, cells: int, cell_seconds: list[float] | None = None, total_seconds: float | None = None,
+                 say: Callable[[str], None] = print, sample: Callable[[], None] = lambda: None):
+        self.label, self.cells, self.total, self.sample, self._print = label, cells, total_seconds, sample, say
         self.last = cell_seconds if cell_seconds and len(cell_seconds) == cells else None
-        self.live = (say is print and sys.stdout.isatty()) if live is None else live
-        self._print, self._lock, self._stop = say, threading.Lock(), threading.Event()
+        self.live, self._bar, self._stop = say is print and sys.stdout.isatty(), None, threading.Event()
         self.seconds: list[float] = []  # of the cells that are done
         self.started = self.cell_started_at = self._spoke = time.monotonic()
-        self.head, self._width = "starting the kernel", 0
+        self.head = "starting the kernel"
 
     def __enter__(self) -> Progress:
+        if self.live:
+            from tqdm import tqdm
+
+            self._bar = tqdm(bar_format="{desc}", leave=False, dynamic_ncols=True, file=sys.stdout)
         self._thread = threading.Thread(target=self._tick, daemon=True)
         self._thread.start()
         return self
@@ -62,7 +53,8 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join(timeout=5)
-        self._clear()
+        if self._bar is not None:
+            self._bar.close()
 
     def cell_started(self, source: str) -> None:
         """A code cell begins; its first telling line names it."""
@@ -78,8 +70,10 @@ class Progress:
 
     def say(self, text: str) -> None:
         """Print a line of its own, above the line that rewrites itself."""
-        self._clear()
-        self._print(text)
+        if self._bar is None:
+            self._print(text)
+        else:
+            self._bar.write(text, file=sys.stdout)
         self._spoke = time.monotonic()
 
     def left(self) -> float | None:
@@ -88,46 +82,24 @@ class Progress:
         if self.last:
             current = self.last[done] if done < self.cells else 0.0
             return max(current - (now - self.cell_started_at), 0.0) + sum(self.last[done + 1 :])
-        if self.total:
-            return max(self.total - (now - self.started), 0.0)
-        return None
+        return max(self.total - (now - self.started), 0.0) if self.total else None
 
     def line(self) -> str:
         """`  09_audit  cell 3/12  14 s  about 40 s left  rows = respond(world)`."""
         left, done = self.left(), len(self.seconds)
-        running = f"cell {min(done + (1 if self.live else 0), self.cells)}/{self.cells}"
-        estimate = (
-            ""
-            if left is None or done == self.cells
-            else "  nearly done"
-            if left < 1
-            else f"  about {duration(left)} left"
-        )
-        return f"  {self.label}  {running}  {duration(time.monotonic() - self.started)}{estimate}  {self.head}"
+        cell = f"cell {min(done + (1 if self.live else 0), self.cells)}/{self.cells}"
+        words = [self.label, cell, duration(time.monotonic() - self.started), self.head]
+        if left is not None and done < self.cells:
+            words.insert(3, "nearly done" if left < 1 else f"about {duration(left)} left")
+        return "  " + "  ".join(words)
 
     def _tick(self) -> None:
         while not self._stop.wait(1.0):
             self.sample()
-            if self.live:
-                self._rewrite(self.line())
+            if self._bar is not None:
+                self._bar.set_description_str(self.line())
             elif time.monotonic() - self._spoke > HEARTBEAT_S:
                 self.say(self.line())
-
-    def _rewrite(self, text: str) -> None:
-        import shutil
-
-        text = text[: shutil.get_terminal_size().columns - 1]
-        with self._lock:
-            sys.stdout.write("\r" + text.ljust(self._width))
-            sys.stdout.flush()
-            self._width = len(text)
-
-    def _clear(self) -> None:
-        with self._lock:
-            if self._width:
-                sys.stdout.write("\r" + " " * self._width + "\r")
-                sys.stdout.flush()
-                self._width = 0
 
 
 def head(source: str, width: int = 60) -> str:

@@ -3,16 +3,16 @@
 `WANDB_MODE=online` or `offline` asks for it, `disabled` forbids it. Without the variable a run is mirrored online only
 where there is a GPU and a key (`WANDB_API_KEY`, or an entry in `.netrc`), and never at tier smoke.
 """
-
 from __future__ import annotations
 
 import contextlib
-import json
 import netrc
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from motionlab.ledger.publishing import media_files, read_result
 
 SPELLINGS = {"online": "online", "run": "online", "shared": "online", "offline": "offline", "dryrun": "offline"}
 
@@ -21,8 +21,7 @@ def mode(tier: str) -> str | None:
     """`online`, `offline`, or None for no mirror."""
     if os.environ.get("WANDB_DISABLED", "").lower() in ("1", "true", "yes"):
         return None
-    asked = os.environ.get("WANDB_MODE", "").lower()
-    if asked:
+    if asked := os.environ.get("WANDB_MODE", "").lower():
         return SPELLINGS.get(asked)
     return "online" if tier != "smoke" and has_key() and has_gpu() else None
 
@@ -32,9 +31,9 @@ def has_key() -> bool:
     if os.environ.get("WANDB_API_KEY"):
         return True
     host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("://")[-1].strip("/")
-    for name in (os.environ.get("NETRC"), "~/.netrc", "~/_netrc"):
+    for name in filter(None, (os.environ.get("NETRC"), "~/.netrc", "~/_netrc")):
         with contextlib.suppress(OSError, netrc.NetrcParseError):
-            if name and netrc.netrc(os.path.expanduser(name)).authenticators(host):
+            if netrc.netrc(os.path.expanduser(name)).authenticators(host):
                 return True
     return False
 
@@ -58,69 +57,35 @@ def mirror(run_dir: Path, root: Path, how: str) -> str:
     """
     import wandb
 
-    result = json.loads((run_dir / "result.json").read_text(encoding="utf-8"))
+    result = read_result(run_dir)
     folder = Path(os.environ.get("WANDB_DIR") or Path(root, "runs"))
     folder.mkdir(parents=True, exist_ok=True)
-    run = wandb.init(
-        project=os.environ.get("WANDB_PROJECT", "motionlab"),
-        name=f"{result['notebook']}-{result['tier']}",
-        mode=how,
-        group=result.get("paper"),
-        job_type=result["tier"],
-        dir=str(folder),
-        config=_config(result),
-        settings=wandb.Settings(silent=True, console="off", x_disable_stats=True, init_timeout=30),
-    )
-    try:
-        run.log({**dict(_numbers(result)), **dict(_pictures(result, run_dir))})
-        run.summary.update(dict(_verdicts(result)))
-    finally:
-        place = run.url if how == "online" and run.url else str(Path(run.dir).parent)
-        run.finish()
-    return place
-
-
-def _config(result: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "tier": result["tier"],
-        "notebook": result["notebook"],
-        **result.get("params", {}),
-        "environment": result.get("environment", {}),
-    }
+    config = {name: result.get(name) for name in ("tier", "notebook", "environment")} | result.get("params", {})
+    with wandb.init(project=os.environ.get("WANDB_PROJECT", "motionlab"), name=f"{result['notebook']}-{result['tier']}", mode=how,
+                    group=result["paper"], job_type=result["tier"], dir=str(folder), config=config,
+                    settings=wandb.Settings(silent=True, console="off", x_disable_stats=True, init_timeout=30)) as run:
+        run.log(dict(_numbers(result)) | dict(_pictures(result, run_dir / "figures")))
+        run.summary.update({f"verdict/{claim}": record["verdict"] for claim, record in result["claims"].items()})
+        return run.url if how == "online" and run.url else str(Path(run.dir).parent)
 
 
 def _numbers(result: dict[str, Any]) -> Iterator[tuple[str, float]]:
     """Estimate and interval of every judged part, every number among the notes, and the seconds of the run."""
-    for claim, record in result.get("claims", {}).items():
-        parts = record.get("parts", [])
-        for index, part in enumerate(parts):
-            name = claim if len(parts) == 1 else f"{claim}/{index}"
-            low, high = part.get("ci95") or (None, None)
-            named = {"estimate": part.get("estimate"), "ci_low": low, "ci_high": high, "n": part.get("n")}
-            yield from ((f"{name}/{key}", value) for key, value in named.items() if _is_number(value))
-    yield from ((f"note/{key}", value) for key, value in result.get("notes", {}).items() if _is_number(value))
-    if _is_number(result.get("seconds")):
-        yield "seconds", result["seconds"]
+    found = {f"note/{key}": value for key, value in result.get("notes", {}).items()} | {"seconds": result.get("seconds")}
+    for claim, record in result["claims"].items():
+        for index, part in enumerate(record["parts"]):
+            name, (low, high) = claim if len(record["parts"]) == 1 else f"{claim}/{index}", part["ci95"]
+            found |= {f"{name}/estimate": part["estimate"], f"{name}/ci_low": low, f"{name}/ci_high": high, f"{name}/n": part["n"]}
+    return ((key, value) for key, value in found.items() if isinstance(value, (int, float)) and not isinstance(value, bool))
 
 
-def _verdicts(result: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    for claim, record in result.get("claims", {}).items():
-        yield f"verdict/{claim}", record.get("verdict", "not run")
-
-
-def _pictures(result: dict[str, Any], run_dir: Path) -> Iterator[tuple[str, Any]]:
+def _pictures(result: dict[str, Any], folder: Path) -> Iterator[tuple[str, Any]]:
     """Figures and videos as they lie in the run; encoded already, so that wandb needs no encoder of its own."""
     import wandb
 
-    for entry in result.get("figures", []):
-        path = run_dir / "figures" / entry["file"]
-        if path.is_file():
-            yield f"figure/{path.stem}", wandb.Image(str(path), caption=entry.get("caption"))
-    for entry in result.get("videos", []):
-        path = run_dir / "figures" / entry["file"]
-        if path.is_file():
-            yield f"video/{path.stem}", wandb.Video(str(path), format="mp4", caption=entry.get("caption"))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    captions = {entry["file"]: entry.get("caption") for entry in result.get("figures", []) + result.get("videos", [])}
+    for path in (folder / name for name in media_files(result) if name in captions and (folder / name).is_file()):
+        if path.suffix == ".mp4":
+            yield f"video/{path.stem}", wandb.Video(str(path), format="mp4", caption=captions[path.name])
+        else:
+            yield f"figure/{path.stem}", wandb.Image(str(path), caption=captions[path.name])

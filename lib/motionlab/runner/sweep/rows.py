@@ -1,5 +1,4 @@
 """Rows of a sweep: one arm at one seed each, where its files are, and in which state."""
-
 from __future__ import annotations
 
 import contextlib
@@ -10,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from motionlab.core.errors import MotionLabError, one_of
+from motionlab.core.files import read_json
 from motionlab.runner import fingerprint as prints
-from motionlab.runner.runs import read_json
-from motionlab.runner.sweep.ablations import TIERS, Sweep
+from motionlab.runner.sweep.ablations import Sweep
 
+TIERS = ("smoke", "full")
 TO_DO = ("new", "begun", "damaged")
 REDONE = ("stale", "other code")
 MARKER = "sweep.json"
@@ -56,25 +56,26 @@ class Row:
 
     def state(self) -> tuple[str, list[str]]:
         """`finished`, `other code`, `stale`, `damaged`, `begun` or `new`, and the settings that changed."""
+        from motionlab.ledger.verdict import file_sha
+
         record, begun = read_json(self.record), read_json(self.work / MARKER)
-        if record and self.csv.is_file():
-            from motionlab.ledger.verdict import file_sha
+        written = record if record and self.csv.is_file() else begun
+        changed = prints.changes(written.get("settings"), self.settings) if written else []
+        if changed:
+            return "stale", changed
+        if written is begun:
+            return ("begun" if begun else "new"), []
+        if file_sha(self.csv) != record.get("sha256"):
+            return "damaged", []
+        return ("finished" if record.get("code") == self.code else "other code"), []
 
-            changed = prints.changes(record.get("settings"), self.settings)
-            if changed:
-                return "stale", changed
-            if file_sha(self.csv) != record.get("sha256"):
-                return "damaged", []
-            return ("finished" if record.get("code") == self.code else "other code"), []
-        if begun:
-            changed = prints.changes(begun.get("settings"), self.settings)
-            return ("stale" if changed else "begun"), changed
-        return "new", []
+    @property
+    def measured(self) -> bool:
+        """Whether there are numbers that count."""
+        return self.state()[0] in ("finished", "other code")
 
 
-def plan(
-    sweep: Sweep, tier: str, arms: Sequence[str] = (), seeds: Sequence[int] = (), out: str | Path | None = None
-) -> list[Row]:
+def plan(sweep: Sweep, tier: str, arms: Sequence[str] = (), seeds: Sequence[int] = (), out: str | Path | None = None) -> list[Row]:
     """The rows of a sweep, seed by seed; of the named arms and seeds where any are named.
 
     Args:
@@ -89,12 +90,8 @@ def plan(
     for seed in seeds:
         one_of(str(seed), map(str, having), "seed")
     folder = Path(out or sweep.root / "runs" / "sweep").resolve() / sweep.paper / tier
-    return [
-        Row(name, seed, tier, folder, _settings(sweep, name, seed, tier), sweep.code)
-        for seed in having
-        for name in chosen
-        if seed in sweep.seeds[name] and (not seeds or seed in seeds)
-    ]
+    return [Row(name, seed, tier, folder, _settings(sweep, name, seed, tier), sweep.code)
+            for seed in having for name in chosen if seed in sweep.seeds[name] and (not seeds or seed in seeds)]
 
 
 def _chosen_arms(sweep: Sweep, named: Sequence[str]) -> list[str]:
@@ -127,7 +124,5 @@ def refuse_stale(rows: list[Row]) -> None:
     stale = {row.name: changed for row in rows for state, changed in [row.state()] if state == "stale"}
     if stale:
         listed = "; ".join(f"{name} ({', '.join(changed)})" for name, changed in stale.items())
-        raise MotionLabError(
-            f"Settings changed since these rows were measured: {listed}.",
-            fix="Measure them again with --redo, set the old values again, or choose another --out.",
-        )
+        raise MotionLabError(f"Settings changed since these rows were measured: {listed}.",
+                             fix="Measure them again with --redo, set the old values again, or choose another --out.")

@@ -1,50 +1,63 @@
-"""Measures rows in processes of their own: what it tells before, while and after, and how it stops."""
+"""Measures rows in processes of their own: what it tells before, while and after, and how it stops.
 
+The pool is our own and not submitit's LocalExecutor, which starts everything at once, hides the GPUs from rows that ask
+for none, and gives a stopped row one second to write its checkpoint.
+"""
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import json
 import math
+import multiprocessing
+import multiprocessing.connection
+import multiprocessing.process
 import os
-import subprocess
+import signal
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from motionlab.core.errors import MotionLabError
-from motionlab.core.files import explained, shown
-from motionlab.runner.params import cost_text
+from motionlab.core.files import shown
+from motionlab.runner.lock import holder
+from motionlab.runner.memory import short_of
+from motionlab.runner.params import Cost
 from motionlab.runner.progress import duration
-from motionlab.runner.runs import memory_short
 from motionlab.runner.sweep.ablations import Sweep
-from motionlab.runner.sweep.lock import BUSY, GRACE_S, holder
+from motionlab.runner.sweep.job import Busy, RowJob, job_of
 from motionlab.runner.sweep.rows import REDONE, TO_DO, Row
 
 HEARTBEAT_S = 60.0
+GRACE_S = 60.0  # a stopped row may take this long to write its checkpoint
+FAILED, BUSY, INTERRUPTED = 1, 75, 130  # exit codes of a row's process
+Say = Callable[[str], None]
 
 
-def announce(
-    sweep: Sweep, rows: list[Row], redo: bool = False, jobs: int = 1, say: Callable[[str], None] = print
-) -> list[Row]:
-    """Tell what is finished and what the rest costs; return the rows to measure. Writes nothing."""
-    states = [row.state() for row in rows]
-    todo = [row for row, (state, _) in zip(rows, states) if state in TO_DO or (redo and state in REDONE)]
-    minutes = sweep.cost.get("minutes_per_row", {}).get(rows[0].tier, 0)
-    together = min(jobs, len(todo))
-    cost = {"minutes": minutes * math.ceil(len(todo) / max(jobs, 1)), "ram_gb": sweep.cost.get("ram_gb", 0) * together}
-    price = f": {cost_text(cost)}" if todo else ""
+def announce(sweep: Sweep, rows: list[Row], redo: bool = False, jobs: int = 1, queued: Mapping[str, str] = {},
+             say: Say = print) -> list[Row]:
+    """Tell what is finished and what the rest costs; return the rows to measure. Writes nothing.
+
+    Args:
+        queued: rows that wait or run on Slurm, and what is known of them; they are not measured again.
+    """
+    states = [(row, *row.state()) for row in rows]
+    again = (*TO_DO, *REDONE) if redo else TO_DO
+    todo = [row for row, state, _ in states if state in again and row.name not in queued]
+    minutes, together = getattr(sweep.cost.minutes_per_row, rows[0].tier), min(jobs, len(todo))
+    cost = Cost(minutes * math.ceil(len(todo) / max(jobs, 1)), sweep.cost.ram_gb * together)
+    price = f": {cost}" if todo else ""
     each = f" ({minutes:g} min each, {together} at a time)" if todo and minutes else ""
-    finished = sum(state in ("finished", "other code") for state, _ in states)
-    counts = f"{len(rows)} rows, {finished} finished, {len(todo)} to measure"
-    say(f"{sweep.paper}  tier {rows[0].tier}: {counts}{price}{each}")
-    short = memory_short(cost["ram_gb"])
-    if todo and short:
-        say(f"  note: it needs {cost['ram_gb']:g} GB of memory and {short:.1f} GB are free here")
-    for row, (state, changed) in zip(rows, states):
-        if state != "new":
-            say(f"  {row.name:<32} {_state_text(state, changed, redo)}")
+    finished = sum(state in ("finished", "other code") for _, state, _ in states)
+    on_slurm = f", {len(queued)} on Slurm" if queued else ""
+    say(f"{sweep.paper}  tier {rows[0].tier}: {len(rows)} rows, {finished} finished{on_slurm}, {len(todo)} to measure{price}{each}")
+    note = short_of(cost.ram_gb)
+    if todo and note:
+        say(note)
+    for row, state, changed in states:
+        if row.name in queued or state != "new":
+            say(f"  {row.name:<32} {queued.get(row.name) or _state_text(state, changed, redo)}")
     return todo
 
 
@@ -59,9 +72,66 @@ def _state_text(state: str, changed: list[str], redo: bool) -> str:
     }[state]
 
 
-def run_sweep(
-    sweep: Sweep, todo: list[Row], jobs: int = 1, redo: bool = False, say: Callable[[str], None] = print
-) -> dict[str, str]:
+@dataclass
+class Process:
+    """A row's process. It stops when its lifeline closes, for whatever reason: our end of it is in no other process."""
+
+    row: Row
+    process: multiprocessing.process.BaseProcess
+    lifeline: multiprocessing.connection.Connection
+    began: float = field(default_factory=time.monotonic)
+
+    @classmethod
+    def start(cls, job: RowJob) -> Process:
+        context = multiprocessing.get_context("spawn")
+        theirs, ours = context.Pipe(duplex=False)
+        process = context.Process(target=_in_process, args=(job, theirs), name=job.row.name)
+        process.start()
+        theirs.close()
+        return cls(job.row, process, ours)
+
+    def problem(self) -> str | None:
+        """What went wrong, in a sentence; None when the row is finished."""
+        code, state = self.process.exitcode, self.row.state()[0]
+        if state == "finished" or (code == 0 and state == "other code"):
+            return None
+        if code == BUSY:
+            return f"it is being measured by process {holder(self.row.lock)}"
+        killed = f"killed by signal {-code} (out of memory?)" if code < 0 else None
+        return f"{killed or last_line(self.row.log) or f'exit code {code}'}  log: {shown(self.row.log)}"
+
+
+def _in_process(job: RowJob, lifeline: multiprocessing.connection.Connection) -> None:
+    """The whole life of a row's process."""
+    if hasattr(os, "setsid"):
+        os.setsid()  # a terminal's Ctrl-C is the sweep's to pass on
+    sys.stdout.reconfigure(line_buffering=True)
+    threading.Thread(target=_until_closed, args=(lifeline,), daemon=True).start()
+    try:
+        job()
+    except Busy:
+        sys.exit(BUSY)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except Exception:
+        sys.exit(FAILED)  # told in the log
+
+
+def _until_closed(lifeline: multiprocessing.connection.Connection) -> None:
+    """Stop as on Ctrl-C once the sweep is gone or asks for it; a row that does not listen is ended."""
+    with contextlib.suppress(EOFError, OSError):
+        lifeline.recv()
+    if os.name == "nt":
+        import _thread
+
+        _thread.interrupt_main()
+    else:
+        os.kill(os.getpid(), signal.SIGINT)  # a real signal also ends a sleep
+    time.sleep(GRACE_S)
+    os._exit(INTERRUPTED)
+
+
+def run_sweep(sweep: Sweep, todo: list[Row], jobs: int = 1, redo: bool = False, say: Say = print) -> dict[str, str]:
     """Measure rows, `jobs` at a time, each in a process of its own; {row: what went wrong} of those that failed.
 
     A row that fails does not stop the others. However this process ends, the rows' processes end with it.
@@ -72,22 +142,26 @@ def run_sweep(
     """
     if jobs < 1:
         raise MotionLabError(f"--jobs {jobs} runs nothing.", fix="Give at least 1.")
-    waiting, running, failed = list(todo), [], {}
-    watch = _Watch(sweep, todo, jobs, say)
+    waiting, running, failed, took, spoke = list(todo), [], {}, [], time.monotonic()
+    if jobs > 1:  # rows side by side share the cores instead of fighting for them
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
     try:
         while waiting or running:
             while waiting and len(running) < jobs:
-                running.append(_Child(sweep, waiting.pop(0), jobs, redo))
+                running.append(Process.start(job_of(sweep, waiting.pop(0), redo)))
                 say(f"  {running[-1].row.name}  started")
             time.sleep(0.05)
-            for child in [child for child in running if child.process.poll() is not None]:
+            for child in [child for child in running if not child.process.is_alive()]:
                 running.remove(child)
-                child.close()
-                problem = child.problem()
-                if problem:
+                took.append(time.monotonic() - child.began)
+                if problem := child.problem():
                     failed[child.row.name] = problem
-                watch.done(child, problem)
-            watch.beat(running)
+                what, spoke = f"failed: {problem}" if problem else f"finished in {duration(took[-1])}", time.monotonic()
+                say(f"  {child.row.name}  {what}  ({len(took)} of {len(todo)}{_left(took, len(todo), jobs)})")
+            if time.monotonic() - spoke > HEARTBEAT_S:
+                spoke = time.monotonic()
+                for child in running:
+                    say(f"  {child.row.name}  {duration(spoke - child.began)}  {last_line(child.row.log)}")
     except KeyboardInterrupt:
         say(f"  stopping {', '.join(child.row.name for child in running)}: it may write a checkpoint first")
         raise
@@ -96,107 +170,29 @@ def run_sweep(
     return failed
 
 
-class _Watch:
-    """Lines while rows are measured: each that ends, now and then those that run, and what is left."""
-
-    def __init__(self, sweep: Sweep, todo: list[Row], jobs: int, say: Callable[[str], None]):
-        self.all, self.jobs, self.say, self.count = len(todo), jobs, say, 0
-        self.each = 60 * sweep.cost.get("minutes_per_row", {}).get(todo[0].tier, 0) if todo else 0
-        self.seconds: list[float] = []
-        self.spoke = time.monotonic()
-
-    def done(self, child: _Child, problem: str | None) -> None:
-        self.count += 1
-        took = time.monotonic() - child.began
-        if not problem:
-            self.seconds.append(took)
-        what = f"failed: {problem}" if problem else f"finished in {duration(took)}"
-        self._tell(f"  {child.row.name}  {what}  ({self.count} of {self.all}{self._left()})")
-
-    def beat(self, running: list[_Child]) -> None:
-        if time.monotonic() - self.spoke > HEARTBEAT_S:
-            for child in running:
-                took = duration(time.monotonic() - child.began)
-                self._tell(f"  {child.row.name}  {took}  {last_line(child.row.log)}")
-
-    def _tell(self, text: str) -> None:
-        self.say(text)
-        self.spoke = time.monotonic()
-
-    def _left(self) -> str:
-        each = sum(self.seconds) / len(self.seconds) if self.seconds else self.each
-        rounds = math.ceil((self.all - self.count) / self.jobs)
-        return f", about {duration(each * rounds)} left" if each and rounds else ""
+def _left(took: list[float], count: int, jobs: int) -> str:
+    rounds = math.ceil((count - len(took)) / jobs)
+    return f", about {duration(sum(took) / len(took) * rounds)} left" if rounds else ""
 
 
-class _Child:
-    """A row's process. Its standard input is its lifeline: when that closes, for whatever reason, it stops."""
-
-    def __init__(self, sweep: Sweep, row: Row, jobs: int, redo: bool):
-        self.row, self.began = row, time.monotonic()
-        job = {
-            "row": {**dataclasses.asdict(row), "folder": str(row.folder)},
-            "function": sweep.function,
-            "beside": str(sweep.path.parent),
-            "root": str(sweep.root),
-            "arm": sweep.arms[row.arm],
-            "common": sweep.common,
-            "redo": redo,
-        }
-        environment = dict(os.environ)
-        if jobs > 1:  # rows side by side share the cores instead of fighting for them
-            environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
-        apart = {"start_new_session": True}  # a terminal's Ctrl-C is ours to pass on
-        if os.name == "nt":
-            apart = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
-        with explained(row.log):
-            row.log.parent.mkdir(parents=True, exist_ok=True)
-            with open(row.log, "ab") as log:
-                self.process = subprocess.Popen(
-                    [sys.executable, "-u", "-m", "motionlab.runner.sweep.child", row.name],
-                    stdin=subprocess.PIPE, stdout=log, stderr=log, cwd=sweep.root, env=environment, **apart,
-                )  # fmt: skip
-        with contextlib.suppress(BrokenPipeError):  # it died at once; its exit code tells
-            self.process.stdin.write(json.dumps(job).encode() + b"\n")
-            self.process.stdin.flush()
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self.process.stdin.close()
-
-    def problem(self) -> str | None:
-        """What went wrong, in a sentence; None when the row is finished."""
-        code = self.process.returncode
-        state = self.row.state()[0]
-        if state == "finished" or (code == 0 and state == "other code"):
-            return None
-        if code == BUSY:
-            return f"it is being measured by process {holder(self.row.lock)}"
-        killed = f"killed by signal {-code} (out of memory?)" if code < 0 else None
-        why = killed or last_line(self.row.log) or f"exit code {code}"
-        return f"{why}  log: {shown(self.row.log)}"
-
-
-def _stop(running: list[_Child]) -> None:
+def _stop(running: list[Process]) -> None:
     """Close the lifelines and wait; a second Ctrl-C, or the end of the grace, kills."""
     for child in running:
-        child.close()
+        child.lifeline.close()
+    until = time.monotonic() + GRACE_S + 5
     try:
-        until = time.monotonic() + GRACE_S + 5
         for child in running:
-            child.process.wait(max(0.0, until - time.monotonic()))
-    except (KeyboardInterrupt, subprocess.TimeoutExpired):
+            child.process.join(max(0.0, until - time.monotonic()))
+    finally:
         for child in running:
             child.process.kill()
-            child.process.wait()
+            child.process.join()
 
 
 def last_line(path: Path) -> str:
     """The last line of a log that says something; empty where there is none."""
-    with contextlib.suppress(OSError):
-        with open(path, "rb") as file:
-            file.seek(max(0, path.stat().st_size - 4000))
-            lines = file.read().decode("utf-8", "replace").replace("\r", "\n").splitlines()
-        lines = [line for line in lines if line.strip() and not line.startswith("  -> ")]
-        return lines[-1].strip()[:200] if lines else ""
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        file.seek(max(0, path.stat().st_size - 4000))
+        lines = file.read().decode("utf-8", "replace").replace("\r", "\n").splitlines()
+        return next((line.strip()[:200] for line in reversed(lines) if line.strip() and not line.startswith("  -> ")), "")
     return ""

@@ -1,0 +1,54 @@
+"""`motionlab report` and `motionlab verify`."""
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from motionlab.cli import common
+from motionlab.core.errors import MotionLabError
+
+
+def add_commands(commands) -> None:
+    """Add them to the parser."""
+    common.add(commands, "report", report, "render the README's table and reproductions/report/index.html")
+    common.add(commands, "verify", verify, "recompute every verdict and table from the committed raw data")
+
+
+def report(options: argparse.Namespace) -> int:
+    """`motionlab report`."""
+    from motionlab.ledger.report import render_report, update_readme
+
+    path = render_report(common.root())
+    update_readme(common.root())
+    print(f"report: {path}")
+    return 0
+
+
+def render(root: Path, changed: bool, published: bool) -> None:
+    """The report grows after each notebook; a broken report never costs a result."""
+    if not changed and (root / "reproductions" / "report" / "index.html").exists():
+        return
+    from motionlab.ledger.report import render_report, update_readme
+
+    try:
+        render_report(root)
+        if published:
+            update_readme(root)
+    except MotionLabError as error:
+        print(f"  note: {error}")
+
+
+def verify(options: argparse.Namespace) -> int:
+    """`motionlab verify`."""
+    from motionlab.ledger import verify as checks
+
+    try:
+        problems = checks.verify(common.root())
+    except MotionLabError as error:
+        return common.tell(error, common.FAILED)
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    counted = f"{len(problems)} problem{'s' if len(problems) != 1 else ''}"
+    print(f"verify: {counted if problems else 'every verdict and table follows from the raw data'}")
+    return common.FAILED if problems else 0

@@ -1,0 +1,124 @@
+"""`motionlab size`, `pretrain`, `train` and `sample`."""
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from motionlab.cli import common
+from motionlab.core.errors import MotionLabError, one_of
+
+
+def add_commands(commands) -> None:
+    """Add them to the parser."""
+    _add_size(commands)
+    _add_pretrain(commands)
+    _add_joint(commands)
+
+
+def _add_size(commands) -> None:
+    parser = common.add(commands, "size", size, "what training a backbone costs in memory and time; needs no weights")
+    parser.add_argument("paper", nargs="?", help="videojam: of its joint model, which has a second stream of latents")
+    parser.add_argument("--backbone", default="small", help="small, wan-1.3b, cogvideox-2b or a diffusers folder")
+    parser.add_argument("--frames", type=int, default=17, help="frames of a clip, 1 + 4k (default 17)")
+    parser.add_argument("--height", type=int, help="pixels (default: the published size)")
+    parser.add_argument("--width", type=int, help="pixels (default: the published size)")
+    parser.add_argument("--batch", type=int, default=1, help="clips per step (default 1)")
+    parser.add_argument("--tflops", type=float, help="sustained TFLOP/s (default: bf16 matrix products, measured here)")
+
+
+def _add_pretrain(commands) -> None:
+    parser = common.add(commands, "pretrain", pretrain, "make the testbed's checkpoints again, stage by stage; a second call goes on")
+    about = "names from reproductions/testbed/pretrain.yaml (default: all but the gates)"
+    parser.add_argument("stages", nargs="*", metavar="STAGE", help=about)
+    parser.add_argument("--work", default="runs/pretrain", metavar="DIR", help="where banks, logs and checkpoints lie")
+    parser.add_argument("--publish", action="store_true", help="copy finished checkpoints to where they are shipped")
+
+
+def _add_joint(commands) -> None:
+    for name, command, text, given in (
+        ("train", train, "fine-tune a local Wan or CogVideoX snapshot on videos; a second call goes on", ("videos", "DIR")),
+        ("sample", sample, "clips and their motion from what `train` made, as mp4", ("weights", "FILE")),
+    ):
+        parser = common.add(commands, name, command, text)
+        parser.add_argument("paper", help="videojam")
+        parser.add_argument("--backbone", metavar="DIR", help="folder of a diffusers snapshot")
+        parser.add_argument(f"--{given[0]}", metavar=given[1])
+        if name == "sample":
+            parser.add_argument("--prompts", metavar="FILE", help=".csv with columns prompt and category, .json or .txt")
+        parser.add_argument("--out", dest="out_dir", metavar="DIR", help="folder to write to")
+        parser.add_argument("--steps", type=int, help="of the training" if name == "train" else "of the sampler")
+        parser.add_argument("--config", metavar="YAML", help="settings to start from; the other options come on top")
+        common.add_parameters(parser, "any other setting")
+
+
+def size(options: argparse.Namespace) -> int:
+    """`motionlab size`."""
+    for name in ("batch", "tflops"):
+        if getattr(options, name) is not None and not getattr(options, name) > 0:
+            raise MotionLabError(f"--{name} must be more than 0, not {getattr(options, name)}.")
+    import torch
+
+    from motionlab import doctor
+    from motionlab.models import size as sizes
+
+    widen = None
+    if options.paper:
+        from motionlab.papers.videojam import widen
+
+        one_of(options.paper, ("videojam",), "paper with a model of its own size")
+    found = sizes.measure(options.backbone, options.frames, options.height, options.width, options.batch, widen)
+    device = "cuda:0" if torch.cuda.is_available() else "cpu"
+    tflops, said = options.tflops, "given"
+    if tflops is None:
+        tflops, said = doctor.speed(device, 1.0).get("bf16"), f"bf16 matrix products on {device}; a model reaches less"
+    timed = sizes.time_on_cuda(found, device, widen=widen) if device != "cpu" else None
+    print(sizes.render(found, tflops, said, timed))
+    return 0
+
+
+def pretrain(options: argparse.Namespace) -> int:
+    """`motionlab pretrain`."""
+    from motionlab.pretrain import stages
+
+    root = common.root()
+    names = options.stages or stages.shipping(root)
+    for name in names:
+        one_of(name, stages.read_settings(root), "stage")
+    for name in names:
+        made = stages.run_stage(name, root / options.work, root)
+        print(f"stage {name}: {made or 'done'}", flush=True)
+    for path in stages.publish(names, root / options.work, root) if options.publish else ():
+        print(f"published {path}")
+    return 0
+
+
+def train(options: argparse.Namespace) -> int:
+    """`motionlab train`."""
+    from motionlab.experiments.videojam.snapshot import JointConfig, train_joint
+
+    train_joint(_settings(JointConfig, options, ("backbone", "videos", "out_dir")))
+    return 0
+
+
+def sample(options: argparse.Namespace) -> int:
+    """`motionlab sample`."""
+    from motionlab.experiments.videojam.snapshot import SampleConfig, sample_joint
+
+    sample_joint(_settings(SampleConfig, options, ("backbone", "weights", "prompts", "out_dir")))
+    return 0
+
+
+def _settings(kind: type, options: argparse.Namespace, needed: tuple[str, ...]):
+    """The config `kind`: from --config, then the named options, then -p."""
+    import yaml
+
+    from motionlab.core.config import from_values, from_yaml
+
+    one_of(options.paper, ("videojam",), "paper that can be trained at full size")
+    values = dict(vars(from_yaml(kind, Path(options.config), "config"))) if options.config else {}
+    values |= {name: getattr(options, name) for name in (*needed, "steps") if getattr(options, name) is not None}
+    values |= {name: yaml.safe_load(text) for name, text in common.given(options.parameters).items()}
+    for name in needed:
+        if not values.get(name):
+            raise MotionLabError(f"--{name.removesuffix('_dir')} is missing.", fix="Give the option, or put it into the file of --config.")
+    return from_values(kind, values, "config")

@@ -1,0 +1,61 @@
+"""`motionlab sweep`."""
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+
+from motionlab.cli import common
+
+
+def add_commands(commands) -> None:
+    """Add it to the parser."""
+    parser = common.add(commands, "sweep", sweep, "measure an ablations.yaml row by row, skipping finished rows")
+    parser.add_argument("file", metavar="FILE", help="an ablations.yaml, or the name of its paper")
+    parser.add_argument("--tier", default="full", help="full (default) or smoke")
+    parser.add_argument("--arm", nargs="+", action="extend", default=[], metavar="NAME", help="only these arms")
+    parser.add_argument("--seed", nargs="+", action="extend", type=int, default=[], metavar="N", help="only these seeds")
+    parser.add_argument("--jobs", type=int, default=1, help="rows measured at the same time (default 1)")
+    parser.add_argument("--dry-run", action="store_true", help="tell what is finished and what the rest costs")
+    parser.add_argument("--redo", action="store_true", help="measure again rows whose settings or code have changed")
+    parser.add_argument("--publish", action="store_true", help="write all finished rows to reproductions/PAPER/raw/")
+    parser.add_argument("--out", metavar="DIR", help="where rows are kept (default runs/sweep)")
+
+
+def sweep(options: argparse.Namespace) -> int:
+    """`motionlab sweep`."""
+    from motionlab.runner import sweep as sweeps
+
+    read = sweeps.read_sweep(options.file, common.root())
+    rows = sweeps.plan(read, options.tier, options.arm, options.seed, options.out)
+    everything = sweeps.plan(read, options.tier, out=options.out)
+    sweeps.check_code(read)
+    todo = sweeps.announce(read, rows, options.redo, options.jobs)
+    if options.dry_run:
+        return 0
+    if not options.redo:
+        sweeps.refuse_stale(rows)
+    if options.publish:
+        sweeps.check_publishable(options.tier, everything, todo)
+    common.stop_politely()
+    try:
+        failed = sweeps.run_sweep(read, todo, options.jobs, options.redo)
+    except KeyboardInterrupt:
+        print(f"\ninterrupted. This goes on from there:\n  {_command(options)}", file=sys.stderr)
+        return common.INTERRUPTED
+    print(f"\n{sweeps.summary(rows)}")
+    if options.publish:
+        print(f"published: {sweeps.publish(read, everything)}")
+    if failed:
+        print(f"{len(failed)} of {len(todo)} rows failed: {', '.join(failed)}", file=sys.stderr)
+    return common.FAILED if failed else 0
+
+
+def _command(options: argparse.Namespace) -> str:
+    words = ["motionlab", "sweep", options.file, "--tier", options.tier]
+    words += ["--arm", *options.arm] if options.arm else []
+    words += ["--seed", *options.seed] if options.seed else []
+    words += ["--jobs", options.jobs] if options.jobs != 1 else []
+    words += ["--out", options.out] if options.out else []
+    words += [f"--{name}" for name in ("redo", "publish") if getattr(options, name)]
+    return shlex.join(map(str, words))
