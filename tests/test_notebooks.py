@@ -42,6 +42,7 @@ def test_notebook_sources_are_clean(path):
     text = "".join("".join(c["source"]) for c in code)
     assert "/home/" not in text and "sys.path" not in text and "!pip" not in text
     assert cells(path)[0]["cell_type"] == "markdown"
+    assert max(len(line.rstrip("\n")) for c in code for line in c["source"]) <= 100
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)

@@ -1,13 +1,16 @@
-"""An empty figure and intervals: what every drawing begins with."""
+"""What every drawing begins with: an empty figure, intervals, a row for each arm."""
 from __future__ import annotations
+
+import textwrap
 
 import numpy as np
 
 from motionlab.figures.painting import enlarge
-from motionlab.figures.style import ACCENT, DARK
+from motionlab.figures.style import DARK, labels
 
 
 def figure(width, height, rows=1, columns=1, **options):
+    """A matplotlib figure of so many inches and its axes, without pyplot's global state."""
     from matplotlib.figure import Figure
 
     fig = Figure(figsize=(width, height), dpi=120, layout="constrained")
@@ -16,18 +19,20 @@ def figure(width, height, rows=1, columns=1, **options):
 
 
 def plain(ax):
+    """Take away the frame's upper and right side."""
     for side in ("top", "right"):
         ax.spines[side].set_visible(False)
 
 
-def film(rows: dict[str, np.ndarray], every: int = 4):
-    """Named strips of frames {label: (f, h, w, 3)}, time from left to right."""
+def film(rows: dict[str, np.ndarray], every: int = 4, paper: str = ""):
+    """Named strips of frames {name: (f, h, w, 3)}, time from left to right; names are labelled as arms (`style.look`)."""
     strips = {name: np.concatenate(list(enlarge(frames[::every], 96)), axis=1) for name, frames in rows.items()}
     tallest = max(strip.shape[0] / strip.shape[1] for strip in strips.values())
     fig, axes = figure(9, (7.4 * tallest + 0.12) * len(strips) + 0.3, len(strips), 1, squeeze=False)
-    for ax, (name, strip) in zip(axes[:, 0], strips.items()):
+    for ax, strip, label in zip(axes[:, 0], strips.values(), labels(strips, paper)):
         ax.imshow(strip, interpolation="nearest", aspect="equal")
-        ax.set_ylabel(name, rotation=0, ha="right", va="center", color=DARK)
+        said = label if "\n" in label else textwrap.fill(label, 20)
+        ax.set_ylabel(said, rotation=0, ha="right", va="center", color=DARK)
         ax.set_xticks([]), ax.set_yticks([])
     axes[-1, 0].set_xlabel("time", color=DARK)
     return fig
@@ -42,12 +47,16 @@ def interval(values, seed: int = 0) -> tuple[float, float, float]:
     return (values.mean(), *bootstrap_interval(values, resamples=2000, seed=seed)) if len(values) else (np.nan,) * 3
 
 
-def rung(ax, row, found, mark):
-    """One arm: its interval as a bar with ends, its mean as a mark; `mark` counts the arms that stand out."""
+def rung(ax, row, found, colour=DARK, shape="o", size=4):
+    """One row: an interval (mean, low, high) as a bar with ends, its mean as a mark; undefined ones say so."""
     mean, low, high = found
     if np.isnan(mean):
-        ax.text(0.5, row, "undefined", transform=ax.get_yaxis_transform(), ha="center", va="center", fontsize=8,
-                color=ACCENT if mark is not None else DARK)
+        ax.text(0.5, row, "undefined", transform=ax.get_yaxis_transform(), ha="center", va="center", fontsize=8, color=colour)
         return
-    shape, size, colour = ("o", 4, DARK) if mark is None else ("Ds^"[mark], 7, ACCENT)
     ax.errorbar(mean, row, xerr=[[max(0, mean - low)], [max(0, high - mean)]], fmt=shape, ms=size, color=colour, lw=2, capsize=5)
+
+
+def row_labels(ax, said, below: float = 0.5):
+    """Rows 0, 1, ... from top to bottom, each with its label."""
+    ax.set_yticks(range(len(said)), said)
+    ax.set_ylim(len(said) - below, -0.5)

@@ -3,8 +3,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from motionlab.figures.axes import figure, plain, interval
-from motionlab.figures.style import DARK, SERIES, SOFT, STYLES
+from motionlab.figures.axes import figure, interval, plain
+from motionlab.figures.style import DARK, SOFT, STYLES, look
 
 
 def attention_pictures(frames: np.ndarray, maps: dict[str, np.ndarray], query: tuple[int, int, int], mass: dict[str, list]):
@@ -69,9 +69,10 @@ def component_paths(paths: dict[str, dict[str, np.ndarray]], clouds: dict[str, d
     every = np.concatenate([p.reshape(-1, 3) for group in (paths, clouds or {}) for panel in group.values() for p in panel.values()])
     for ax, (title, points) in zip(axes[0], paths.items()):
         for k, (name, path) in enumerate(points.items()):
+            label, colour = look(name, column="point")
             if clouds:
-                ax.scatter(*clouds[title][name].T, s=9, marker="os"[k], color=SERIES[k], alpha=0.25, lw=0, depthshade=False)
-            ax.plot(*path.T, color=SERIES[k], ls=STYLES[k], lw=2, marker="os"[k], ms=6, mec="white", label=name, zorder=3)
+                ax.scatter(*clouds[title][name].T, s=9, marker="os"[k], color=colour, alpha=0.25, lw=0, depthshade=False)
+            ax.plot(*path.T, color=colour, ls=STYLES[k], lw=2, marker="os"[k], ms=6, mec="white", label=label, zorder=3)
             for t in (0, len(path) - 1):
                 ax.text(*path[t], f"  {t + 1}", fontsize=10, color="black", zorder=4)
         ax.computed_zorder = False                              # else the marks of the cloud lie over the path

@@ -3,8 +3,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from motionlab.figures.axes import figure, plain, rung, interval
-from motionlab.figures.style import ACCENT, CHANGE_LABELS, DARK, METRIC_LABELS, NO_REFERENCE, REFERENCE, SCORE_AXES, SOFT
+from motionlab.figures.axes import figure, interval, plain, row_labels, rung
+from motionlab.figures.style import ACCENT, DARK, SOFT, labels, metric
+
+CHANGES = ("identity", "dropped_limb", "amplitude_half", "amplitude_more", "spatial_shift", "speed_half", "speed_double", "jitter",
+           "frame_shuffle", "mirror", "time_reversal", "frozen", "another_clip")               # as drawn, from top to bottom
+TEACHERS = ("dis", "raft", "lucas_kanade", "dis_chained", "cotracker")
+REFERENCE = ("mf_paper", "mf_release", "mf_dmt")
+NO_REFERENCE = ("dynamic_top5", "smoothness", "vtg_smoothness", "roughness")
 
 
 def responses(table, metrics, arms=None):
@@ -13,11 +19,11 @@ def responses(table, metrics, arms=None):
     For metrics without a reference it is relative to the original's mean score.
     """
     out = {}
-    for metric in metrics:
-        wide = table.pivot_table(index="item", columns="arm", values=metric, dropna=False)
-        scale = 1.0 if metric.startswith("mf_") else abs(wide["identity"].mean())
-        for arm in arms or [a for a in CHANGE_LABELS if a in wide and a != "identity"]:
-            out[arm, metric] = interval((wide[arm] - wide["identity"]) / scale)
+    for name in metrics:
+        wide = table.pivot_table(index="item", columns="arm", values=name, dropna=False)
+        scale = 1.0 if name.startswith("mf_") else abs(wide["identity"].mean())
+        for arm in arms or [a for a in CHANGES if a in wide and a != "identity"]:
+            out[arm, name] = interval((wide[arm] - wide["identity"]) / scale)
     return out
 
 
@@ -26,21 +32,21 @@ def response_matrix(table, metrics=REFERENCE + NO_REFERENCE):
 
     Colour says which way a score goes, never whether that is good; the key below says so.
     """
-    arms = [a for a in CHANGE_LABELS if a != "identity" and a in set(table["arm"])]
+    arms = [a for a in CHANGES if a != "identity" and a in set(table["arm"])]
     found = responses(table, metrics, arms)
     fig, ax = figure(9, 0.46 * len(arms) + 2.2)
     grid = np.array([[found[a, m][0] for m in metrics] for a in arms])
     image = ax.imshow(np.ma.masked_invalid(grid), cmap="RdBu", vmin=-1, vmax=1, aspect="auto")
     ax.set_facecolor("#dddddd")                                             # shows through where nothing is defined
     for i, arm in enumerate(arms):
-        for j, metric in enumerate(metrics):
-            mean, low, high = found[arm, metric]
+        for j, name in enumerate(metrics):
+            mean, low, high = found[arm, name]
             text = "undefined" if np.isnan(mean) else f"{mean:+.2f}\n±{(high - low) / 2:.2f}"
             colour = "white" if abs(mean) > 0.55 else DARK
             ax.text(j, i, text, ha="center", va="center", fontsize=7.5, color=colour, linespacing=1.0)
-    ax.set_xticks(range(len(metrics)), [METRIC_LABELS[m] for m in metrics], fontsize=8)
+    ax.set_xticks(range(len(metrics)), [metric(m).label for m in metrics], fontsize=8)
     ax.xaxis.tick_top()
-    ax.set_yticks(range(len(arms)), [CHANGE_LABELS[a] for a in arms], fontsize=9)
+    ax.set_yticks(range(len(arms)), labels(arms), fontsize=9)
     ax.axvline(sum(m in REFERENCE for m in metrics) - 0.5, color="white", lw=4)
     ax.set_xlabel("left: change of the score (scale -1 to 1)      "
                   "right: change relative to the original's score; no reference clip", fontsize=8)
@@ -66,43 +72,39 @@ def ladder(table, metrics=REFERENCE, marked=("frozen", "another_clip")):
         table: rows {item, arm, <metric>}; a metric that is undefined for an arm is written as such.
         marked: the arms to compare, drawn as large filled marks.
     """
-    arms = [a for a in CHANGE_LABELS if a in set(table["arm"])]
+    arms = [a for a in CHANGES if a in set(table["arm"])]
     shared = set(metrics) <= set(REFERENCE)
     fig, axes = figure(9, 4.4, 1, len(metrics), sharey=True, sharex=shared, squeeze=False)
-    for ax, metric in zip(axes[0], metrics):
-        found = {arm: interval(table.loc[table["arm"] == arm, metric]) for arm in arms}
+    for ax, name in zip(axes[0], metrics):
+        found = {arm: interval(table.loc[table["arm"] == arm, name]) for arm in arms}
         for i, arm in enumerate(arms):
-            rung(ax, i, found[arm], marked.index(arm) if arm in marked else None)
+            rung(ax, i, found[arm], *((ACCENT, "Ds^"[marked.index(arm)], 7) if arm in marked else (DARK,)))
         for place, style in ((0, "-"), (1, ":")) if shared else ((found["identity"][0], ":"),):
             ax.axvline(place, color=SOFT, lw=0.8, ls=style, zorder=0)
         ax.margins(x=0.12)
-        ax.set_title(METRIC_LABELS[metric], fontsize=10, color=DARK)
-        ax.set_xlabel(SCORE_AXES.get(metric, "score (1: the same motion)"), fontsize=8)
+        ax.set_title(metric(name).label, fontsize=10, color=DARK)
+        ax.set_xlabel(metric(name).axis("called better", "\n"), fontsize=8)
         plain(ax)
-    names = CHANGE_LABELS if shared else CHANGE_LABELS | {"identity": "the original"}
-    axes[0, 0].set_yticks(range(len(arms)), [names[arm] for arm in arms])
-    axes[0, 0].set_ylim(len(arms) - 0.5, -0.5)
+    row_labels(axes[0, 0], labels(arms))
     return fig
 
 
 def teacher_errors(table, bar: float = 0.2):
     """Error of each teacher relative to no motion, a dot per clip, mean and 95 % interval in black."""
-    labels = {"dis": "DIS flow", "raft": "RAFT flow", "lucas_kanade": "Lucas-Kanade tracks",
-              "dis_chained": "chained DIS tracks", "cotracker": "CoTracker3 tracks"}
-    labels = {arm: label for arm, label in labels.items() if arm in set(table["arm"])}
-    fig, ax = figure(8, 0.75 * len(labels) + 0.4)
-    for i, arm in enumerate(labels):
+    arms = [arm for arm in TEACHERS if arm in set(table["arm"])]
+    fig, ax = figure(8, 0.75 * len(arms) + 0.4)
+    for i, arm in enumerate(arms):
         values = table.loc[table["arm"] == arm, "relative"].to_numpy(dtype=float)
         spread = np.random.default_rng(0).uniform(-0.22, 0.22, len(values))
         ax.plot(values, i + spread, "o", ms=3, color=SOFT, alpha=0.7)
         mean, low, high = interval(values)
         ax.plot([low, high], [i, i], color="black", lw=4), ax.plot(mean, i, "D", color="black", ms=7)
     ax.axvline(bar, color=ACCENT, ls="--", lw=1.5)
-    ax.text(bar, -0.45, " bar of claims T1, T2", color=ACCENT, fontsize=8, va="bottom")
+    ax.text(bar, -0.45, " the claims' bar", color=ACCENT, fontsize=8, va="bottom")
     ax.axvline(1, color=DARK, lw=0.8, ls=":")
     ax.text(1, -0.45, " as bad as no motion", fontsize=8, va="bottom", color=DARK)
-    ax.set_yticks(range(len(labels)), list(labels.values()))
-    ax.set_ylim(len(labels) - 0.5, -0.6)
+    row_labels(ax, labels(arms))
+    ax.set_ylim(top=-0.6)
     ax.set_xlim(left=0)
     ax.set_xlabel("error / error of predicting no motion (per clip of the world)")
     plain(ax)

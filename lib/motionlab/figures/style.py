@@ -1,23 +1,225 @@
-"""Labels, colours and line styles: one place for all figures."""
+"""How arms and metrics look: (label, colour) of an arm, (label, unit, direction) of a metric. One place for all figures.
+
+What the kit itself compares stands here; what a paper's experiments compare stands beside them, in
+`reproductions/<paper>/arms.yaml`: {name: {label, colour}}. An arm has one label and one colour in every figure.
+"""
 from __future__ import annotations
 
-CHANGE_LABELS = {
-    "identity": "itself", "dropped_limb": "one limb stops / is missing", "amplitude_half": "half amplitude",
-    "amplitude_more": "1.5x amplitude", "spatial_shift": "shifted by 20 %", "speed_half": "half speed",
-    "speed_double": "double speed", "jitter": "jitter, 1 px of 48", "frame_shuffle": "frames shuffled",
-    "mirror": "mirrored", "time_reversal": "played backwards", "frozen": "frozen", "another_clip": "another clip",
-}
-METRIC_LABELS = {
-    "mf_paper": "MF (paper)", "mf_release": "MF (release)", "mf_dmt": "DMT",
-    "dynamic_top5": "dynamic\ndegree\n(top 5 %)", "smoothness": "smoothness\n(VBench-\nstyle)",
-    "vtg_smoothness": "smoothness\n(VTG, 1-G)", "roughness": "consistency\n(AID; less\nis better)",
-}
-REFERENCE = ("mf_paper", "mf_release", "mf_dmt")
-NO_REFERENCE = ("dynamic_top5", "smoothness", "vtg_smoothness", "roughness")
-SCORE_AXES = {                                          # what a reader is told about the way a score points
-    "dynamic_top5": "pixels per frame\nmore motion →", "smoothness": "score\ncalled better →",
-    "vtg_smoothness": "score\ncalled better →", "roughness": "mean RMSE of neighbours\n← called better",
-}
-DARK, ACCENT, SOFT = "#22303c", "#c4512d", "#8fa3b0"
-SERIES = (DARK, ACCENT, "#3f7fb5", "#8a6bb1", "#5b8c5a", "#b59a3f")
+import functools
+import re
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from motionlab.core.config import from_values
+from motionlab.core.errors import MotionLabError, one_of
+from motionlab.core.paths import repo_root
+from motionlab.core.yamls import read_yaml
+
+PALETTE = {"dark": "#22303c", "red": "#c4512d", "blue": "#3f7fb5", "violet": "#8a6bb1", "green": "#5b8c5a", "ochre": "#b59a3f",
+           "grey": "#8fa3b0"}
+DARK, ACCENT, SOFT = PALETTE["dark"], PALETTE["red"], PALETTE["grey"]
+NEUTRAL = ("blue", "violet", "green", "ochre")                            # for names that nobody has given a colour
 STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))     # told apart in greyscale too
+MARKERS = "osD^vP"
+
+
+# ---------------------------------------------------------------------------------------------- arms
+@dataclass(frozen=True)
+class Look:
+    """An entry of arms.yaml. label: "" is the name itself. colour: a word of `PALETTE`; "" is one of `NEUTRAL`."""
+
+    label: str = ""
+    colour: str = ""
+
+
+# {word} stands for any text without "=", in the label too. "column=name" is for what is no arm.
+ARMS: dict[str, tuple[str, str]] = {
+    "original": ("real clips", "dark"),
+    "reconstruction": ("real, through the codec", "grey"),
+    "base": ("base", "blue"),
+    "untrained": ("untrained, same shape", "grey"),
+    "noise_{size}": ("latent noise {size}", "violet"),
+    # known changes (metrics.changes)
+    "identity": ("the original", "dark"),
+    "dropped_limb": ("one limb stops / is missing", "dark"),
+    "amplitude_half": ("half amplitude", "dark"),
+    "amplitude_more": ("1.5x amplitude", "dark"),
+    "spatial_shift": ("shifted by 20 %", "dark"),
+    "speed_half": ("half speed", "dark"),
+    "speed_double": ("double speed", "dark"),
+    "jitter": ("jitter, 1 px of 48", "dark"),
+    "frame_shuffle": ("frames shuffled", "dark"),
+    "mirror": ("mirrored", "dark"),
+    "time_reversal": ("played backwards", "dark"),
+    "frozen": ("frozen", "dark"),
+    "another_clip": ("another clip", "dark"),
+    # known damage with its dose (metrics.structure)
+    "clean_0": ("undamaged", "grey"),
+    "hide_1": ("one limb hidden", "red"),
+    "hide_2": ("two limbs hidden", "red"),
+    "shift_{pixels}": ("a limb off by {pixels} px", "violet"),
+    "blur_{pixels}": ("blurred, {pixels} px", "blue"),
+    "frozen_1": ("frozen", "ochre"),
+    "shuffled_1": ("frames shuffled", "green"),
+    "species_1": ("another species", "dark"),
+    # teachers
+    "dis": ("DIS flow", "dark"),
+    "raft": ("RAFT flow", "dark"),
+    "lucas_kanade": ("Lucas-Kanade tracks", "dark"),
+    "dis_chained": ("chained DIS tracks", "dark"),
+    "cotracker": ("CoTracker3 tracks", "dark"),
+    # where in a clip, in a model, in time
+    "foreground": ("subject", "red"),
+    "background": ("background", "dark"),
+    "depth={third}": ("{third} third of the blocks", "dark"),
+    "t={t}": ("t = {t}", "dark"),
+}
+
+
+def look(name, paper: str = "", column: str = "arm") -> tuple[str, str]:
+    """Label and colour "#rrggbb" of an arm, or of another column's value.
+
+    A paper's own names come before the kit's, names before patterns, `column=name` before the bare name. An unknown name
+    is its own label; its colour is one of the neutral ones, always the same, so two unknown names can share it: line
+    styles and marks tell them apart.
+
+    Args:
+        paper: folder below reproductions/ whose arms.yaml counts too. column: of the table that holds the name.
+
+    Raises:
+        MotionLabError: no such paper, a malformed arms.yaml.
+    """
+    keys, own = (f"{column}={name}", str(name)), _arms_of(paper)
+    known = own | ARMS | own                                              # the paper's first, in its order and words
+    label, colour = next((known[key] for key in keys if key in known), None) or _by_pattern(keys, known) or ("", "")
+    return label or str(name), PALETTE[colour or NEUTRAL[zlib.crc32(str(name).encode()) % len(NEUTRAL)]]
+
+
+def labels(names, paper: str = "", column: str = "arm") -> list[str]:
+    """The labels of several names, as `look`."""
+    return [look(name, paper, column)[0] for name in names]
+
+
+def _by_pattern(keys, known):
+    """(label, colour) of the first of `keys` that fits an entry with {words}, or None."""
+    wanted = {re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^=]+)", re.escape(name)): one for name, one in known.items() if "{" in name}
+    for key in keys:
+        for pattern, (label, colour) in wanted.items():
+            if found := re.fullmatch(pattern, key):
+                return label.format(**found.groupdict()), colour
+    return None
+
+
+def _arms_of(paper: str) -> dict[str, tuple[str, str]]:
+    """{name: (label, colour)} of a paper's arms.yaml; none where it has no such file, or for ""."""
+    if not paper:
+        return {}
+    folder = repo_root() / "reproductions"
+    path = folder / one_of(paper, sorted(one.name for one in folder.iterdir() if one.is_dir()), "paper") / "arms.yaml"
+    return _read(path, path.stat().st_mtime_ns) if path.is_file() else {}
+
+
+@functools.lru_cache(maxsize=32)
+def _read(path: Path, changed: int) -> dict[str, tuple[str, str]]:
+    where, entries, out = f"in {path.parent.name}/{path.name}", read_yaml(path) or {}, {}
+    if not isinstance(entries, dict):
+        raise MotionLabError(f"The arms {where} are a {type(entries).__name__}.", fix="Write lines 'arm: {label: ..., colour: ...}'.")
+    for name, entry in entries.items():
+        one = from_values(Look, entry, f"arm '{name}' {where}")
+        out[str(name)] = one.label, one.colour and one_of(one.colour, PALETTE, f"colour of arm '{name}' {where}:")
+    return out
+
+
+# ---------------------------------------------------------------------------------------------- metrics
+@dataclass(frozen=True)
+class Metric:
+    """A column. label: lines for the head of a panel. unit: of its values. better: "more", "less", or "" for neither."""
+
+    label: str
+    unit: str = ""
+    better: str = ""
+
+    def axis(self, word: str = "better", between: str = "   ") -> str:
+        """What the axis below a panel says: unit, and an arrow the way that is better."""
+        arrow = {"more": f"{word} →", "less": f"← {word}", "": ""}[self.better]
+        return between.join(filter(None, (self.unit, arrow)))
+
+    @property
+    def line(self) -> str:
+        """Label and unit in one line, for an axis of its own."""
+        return self.label.replace("\n", " ") + (f" ({self.unit})" if self.unit else "")
+
+
+SHARE, PX = "share of clips", "pixels"
+DETECTED = {"same_leg_gait": "same leg\nsteps twice", "missing_part": "missing part", "extra_part": "extra part",
+            "interpenetration": "parts pass\nthrough", "rotation_period": "unsteady\nrotation",
+            "heading_error": "against its\nheading", "frozen": "frozen", "appearing_vanishing": "appears or\nvanishes"}
+METRICS: dict[str, Metric] = {
+    # motion fidelity and scores without a reference
+    "mf_paper": Metric("MF (paper)", "score (1: the same motion)"),
+    "mf_release": Metric("MF (release)", "score (1: the same motion)"),
+    "mf_dmt": Metric("DMT", "score (1: the same motion)"),
+    "dynamic_top5": Metric("dynamic\ndegree\n(top 5 %)", "pixels per sampled step\nmore motion →"),
+    "smoothness": Metric("smoothness\n(VBench-\nstyle)", "score", "more"),
+    "vtg_smoothness": Metric("smoothness\n(VTG, 1-G)", "score", "more"),
+    "roughness": Metric("consistency\n(AID; less\nis better)", "mean RMSE of neighbours", "less"),
+    # what a clip shows, and how whole its subject is
+    "look_ok": Metric("look as asked", SHARE, "more"),
+    "move_ok": Metric("motion and heading\nas asked", SHARE, "more"),
+    **{f"look_ok_{k}": Metric(f"look as asked,\nevaluator {k}", SHARE, "more") for k in (0, 1)},
+    **{f"move_ok_{k}": Metric(f"motion and heading\nas asked, evaluator {k}", SHARE, "more") for k in (0, 1)},
+    "structure": Metric("structure error\n(palette)", "sum of terms", "less"),
+    "articulation": Metric("structure error\n(palette)", "sum of terms", "less"),
+    **{f"{name}_{k}": Metric(f"structure error\n(evaluator {k})", "sum of terms", "less") for name in ("structure", "articulation")
+       for k in (0, 1)},
+    **{f"broken_{name}": Metric(label, SHARE, "less") for name, label in DETECTED.items()},
+    **{f"failure_{name}": Metric(label, "detector's score", "less") for name, label in DETECTED.items()},
+    "part_error_palette": Metric("part error\n(palette)", PX, "less"),
+    **{f"part_error_{k}": Metric(f"part error\n(evaluator {k})", PX, "less") for k in (0, 1)},
+    # how a clip moves and looks
+    "speed": Metric("speed", "px per sampled step"),
+    "dynamic_degree": Metric("dynamic degree", SHARE),
+    "smoothness_matched": Metric("smoothness at\nequal speed", "score", "more"),
+    "vbench_appearance": Metric("VBench-style\nAppearance (part)", "of 100", "more"),
+    "vbench_motion": Metric("VBench-style\nMotion", "of 100", "more"),
+    "flow_relative": Metric("flow end-point\nerror / speed", "", "less"),
+    "psnr_true": Metric("likeness to the\nlearned clip", "dB", "more"),
+    # votes of the instruments
+    "text": Metric("text", "share of prompts won"),
+    "quality": Metric("quality", "share of prompts won"),
+    "motion": Metric("motion", "share of prompts won"),
+    # probes and features
+    "part_accuracy": Metric("part identity", "balanced share right", "more"),
+    "colour_ok": Metric("colour", "share right", "more"),
+    "on_track": Metric("along the exact track"),
+    "same_place": Metric("at the place it left"),
+    "other_point": Metric("another point of the subject"),
+    "auc": Metric("AUC, foreground against background"),
+    "variance": Metric("variance over time / over all tokens"),
+    # what lies between two given frames
+    "generated": Metric("generated"),
+    "crossfade": Metric("cross-fade of the ends"),
+    "still": Metric("first frame repeated"),
+    "rms_gain": Metric("RMS error, generated\nminus cross-fade", "grey levels", "less"),
+    "pose_gain": Metric("pose error, generated\nminus cross-fade", PX, "less"),
+    # losses and attention, along noise levels, blocks and frames
+    "gap": Metric("relative loss gap"),
+    "gap_early": Metric("relative loss gap,\nt < 0.33"),
+    "gap_middle": Metric("relative loss gap,\nt 0.33 to 0.67"),
+    "gap_late": Metric("relative loss gap,\nt > 0.67"),
+    "kept": Metric("share kept of the clip"),
+    "follows": Metric("share of clips that follow it"),
+    "mass": Metric("attention mass per frame"),
+    "radius": Metric("mean distance in tokens"),
+    "near": Metric("share of the mass within 3 x 3"),
+    "t": Metric("t (noise to clean)"),
+    "t_mid": Metric("t (noise to clean)"),
+    "step_mid": Metric("sampling step of 100 (noise to clean)"),
+    "offset": Metric("latent frames away"),
+}
+
+
+def metric(column: str) -> Metric:
+    """How a column is called; an unknown one by its own name."""
+    return METRICS.get(column) or Metric(column)
