@@ -16,6 +16,8 @@ def add_commands(commands) -> None:
     parser.add_argument("--arm", nargs="+", action="extend", default=[], metavar="NAME", help="only these arms")
     parser.add_argument("--seed", nargs="+", action="extend", type=int, default=[], metavar="N", help="only these seeds")
     parser.add_argument("--jobs", type=int, default=1, help="rows measured at the same time (default 1)")
+    parser.add_argument("--slurm", nargs="?", const="", metavar="KEY=VALUE,...",
+                        help="queue rows on Slurm, such as --slurm partition=gpu,time=120,gpus_per_node=1 (time in minutes)")
     parser.add_argument("--dry-run", action="store_true", help="tell what is finished and what the rest costs")
     parser.add_argument("--redo", action="store_true", help="measure again rows whose settings or code have changed")
     parser.add_argument("--publish", action="store_true", help="write all finished rows to reproductions/PAPER/raw/")
@@ -25,18 +27,23 @@ def add_commands(commands) -> None:
 def sweep(options: argparse.Namespace) -> int:
     """`motionlab sweep`."""
     from motionlab.runner import sweep as sweeps
+    from motionlab.runner.sweep import slurm
 
     read = sweeps.read_sweep(options.file, common.root())
     rows = sweeps.plan(read, options.tier, options.arm, options.seed, options.out)
     everything = sweeps.plan(read, options.tier, out=options.out)
     sweeps.check_code(read)
-    todo = sweeps.announce(read, rows, options.redo, options.jobs)
+    settings = None if options.slurm is None else slurm.read_settings(options.slurm)
+    queued = None if settings is None else slurm.queued(rows)
+    todo = sweeps.announce(read, rows, options.redo, options.jobs, queued)
     if options.dry_run:
         return 0
     if not options.redo:
         sweeps.refuse_stale(rows)
     if options.publish:
         sweeps.check_publishable(options.tier, everything, todo)
+    if settings is not None and (todo or queued):
+        return _queue(options, read, rows, todo, settings)
     common.stop_politely()
     try:
         failed = sweeps.run_sweep(read, todo, options.jobs, options.redo)
@@ -49,6 +56,16 @@ def sweep(options: argparse.Namespace) -> int:
     if failed:
         print(f"{len(failed)} of {len(todo)} rows failed: {', '.join(failed)}", file=sys.stderr)
     return common.FAILED if failed else 0
+
+
+def _queue(options: argparse.Namespace, sweep, rows: list, todo: list, settings: dict) -> int:
+    """Queue what is missing, and say how to go on."""
+    from motionlab.runner.sweep import slurm, summary
+
+    if todo:
+        slurm.submit(sweep, todo, settings, options.redo)
+    print(f"\n{summary(rows)}\nnot finished yet: the same command tells how far Slurm is" + ("; then it publishes." if options.publish else "."))
+    return 0
 
 
 def _command(options: argparse.Namespace) -> str:

@@ -35,25 +35,25 @@ FAILED, BUSY, INTERRUPTED = 1, 75, 130  # exit codes of a row's process
 Say = Callable[[str], None]
 
 
-def announce(sweep: Sweep, rows: list[Row], redo: bool = False, jobs: int = 1, queued: Mapping[str, str] = {},
-             say: Say = print) -> list[Row]:
+def announce(sweep: Sweep, rows: list[Row], redo: bool = False, jobs: int = 1,
+             queued: Mapping[str, str] | None = None, say: Say = print) -> list[Row]:
     """Tell what is finished and what the rest costs; return the rows to measure. Writes nothing.
 
     Args:
-        queued: rows that wait or run on Slurm, and what is known of them; they are not measured again.
+        queued: where Slurm measures: rows that wait or run there, and what is known of them; they are not measured again.
     """
+    here, queued = queued is None, queued or {}
     states = [(row, *row.state()) for row in rows]
     again = (*TO_DO, *REDONE) if redo else TO_DO
     todo = [row for row, state, _ in states if state in again and row.name not in queued]
     minutes, together = getattr(sweep.cost.minutes_per_row, rows[0].tier), min(jobs, len(todo))
     cost = Cost(minutes * math.ceil(len(todo) / max(jobs, 1)), sweep.cost.ram_gb * together)
-    price = f": {cost}" if todo else ""
-    each = f" ({minutes:g} min each, {together} at a time)" if todo and minutes else ""
+    price = f": {cost}" if todo and here else ""
+    each = f" ({minutes:g} min each{f', {together} at a time' if here else ''})" if todo and minutes else ""
     finished = sum(state in ("finished", "other code") for _, state, _ in states)
     on_slurm = f", {len(queued)} on Slurm" if queued else ""
     say(f"{sweep.paper}  tier {rows[0].tier}: {len(rows)} rows, {finished} finished{on_slurm}, {len(todo)} to measure{price}{each}")
-    note = short_of(cost.ram_gb)
-    if todo and note:
+    if todo and here and (note := short_of(cost.ram_gb)):
         say(note)
     for row, state, changed in states:
         if row.name in queued or state != "new":
