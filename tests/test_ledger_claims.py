@@ -6,7 +6,7 @@ import pytest
 
 from ledger_example import CLAIMS, make_root
 from motionlab.core.errors import MotionLabError
-from motionlab.ledger.claims import Combined, Criterion, canonical_sha, find_claim, load_all, load_claims, load_measured
+from motionlab.ledger.claims import Combined, Criterion, canonical_sha, load_all, load_claims, load_measured
 from motionlab.core.paths import repo_root
 
 
@@ -93,12 +93,12 @@ def test_a_malformed_file_never_gives_a_traceback(tmp_path, text):
 def test_unknown_claims_and_papers_name_the_nearest(tmp_path):
     root = make_root(tmp_path)
     with pytest.raises(MotionLabError, match="Did you mean 'audit.A1'"):
-        find_claim("audit.a1", root)
+        load_claims("audit", root)["audit.a1"]
     with pytest.raises(MotionLabError, match="Did you mean 'audit'"):
         load_claims("audti", root)
     with pytest.raises(MotionLabError, match="Unknown claim 'audit.A9'"):
         load_all(root)["audit"]["audit.A9"]
-    assert find_claim("audit.A5", root).paper == "audit"
+    assert load_all(root)["audit"]["audit.A5"].paper == "audit"
 
 
 def test_measured_is_empty_at_first_and_refuses_other_shapes(tmp_path):

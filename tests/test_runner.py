@@ -82,6 +82,10 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def run(stem: str, tier: str, given: dict, root: Path, **options) -> runs.RunResult:
+    return runs.run_plan(runs.plan(stem, tier, given, root), **options)
+
+
 def start_cli(*arguments: str) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-m", "motionlab.cli", *arguments],
@@ -196,7 +200,7 @@ def test_notebook_must_say_its_paper_and_have_one_parameters_cell(root):
 
 def test_smoke_is_never_published(root):
     with pytest.raises(MotionLabError, match="never evidence"):
-        runs.run_notebook("01", "smoke", {}, root, publish=True)
+        run("01", "smoke", {}, root, publish=True)
 
 
 # Fingerprint --------------------------------------------------------------------------------------------------------
@@ -322,7 +326,7 @@ def test_read_only_runs_folder_is_a_sentence(root, monkeypatch):
 
     monkeypatch.setattr(Path, "mkdir", full)
     with pytest.raises(runs.RunFailed, match="Cannot write runs: No space left on device"):
-        runs.run_notebook("01", "smoke", {}, root)
+        run("01", "smoke", {}, root)
 
 
 # Progress -----------------------------------------------------------------------------------------------------------
@@ -347,7 +351,7 @@ def test_estimate_of_what_is_left_comes_from_last_time_else_from_the_cost():
 @pytest.mark.notebook
 def test_run_skip_fail_and_mirror(root, monkeypatch):
     lines: list[str] = []
-    done = runs.run_notebook("01", "smoke", {}, root, progress=lines.append)
+    done = run("01", "smoke", {}, root, progress=lines.append)
     assert done.status == "finished" and done.claims == {"audit.A1": "holds"}
     assert lines[0] == "01_small  tier smoke: about 6 s, 0.2 GB RAM" and "    audit.A1  holds" in "\n".join(lines)
     assert result_of(root)["params"] == {"n_clips": 2}
@@ -358,14 +362,14 @@ def test_run_skip_fail_and_mirror(root, monkeypatch):
     assert [path.name for path in done.run_dir.parent.glob(".*")] == [".lock-01_small"]
 
     began = time.monotonic()
-    again = runs.run_notebook("01", "smoke", {}, root, progress=lines.append)
+    again = run("01", "smoke", {}, root, progress=lines.append)
     assert again.status == "skipped" and time.monotonic() - began < 1
 
     (root / "reproductions/audit/claims.yaml").write_text("claims: {a: 1}\n")
     assert runs.plan("01", "smoke", {}, root).changed() == ["claims.yaml"]
     # A failure keeps the half-run notebook apart, and tells the sentence of the library's error.
     with pytest.raises(runs.RunFailed) as error:
-        runs.run_notebook("02", "smoke", {}, root, progress=lines.append)
+        run("02", "smoke", {}, root, progress=lines.append)
     assert "02_broken failed in code cell 3" in str(error.value) and "Mask is empty." in str(error.value)
     assert "runs/smoke/02_broken.failed/" in str(error.value)
     assert (root / "runs/smoke/02_broken.failed/executed.ipynb").exists() and not (
@@ -429,7 +433,7 @@ def wandb_records(path: Path):
 @pytest.mark.notebook
 def test_a_run_without_its_own_result_fails(root):
     with pytest.raises(runs.RunFailed, match="ran to its end but wrote no readable result.json"):
-        runs.run_notebook("02", "smoke", {"how": "none"}, root, progress=lambda _: None)
+        run("02", "smoke", {"how": "none"}, root, progress=lambda _: None)
 
 
 @pytest.mark.notebook
@@ -452,7 +456,7 @@ def test_interrupt_and_kill_keep_what_is_finished(root):
             assert "interrupted in 01_small; the half-run notebook is in runs/smoke/01_small.failed/" in err
             assert folders.read_log(root / "runs/smoke/01_small.failed")[-1]["error"] == "interrupted"
     assert (root / "runs/smoke/.lock-01_small").exists()  # of the killed runner
-    done = runs.run_notebook("01", "smoke", {}, root, progress=lambda _: None)
+    done = run("01", "smoke", {}, root, progress=lambda _: None)
     assert done.status == "finished" and "old" not in result_of(root)
     assert [path.name for path in (root / "runs/smoke").glob(".*")] == [".lock-01_small"] and not (root / "runs/smoke/01_small.failed").exists()
 

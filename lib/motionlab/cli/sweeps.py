@@ -32,10 +32,11 @@ def sweep(options: argparse.Namespace) -> int:
     read = sweeps.read_sweep(options.file, common.root())
     rows = sweeps.plan(read, options.tier, options.arm, options.seed, options.out)
     everything = sweeps.plan(read, options.tier, out=options.out)
-    sweeps.check_code(read)
     settings = None if options.slurm is None else slurm.read_settings(options.slurm)
     queued = None if settings is None else slurm.queued(rows)
     todo = sweeps.announce(read, rows, options.redo, options.jobs, queued)
+    if todo:
+        sweeps.check_apart(read)
     if options.dry_run:
         return 0
     if not options.redo:
@@ -64,7 +65,8 @@ def _queue(options: argparse.Namespace, sweep, rows: list, todo: list, settings:
 
     if todo:
         slurm.submit(sweep, todo, settings, options.redo)
-    print(f"\n{summary(rows)}\nnot finished yet: the same command tells how far Slurm is" + ("; then it publishes." if options.publish else "."))
+    then = "; then it publishes" if options.publish else ""
+    print(f"\n{summary(rows)}\nnot finished yet: the same command tells how far Slurm is{then}.")
     return 0
 
 

@@ -18,6 +18,9 @@ class MotionLabError(Exception):
         self.what, self.fix = what, fix
         super().__init__(what if fix is None else f"{what}\n  -> {fix}")
 
+    def __reduce__(self):
+        return type(self), (self.what, self.fix)  # whole, also out of another process
+
 
 @contextlib.contextmanager
 def located(place: str) -> Iterator[None]:

@@ -3,7 +3,6 @@
 Every write goes to a temporary file in the target's own folder and is then moved over the old one in a single step, so
 that a kill at any moment leaves either the old file or the new one.
 """
-
 from __future__ import annotations
 
 import errno

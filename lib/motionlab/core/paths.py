@@ -1,5 +1,4 @@
 """Where things lie: the repository root is the folder that holds `reproductions/` and `notebooks/`."""
-
 from __future__ import annotations
 
 import os

@@ -8,7 +8,7 @@ import importlib
 
 _NAMES = {
     "book": ("Book", "open_book"),
-    "claims": ("VERDICTS", "find_claim", "load_all", "load_claims", "load_measured", "papers"),
+    "claims": ("VERDICTS", "load_all", "load_claims", "load_measured", "papers"),
     "publishing": ("publish", "read_result"),
     "report": ("render_readme_table", "render_report", "update_readme"),
     "verdict": ("judge",),

@@ -237,18 +237,6 @@ def load_all(root: Path | None = None) -> dict[str, PaperClaims]:
     return {paper: load_claims(paper, root) for paper in papers(root)}
 
 
-def find_claim(claim_id: str, root: Path | None = None) -> Claim:
-    """The claim of this id in any paper.
-
-    Raises:
-        MotionLabError: no such claim; the nearest id is named.
-    """
-    known = {one.id: one for book in load_all(root).values() for one in book.claims.values()}
-    if claim_id in known:
-        return known[claim_id]
-    raise MotionLabError(f"Unknown claim '{claim_id}'.{nearest(claim_id, known)}", fix="`motionlab list` shows every claim.")
-
-
 def load_measured(paper: str, root: Path | None = None) -> dict[str, list[dict]]:
     """Read reproductions/<paper>/measured.yaml: {claim id: [record, ...]}, oldest first; empty when there is none.
 

@@ -6,7 +6,6 @@ an item are averaged first; with two seeds or more, `holds` also asks that every
 whose metric is not a finite number are dropped and counted; when more than half are, or fewer than two items remain,
 the test is inconclusive.
 """
-
 from __future__ import annotations
 
 import csv
@@ -16,11 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
-from motionlab.core.errors import MotionLabError, nearest
+from motionlab.core.errors import MotionLabError, located, nearest
 from motionlab.ledger.claims import Combined, Criterion
 from motionlab.core.files import shown
 from motionlab.core.stats import bootstrap_interval, estimate
 
+ASKED = ("raw", "metric", "arm", "minus", "over", "against", "statistic", "where", "within")  # of a criterion, in a record's order
 Table = dict[str, np.ndarray]  # column -> array of text, all of one length
 
 
@@ -62,23 +62,17 @@ def read_raw(path: str | Path) -> Table:
         with open(path, newline="", encoding="utf-8") as file:
             header, *rows = list(csv.reader(file)) or [[]]
     except FileNotFoundError as error:
-        raise MotionLabError(
-            f"The raw file {shown(path)} is missing.", fix="Run its notebook, or restore it with git."
-        ) from error
+        raise MotionLabError(f"The raw file {shown(path)} is missing.", fix="Run its notebook, or restore it with git.") from error
     except (UnicodeDecodeError, csv.Error, OSError) as error:
         raise MotionLabError(f"The raw file {shown(path)} is no readable CSV: {error}.") from error
     missing = [column for column in ("item", "arm", "seed") if column not in header]
     if missing:
-        raise MotionLabError(
-            f"{shown(path)} lacks the column '{missing[0]}'.",
-            fix="A raw CSV has the columns item, arm, seed and its metrics.",
-        )
+        raise MotionLabError(f"{shown(path)} lacks the column '{missing[0]}'.",
+                             fix="A raw CSV has the columns item, arm, seed and its metrics.")
     ragged = [number for number, row in enumerate(rows, start=2) if len(row) != len(header)]
     if ragged or not rows:
         what = f"line {ragged[0]} has another number of cells than the header" if ragged else "there are no rows"
-        raise MotionLabError(
-            f"{shown(path)}: {what}.", fix="Raw files are written by book.raw(); restore it with git or run again."
-        )
+        raise MotionLabError(f"{shown(path)}: {what}.", fix="Raw files are written by book.raw(); restore it with git or run again.")
     return dict(zip(header, np.array(rows, dtype=str).T))
 
 
@@ -111,9 +105,7 @@ def known(name: str, options, kind: str) -> str:
     options = [str(option) for option in options]
     if name in options:
         return name
-    raise MotionLabError(
-        f"The raw data has no {kind} '{name}'.{nearest(name, options)}", fix=f"It has: {', '.join(sorted(options))}."
-    )
+    raise MotionLabError(f"The raw data has no {kind} '{name}'.{nearest(name, options)}", fix=f"It has: {', '.join(sorted(options))}.")
 
 
 def rows_of(table: Table, arm: str, where: dict) -> np.ndarray:
@@ -128,10 +120,8 @@ def rows_of(table: Table, arm: str, where: dict) -> np.ndarray:
         cells = table[known(column, table, "column")]
         chosen &= np.array([any(same(cell, one) for one in wanted) for cell in cells])
     if not chosen.any():
-        raise MotionLabError(
-            f"No row of arm '{arm}' passes the filter {where}.",
-            fix="Mend `where` in the criterion, or the raw data; a parameter that was changed (-p) may have left these rows out.",
-        )
+        raise MotionLabError(f"No row of arm '{arm}' passes the filter {where}.", fix="Mend `where` in the criterion, or the raw "
+                             "data; a parameter that was changed (-p) may have left these rows out.")
     return np.flatnonzero(chosen)
 
 
@@ -162,10 +152,8 @@ def arm_values(table: Table, arm: str, criterion: Criterion) -> dict[tuple[str, 
     found = dict(zip(keys, values.tolist()))
     if len(found) < len(keys):
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise MotionLabError(
-            f"Arm '{arm}' has more than one row for item '{twice[0]}', seed {twice[1]}.",
-            fix="Add `where: {column: value}` to the criterion, so that one row per item and seed is left.",
-        )
+        raise MotionLabError(f"Arm '{arm}' has more than one row for item '{twice[0]}', seed {twice[1]}.",
+                             fix="Add `where: {column: value}` to the criterion, so that one row per item and seed is left.")
     return found
 
 
@@ -184,7 +172,8 @@ def per_item(table: Table, criterion: Criterion) -> tuple[np.ndarray, list[str]]
     """
     values, absent = arm_values(table, criterion.arm, criterion), np.inf
     if criterion.minus is not None:
-        values = {key: value - other for key, (value, other) in with_partner(values, table, criterion.minus, criterion).items()}
+        pairs = with_partner(values, table, criterion.minus, criterion)
+        values = {key: value - other for key, (value, other) in pairs.items()}
     if criterion.over is not None:
         values, absent = with_partner(values, table, criterion.over, criterion), (np.inf, np.inf)
     items, seeds = (sorted({key[axis] for key in values}) for axis in (0, 1))
@@ -197,10 +186,8 @@ def with_partner(values: dict, table: Table, arm: str, criterion: Criterion) -> 
     other = arm_values(table, arm, criterion)
     only = {seed for _, seed in other}
     single = only.pop() if len(only) == 1 else None
-    return {
-        (item, seed): (value, other.get((item, seed if single is None else single), np.nan))
-        for (item, seed), value in values.items()
-    }
+    return {(item, seed): (value, other.get((item, seed if single is None else single), np.nan))
+            for (item, seed), value in values.items()}
 
 
 def judge_values(grid: np.ndarray, criterion: Criterion) -> dict:
@@ -221,10 +208,8 @@ def judge_values(grid: np.ndarray, criterion: Criterion) -> dict:
     by_seed = [estimate(column, criterion.statistic) if len(column) else None for column in columns]
     found = {"estimate": None, "ci95": [None, None], "n": len(items), "n_undefined": n_undefined}
     if len(items):
-        found |= {
-            "estimate": estimate(items, criterion.statistic),
-            "ci95": list(bootstrap_interval(items, criterion.statistic)),
-        }
+        interval = bootstrap_interval(items, criterion.statistic)
+        found |= {"estimate": estimate(items, criterion.statistic), "ci95": list(interval)}
     verdict, reason = decide(found, by_seed, n_rows, criterion)
     return found | {"by_seed": by_seed, "verdict": verdict, "reason": reason}
 
@@ -248,18 +233,8 @@ def judge_leaf(criterion: Criterion, table: Table) -> dict:
     grid, seeds = per_item(table, criterion)
     result = judge_values(grid, criterion)
     result["by_seed"] = dict(zip(seeds, result["by_seed"]))
-    asked = {
-        "raw": criterion.raw,
-        "metric": criterion.metric,
-        "arm": criterion.arm,
-        "minus": criterion.minus,
-        "over": criterion.over,
-        "against": criterion.against,
-        "statistic": criterion.statistic,
-        "where": dict(criterion.where),
-        "within": list(criterion.within),
-    }
-    return asked | result
+    asked = {name: getattr(criterion, name) for name in ASKED}
+    return asked | {"where": dict(criterion.where), "within": list(criterion.within)} | result
 
 
 def judge(criterion: Criterion | Combined, load: Callable[[str], Table]) -> tuple[str, list[dict]]:
@@ -272,10 +247,8 @@ def judge(criterion: Criterion | Combined, load: Callable[[str], Table]) -> tupl
         MotionLabError: the raw data lacks a file, column, arm or row that the criterion names.
     """
     if isinstance(criterion, Criterion):
-        try:
+        with located(criterion.raw):
             part = judge_leaf(criterion, load(criterion.raw))
-        except MotionLabError as error:
-            raise MotionLabError(f"{criterion.raw}: {error.what}", fix=error.fix) from error
         return part["verdict"], [part]
     verdicts, parts = zip(*(judge(part, load) for part in criterion.parts))
     return combine(criterion.how, list(verdicts)), [part for group in parts for part in group]

@@ -3,22 +3,20 @@
 Runs in seconds and needs neither models nor torch. A changed digit in any YAML or CSV below reproductions/ (raw rows,
 measured.yaml, a claim's wording, criterion or paper value, protocol, parameters), or in the README's table, is found.
 """
-
 from __future__ import annotations
 
 import functools
-import json
 import math
 from pathlib import Path
 
 from motionlab.core.errors import MotionLabError
+from motionlab.core.files import read_json
+from motionlab.core.paths import repo_root
 from motionlab.ledger import verdict as judging
 from motionlab.ledger.claims import Claim, PaperClaims, checksum, load_claims, load_measured, papers
-from motionlab.core.paths import repo_root
 
 TOLERANCE = 1e-6
 NUMBERS = ("estimate", "ci95", "n", "n_undefined", "by_seed")
-ASKED = ("raw", "metric", "arm", "minus", "over", "against", "statistic", "where", "within")
 
 
 def verify(root: str | Path | None = None) -> list[str]:
@@ -39,14 +37,9 @@ def paper_problems(paper: str, root: Path) -> list[str]:
         claims, measured = load_claims(paper, root), load_measured(paper, root)
     except MotionLabError as error:
         return [str(error)]
-    found = [
-        f"reproductions/{paper}/measured.yaml: {problem}"
-        for claim_id, records in measured.items()
-        for problem in history_problems(claim_id, records, claims, folder / "raw")
-    ]
-    return found + [
-        problem for path in sorted((folder / "executed").glob("*.json")) for problem in run_problems(path, root)
-    ]
+    found = [f"reproductions/{paper}/measured.yaml: {problem}" for claim_id, records in measured.items()
+             for problem in history_problems(claim_id, records, claims, folder / "raw")]
+    return found + [problem for path in sorted((folder / "executed").glob("*.json")) for problem in run_problems(path, root)]
 
 
 def history_problems(claim_id: str, records: list[dict], claims: PaperClaims, raw: Path) -> list[str]:
@@ -57,27 +50,19 @@ def history_problems(claim_id: str, records: list[dict], claims: PaperClaims, ra
         return [f"{claim_id} has an empty list of records."]
     broken = [index for index, record in enumerate(records) if record.get("checksum") != checksum(record)]
     if broken:
-        return [
-            f"record {index + 1} of {claim_id} was edited after it was written (its checksum differs); "
-            "restore it with git."
-            for index in broken
-        ]
-    return [
-        f"{claim_id}: {problem}"
-        for problem in version_problems(records) + record_problems(claims[claim_id], records[-1], raw)
-    ]
+        return [f"record {index + 1} of {claim_id} was edited after it was written (its checksum differs); restore it with git."
+                for index in broken]
+    return [f"{claim_id}: {problem}" for problem in version_problems(records) + record_problems(claims[claim_id], records[-1], raw)]
 
 
 def version_problems(records: list[dict]) -> list[str]:
     """A criterion that changed between two records must carry another version."""
     asked: dict[int, list] = {}
     for record in records:
-        now = [{key: part.get(key) for key in ASKED} for part in record["parts"]]
+        now = [{key: part.get(key) for key in judging.ASKED} for part in record["parts"]]
         if asked.setdefault(record["criterion_version"], now) != now:
-            return [
-                f"its criterion changed without a new version (both are version {record['criterion_version']}); "
-                "raise `version` in claims.yaml, give the reason in `history`, and measure again."
-            ]
+            return [f"its criterion changed without a new version (both are version {record['criterion_version']}); "
+                    "raise `version` in claims.yaml, give the reason in `history`, and measure again."]
     return []
 
 
@@ -91,18 +76,12 @@ def record_problems(claim: Claim, record: dict, raw: Path) -> list[str]:
     if record["tier"] == "smoke":
         return ["its record is of tier smoke, which is never evidence."]
     if record["claim_sha"] != claim.sha:
-        return [
-            f"the claim changed after it was measured (on {record['date']}); raise `version` in claims.yaml with the "
-            f"reason, run {record['notebook']} again and publish it."
-        ]
+        return [f"the claim changed after it was measured (on {record['date']}); raise `version` in claims.yaml with the "
+                f"reason, run {record['notebook']} again and publish it."]
     if claim.status == "draft" or claim.criterion is None:
         return ["it is measured, but the claim is a draft or has no criterion."]
-    files = [
-        f"raw/{name} is not the file that was judged (its sha256 differs or it is missing); restore it with git, "
-        f"or run {record['notebook']} again."
-        for name, sha in record["raw"].items()
-        if sha != sha_of(raw / name)
-    ]
+    files = [f"raw/{name} is not the file that was judged (its sha256 differs or it is missing); restore it with git, "
+             f"or run {record['notebook']} again." for name, sha in record["raw"].items() if sha != sha_of(raw / name)]
     return files or recomputed_problems(claim, record, raw)
 
 
@@ -116,11 +95,8 @@ def recomputed_problems(claim: Claim, record: dict, raw: Path) -> list[str]:
     if len(parts) != len(record["parts"]):
         return found + [f"{len(record['parts'])} parts recorded, {len(parts)} recomputed."]
     for now, then in zip(parts, record["parts"]):
-        found += [
-            f"{judging.name_of(now)}: {key} recorded as {then.get(key)}, recomputed as {now[key]}."
-            for key in (*ASKED, *NUMBERS, "verdict")
-            if not close(now[key], then.get(key))
-        ]
+        found += [f"{judging.name_of(now)}: {key} recorded as {then.get(key)}, recomputed as {now[key]}."
+                  for key in (*judging.ASKED, *NUMBERS, "verdict") if not close(now[key], then.get(key))]
     return found
 
 
@@ -138,20 +114,14 @@ def close(a, b) -> bool:
 def run_problems(path: Path, root: Path) -> list[str]:
     """Problems of one published run (executed/<notebook>.json): its checksum, and its raw files and figures."""
     name, folder = path.relative_to(root).as_posix(), path.parent.parent
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError):
+    result = read_json(path)
+    if result is None:
         return [f"{name} cannot be read; restore it with git."]
     if result.get("checksum") != checksum(result):
         return [f"{name} was edited after it was written (its checksum differs); restore it with git."]
-    named = [("raw", one) for one in result.get("raw", [])] + [
-        ("figures", one) for key in ("figures", "videos") for one in result.get(key, [])
-    ]
-    return [
-        f"{name}: {place}/{one['file']} is missing or was changed; restore it with git, or publish the run again."
-        for place, one in named
-        if one["sha256"] != sha_of(folder / place / one["file"])
-    ]
+    named = [("figures" if key != "raw" else key, one) for key in ("raw", "figures", "videos") for one in result.get(key, [])]
+    return [f"{name}: {place}/{one['file']} is missing or was changed; restore it with git, or publish the run again."
+            for place, one in named if one["sha256"] != sha_of(folder / place / one["file"])]
 
 
 def sha_of(path: Path) -> str | None:
@@ -173,11 +143,6 @@ def readme_problems(root: Path) -> list[str]:
     if rendered == text:
         return []
     if without_digest(rendered) == without_digest(text):
-        return [
-            "a YAML or CSV file below reproductions/ changed since the README's table was rendered, though no verdict "
-            "did: see `git diff -- reproductions`; if it is meant, run `motionlab report`, else restore it with git."
-        ]
-    return [
-        "README.md: the claims table is not the one rendered from claims.yaml and measured.yaml; "
-        "run `motionlab report`."
-    ]
+        return ["a YAML or CSV file below reproductions/ changed since the README's table was rendered, though no verdict "
+                "did: see `git diff -- reproductions`; if it is meant, run `motionlab report`, else restore it with git."]
+    return ["README.md: the claims table is not the one rendered from claims.yaml and measured.yaml; run `motionlab report`."]

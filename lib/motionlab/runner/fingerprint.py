@@ -6,11 +6,12 @@ included (grimp: 0.1 s). So an unchanged notebook is skipped in a moment, withou
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import hashlib
 import importlib.util
+import itertools
 import json
-import os
 import platform
 from collections.abc import Iterator
 from importlib import metadata
@@ -127,16 +128,12 @@ def _files_beside(folder: Path) -> Iterator[Path]:
 
 def _data_stamps(notebook: Notebook, parameters: dict[str, Any], root: Path) -> Iterator[tuple[str, Any]]:
     """Every file or folder that the notebook lists or that a parameter names, with its size and time of change."""
-    named = list(notebook.data)
-    for value in parameters.values():
-        named += [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, str)]
-    for name in filter(lambda name: name.strip(". "), dict.fromkeys(named)):
-        try:
+    values = [item for value in parameters.values() for item in (value if isinstance(value, list) else [value])]
+    for name in dict.fromkeys([*notebook.data, *(value for value in values if isinstance(value, str))]):
+        with contextlib.suppress(OSError):  # a text that happens to be no possible path, such as a long prompt
             path = Path(root, name)
-            if path.is_file() or path.is_dir():
+            if name.strip(". ") and path.exists():
                 yield name, _stamp(path) if path.is_file() else _folder_stamp(path)
-        except OSError:  # a text that happens to be no possible path, such as a long prompt
-            continue
 
 
 def _stamp(path: Path) -> list[int]:
@@ -145,16 +142,9 @@ def _stamp(path: Path) -> list[int]:
 
 
 def _folder_stamp(folder: Path) -> str:
-    digest, count = hashlib.sha256(), 0
-    for parent, folders, files in os.walk(folder):
-        folders.sort()
-        for path in (Path(parent, name) for name in sorted(files)[: MAX_LISTED - count]):
-            if path.is_file():
-                digest.update(f"{path.relative_to(folder).as_posix()} {_stamp(path)}\n".encode())
-        count += len(files)
-        if count >= MAX_LISTED:
-            break
-    return digest.hexdigest()
+    files = itertools.islice((path for path in folder.rglob("*") if path.is_file()), MAX_LISTED)
+    stamps = sorted(f"{path.relative_to(folder).as_posix()} {_stamp(path)}" for path in files)
+    return _sha("\n".join(stamps).encode())
 
 
 def _version(distribution: str) -> str | None:

@@ -11,39 +11,18 @@ import json
 import os
 import shutil
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from motionlab.core.files import write_json
 
 
-@dataclass(frozen=True)
 class Folders:
     """The places of one notebook's runs at one tier: `home` is `runs/<tier>`."""
 
-    home: Path
-    stem: str
-
-    @property
-    def run(self) -> Path:
-        return self.home / self.stem
-
-    @property
-    def partial(self) -> Path:
-        return self.home / f".partial-{self.stem}"
-
-    @property
-    def old(self) -> Path:
-        return self.home / f".old-{self.stem}"
-
-    @property
-    def failed(self) -> Path:
-        return self.home / f"{self.stem}.failed"
-
-    @property
-    def lock(self) -> Path:
-        return self.home / f".lock-{self.stem}"
+    def __init__(self, home: Path, stem: str):
+        self.home, self.run, self.failed = home, home / stem, home / f"{stem}.failed"
+        self.partial, self.old, self.lock = (home / f".{kind}-{stem}" for kind in ("partial", "old", "lock"))
 
     def promote(self) -> None:
         """Replace the finished run by the complete partial one; `recover` mends a kill between the two renames."""

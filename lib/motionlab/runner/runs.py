@@ -78,6 +78,12 @@ class Plan:
 def plan(stem: str, tier: str, given: dict[str, Any], root: Path) -> Plan:
     """Check everything that can be checked without a kernel, in less than a second.
 
+    Args:
+        stem: the notebook's stem, its file, or the start of its name.
+        tier: smoke, laptop, full or paper.
+        given: values that override the tier's (text is parsed in the type of the notebook's default).
+        root: the checkout.
+
     Raises:
         MotionLabError: unknown notebook, tier or parameter (naming the nearest match), or a value of the wrong type.
     """
@@ -89,29 +95,19 @@ def plan(stem: str, tier: str, given: dict[str, Any], root: Path) -> Plan:
     return Plan(notebook, tier, values, cost, prints.fingerprint(notebook, tier, values, root), root)
 
 
-def run_notebook(stem: str, tier: str, params: dict[str, Any] | None = None, root: Path | str = ".", publish: bool = False,
-                 force: bool = False, progress: Say = print) -> RunResult:
+def run_plan(todo: Plan, publish: bool = False, force: bool = False, progress: Say = print) -> RunResult:
     """Run one notebook, or skip it when its finished run is up to date.
 
     Args:
-        stem: the notebook's stem, its file, or the start of its name.
-        tier: smoke, laptop, full or paper.
-        params: values that override the tier's (text is parsed in the type of the notebook's default).
-        root: the checkout.
         publish: copy the result into `reproductions/` and append its records to `measured.yaml`.
         force: run even when nothing has changed.
         progress: receives lines of text.
 
     Raises:
-        MotionLabError: a mistake found before anything ran.
+        MotionLabError: a smoke run that is to be published.
         RunFailed: another runner has this notebook, a cell failed, or no `result.json` was written.
         KeyboardInterrupt: Ctrl-C; the half-run notebook is kept, the kernel is gone.
     """
-    return run_plan(plan(stem, tier, params or {}, Path(root)), publish, force, progress)
-
-
-def run_plan(todo: Plan, publish: bool = False, force: bool = False, progress: Say = print) -> RunResult:
-    """`run_notebook` for a run that is already checked."""
     if publish:
         refuse_smoke(todo.tier)
     try:

@@ -32,9 +32,9 @@ Arms that take too long for the main file may stand in another one beside it, su
 from __future__ import annotations
 
 from motionlab.runner.sweep.ablations import read_sweep
-from motionlab.runner.sweep.check import check_code
+from motionlab.runner.sweep.check import check_apart
 from motionlab.runner.sweep.publish import check_publishable, publish, summary
 from motionlab.runner.sweep.rows import plan, refuse_stale
 from motionlab.runner.sweep.running import announce, run_sweep
 
-__all__ = ["announce", "check_code", "check_publishable", "plan", "publish", "read_sweep", "refuse_stale", "run_sweep", "summary"]
+__all__ = ["announce", "check_apart", "check_publishable", "plan", "publish", "read_sweep", "refuse_stale", "run_sweep", "summary"]

@@ -33,7 +33,8 @@ def read_settings(text: str) -> dict[str, Any]:
     for pair in filter(None, text.split(",")):
         name, sign, value = pair.partition("=")
         if not sign or not value:
-            raise MotionLabError(f"'--slurm {text}' is not of the form key=value,key=value.", fix="For example: --slurm partition=gpu,time=120")
+            raise MotionLabError(f"'--slurm {text}' is not of the form key=value,key=value.",
+                                 fix="For example: --slurm partition=gpu,time=120")
         one_of(name, sorted(SlurmExecutor._valid_parameters()), "setting of --slurm")
         found[name] = _minutes(value) if name == "time" else int(value) if value.isdigit() else value
     return found
