@@ -1,6 +1,7 @@
 """What a person sees while a notebook runs: which cell, for how long, and an estimate of what is left."""
 from __future__ import annotations
 
+import shutil
 import sys
 import threading
 import time
@@ -45,7 +46,8 @@ class Progress:
         if self.live:
             from tqdm import tqdm
 
-            self._bar = tqdm(bar_format="{desc}", leave=False, dynamic_ncols=True, file=sys.stdout)
+            width = shutil.get_terminal_size().columns - 1  # tqdm itself shows nothing on a terminal that tells no size
+            self._bar = tqdm(bar_format="{desc}", leave=False, ncols=width, nrows=20, file=sys.stdout)
         self._thread = threading.Thread(target=self._tick, daemon=True)
         self._thread.start()
         return self

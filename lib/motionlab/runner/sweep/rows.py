@@ -30,29 +30,12 @@ class Row:
     settings: dict[str, Any]
     code: str
 
-    @property
-    def name(self) -> str:
-        return f"{self.arm}-{self.seed}"
-
-    @property
-    def work(self) -> Path:
-        return self.folder / self.name
-
-    @property
-    def log(self) -> Path:
-        return self.folder / "logs" / f"{self.name}.log"
-
-    @property
-    def csv(self) -> Path:
-        return self.folder / "rows" / f"{self.name}.csv"
-
-    @property
-    def record(self) -> Path:
-        return self.folder / "rows" / f"{self.name}.json"
-
-    @property
-    def lock(self) -> Path:
-        return self.folder / f".lock-{self.name}"
+    name = property(lambda row: f"{row.arm}-{row.seed}")
+    work = property(lambda row: row.folder / row.name)
+    log = property(lambda row: row.folder / "logs" / f"{row.name}.log")
+    csv = property(lambda row: row.folder / "rows" / f"{row.name}.csv")
+    record = property(lambda row: row.folder / "rows" / f"{row.name}.json")
+    lock = property(lambda row: row.folder / f".lock-{row.name}")
 
     def state(self) -> tuple[str, list[str]]:
         """`finished`, `other code`, `stale`, `damaged`, `begun` or `new`, and the settings that changed."""
