@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from motionlab.core.errors import MotionLabError
-from motionlab.teachers.flow import load_state, to_device
 from motionlab.teachers.points import Tracks, check_points, check_query
+from motionlab.teachers.weights import fill, load_state, to_device
 from motionlab.video import check_frames
 
 # The predictor's own threshold, at which the tracks of MTBench were made (method card det, section 3.1).
@@ -109,11 +109,8 @@ def _load(checkpoint, hub_dir, device: str):
     state = load_state(file)
     online = "online" in file.name
     predictor = make(checkpoint=None, offline=not online, window_len=16 if online else 60)
-    try:
-        predictor.model.load_state_dict(state)
-    except RuntimeError as error:
-        raise MotionLabError(f"'{file}' does not fit CoTracker3 ({str(error).splitlines()[-1].strip()}).",
-                             fix="Use scaled_offline.pth, or keep 'online' in the name of online weights.") from None
+    fill(predictor.model, state, f"'{file}' does not fit CoTracker3",
+         "Use scaled_offline.pth, or keep 'online' in the name of online weights.")
     return to_device(predictor, device)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from motionlab.core.errors import MotionLabError, nearest, one_of
+from motionlab.teachers.weights import fill, load_state, to_device
 from motionlab.video import check_frames
 
 DIS_PRESETS = {"ultrafast": 0, "fast": 1, "medium": 2}
@@ -179,50 +180,8 @@ def _load_raft(file: Path, device: str):
         raise MotionLabError(f"'{file}' holds no torchvision RAFT weights (it lacks 'feature_encoder...').",
                              fix="The original repository's checkpoints have other names: use torchvision's.")
     model = (raft_small if len(stem) == 32 else raft_large)(weights=None, progress=False)
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        last = str(error).splitlines()[-1].strip()
-        raise MotionLabError(f"'{file}' does not fit torchvision's RAFT ({last}).",
-                             fix="Download the weights again, whole.") from None
+    fill(model, state, f"'{file}' does not fit torchvision's RAFT", "Download the weights again, whole.")
     return to_device(model.eval(), device)
-
-
-def load_state(file: Path) -> dict:
-    """A state dict from .safetensors or .pth (tensors only: no code of the file runs).
-
-    Raises:
-        MotionLabError: unreadable, or not a dict of tensors.
-    """
-    import torch
-
-    try:
-        if file.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(file)
-        state = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001 - both libraries raise many kinds here
-        raise MotionLabError(f"'{file}' cannot be read as weights ({type(error).__name__}).",
-                             fix="Download it again.") from None
-    if isinstance(state, dict) and isinstance(state.get("model"), dict):
-        state = state["model"]
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise MotionLabError(f"'{file}' holds no state dict.", fix="Save model.state_dict().")
-    return state
-
-
-def to_device(model, device: str):
-    """`model.to(device)` with a sentence for a device that is not there.
-
-    Raises:
-        MotionLabError: unknown or absent device.
-    """
-    try:
-        return model.to(device)
-    except (RuntimeError, AssertionError) as error:
-        raise MotionLabError(f"Device '{device}' cannot be used ({str(error).splitlines()[0]}).",
-                             fix="Use device='cpu', 'cuda' or 'mps', whichever this machine has.") from None
 
 
 def _raft_pairs(model, first, second, iterations: int):
