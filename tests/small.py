@@ -1,14 +1,14 @@
 """Random-weight stand-ins of the kit's own models, small enough for a test."""
 import torch
 
-from motionlab.analyses.inputs import Model
 from motionlab.models.small.backbone import Backbone, BackboneConfig
 from motionlab.models.small.codec import Codec, CodecConfig
+from motionlab.models.small.pipe import SmallPipe
 from motionlab.models.evaluator import Evaluator, EvaluatorConfig
 
 
-def small_model(layers: int = 1, length: int = 3, stir: float = 0.0) -> Model:
-    """A `Model` of the kit's classes for clips of `length` latent frames; stir: deviation of noise added to every weight, so that
+def small_model(layers: int = 1, length: int = 3, stir: float = 0.0) -> SmallPipe:
+    """A `Pipe` of the kit's classes for clips of `length` latent frames; stir: deviation of noise added to every weight, so that
     none stays at its (zero) start."""
     backbone = Backbone(BackboneConfig(channels=4, d=32, layers=layers, heads=2, max_frames=length, d_text=16, d_time=16)).eval()
     if stir:
@@ -17,7 +17,7 @@ def small_model(layers: int = 1, length: int = 3, stir: float = 0.0) -> Model:
             for p in backbone.parameters():
                 p.add_(stir * torch.randn(p.shape, generator=generator))
     codec = Codec(CodecConfig(channels=4, width=16, encoder_blocks=1, decoder_blocks=1)).eval()
-    return Model("small", "motionlab", backbone, codec, 4 * length - 3, (48, 48))
+    return SmallPipe(backbone, codec, "small", 4 * length - 3).eval()
 
 
 def small_evaluator() -> Evaluator:

@@ -8,11 +8,11 @@ import torch
 import yaml
 
 from motionlab.core.errors import MotionLabError
-from motionlab.experiments import arms
-from motionlab.experiments.videojam import joint, rows as videojam
+from motionlab.experiments import finetune, rows as arms
+from motionlab.experiments.arms import read_arm
 from motionlab.core.paths import repo_root
 from motionlab.runner.sweep import read_sweep
-from motionlab.models.small.backbone import Backbone, BackboneConfig, save_backbone
+from motionlab.models.small.backbone import Backbone, BackboneConfig, load_backbone, save_backbone
 from motionlab.models.small.codec import Codec, CodecConfig, load_codec, save_codec
 from motionlab.models.evaluator import Evaluator, EvaluatorConfig, save_evaluator
 from motionlab.models.image_encoder import ImageEncoder, ImageEncoderConfig, save_image_encoder
@@ -51,8 +51,8 @@ def row(arm, place, run=arms.run_row, seed=0, tier="smoke", **more):
 
 
 def test_plain_sources_score_every_prompt(root, tmp_path):
-    for arm in ({"name": "original", "source": "render"}, {"name": "floor", "source": "reconstruction"}, {"name": "base", "source": "base", "weights": "base"},
-                {"name": "first", "source": "base", "weights": "base", "mode": "first"}):
+    for arm in ({"name": "original", "source": "render"}, {"name": "floor", "source": "reconstruction"}, {"name": "base"},
+                {"name": "first", "sample": {"mode": "first"}}):
         rows = row(arm, tmp_path / arm["name"])
         assert [r["item"] for r in rows] == ["examples/000", "examples/001"] and {r["arm"] for r in rows} == {arm["name"]}
         assert {"look_ok", "move_ok_1", "structure", "smoothness", "failure_frozen", "vbench_motion", "fd_15"} <= set(rows[0])
@@ -61,8 +61,8 @@ def test_plain_sources_score_every_prompt(root, tmp_path):
 
 
 def test_arms_may_have_prompts_of_their_own_and_be_compared_with_the_truth(root, tmp_path):
-    rows = row({"name": "gate", "source": "reconstruction", "prompts": "gate_overfit", "n": 2, "against_truth": True}, tmp_path / "gate", tier="full")
-    true = row({"name": "gate", "source": "render", "prompts": "gate_overfit", "n": 2, "against_truth": True}, tmp_path / "true")
+    rows = row({"name": "gate", "source": "reconstruction", "measure": {"prompts": "gate_overfit", "n": 2, "against_truth": True}}, tmp_path / "gate", tier="full")
+    true = row({"name": "gate", "source": "render", "measure": {"prompts": "gate_overfit", "n": 2, "against_truth": True}}, tmp_path / "true")
     assert len(rows) == 2 and all(r["item"].startswith("gate_overfit/") for r in rows)
     assert all(a["psnr_true"] > 60 > b["psnr_true"] > 0 for a, b in zip(true, rows))
 
@@ -70,14 +70,14 @@ def test_arms_may_have_prompts_of_their_own_and_be_compared_with_the_truth(root,
 def test_smoke_never_looks_at_prompts_or_clips_that_judge(root, tmp_path):
     from motionlab.core.protocol import split_seeds
 
-    rows = row({"name": "x", "source": "render", "prompts": "gate_overfit"}, tmp_path / "a", prompts="test", n=64)
+    rows = row({"name": "x", "source": "render", "measure": {"prompts": "gate_overfit"}}, tmp_path / "a", prompts="test", n=64)
     assert [r["item"] for r in rows] == ["examples/000", "examples/001"]
-    rows = row({"name": "x", "source": "base", "measure": "shuffle"}, tmp_path / "b", videojam.run_row, length=3, prompts="test")
+    rows = row({"name": "x", "measure": {"of": "shuffle"}}, tmp_path / "b", length=3, prompts="test")
     assert {int(r["item"]) for r in rows} <= set(split_seeds("examples", None))
 
 
 def test_noise_belongs_to_the_prompt_and_the_seed(root, tmp_path):
-    arm = {"name": "base", "source": "base", "weights": "base"}
+    arm = {"name": "base"}
     for name, seed, n in (("a", 0, 2), ("b", 0, 1), ("c", 1, 2)):
         row(arm, tmp_path / name, seed=seed, n=n)
     a, b, c = (np.load(tmp_path / name / "frames.npy") for name in "abc")
@@ -85,71 +85,69 @@ def test_noise_belongs_to_the_prompt_and_the_seed(root, tmp_path):
 
 
 def test_a_row_that_was_cut_off_does_not_sample_again(root, tmp_path, monkeypatch):
-    arm = {"name": "base", "source": "base", "weights": "base"}
+    arm = {"name": "base"}
     row(arm, tmp_path)
-    monkeypatch.setattr(arms, "generate", None)
+    monkeypatch.setattr(arms, "sampled", None)
     assert len(row(arm, tmp_path)) == 2
     (tmp_path / "frames.npy").write_bytes(b"cut short")
     with pytest.raises(TypeError):
         row(arm, tmp_path)
 
 
-def test_continued_training_trains_the_standard_budget_and_is_kept(root, tmp_path):
-    arm = {"name": "continued", "source": "continued", "weights": "base", "lr": 1e-2}
+def test_plain_training_trains_the_standard_budget_and_is_kept(root, tmp_path):
+    arm = {"name": "continued", "train": {"lr": 1e-2}}
     rows = row(arm, tmp_path / "a")
-    trained, = (tmp_path / "trained").glob("continued-*/ema.safetensors")
+    trained, = (tmp_path / "trained").glob("plain-*/trained.safetensors")
     before = trained.stat().st_mtime_ns
     (tmp_path / "a" / "frames.npy").unlink()
     assert len(rows) == len(row(arm, tmp_path / "a")) and trained.stat().st_mtime_ns == before
-    row(arm | {"name": "deeper", "layers": 3}, tmp_path / "b")
-    sizes = sorted(p.stat().st_size for p in (tmp_path / "trained").glob("continued-*/ema.safetensors"))
+    row({"name": "deeper", "train": {"lr": 1e-2, "layers": 3}}, tmp_path / "b")
+    sizes = sorted(p.stat().st_size for p in (tmp_path / "trained").glob("plain-*/trained.safetensors"))
     assert len(sizes) == 2 and sizes[1] > 1.2 * sizes[0]
 
 
-def test_joint_arms_share_a_training_and_differ_in_guidance(root, tmp_path):
-    full = {"name": "full", "source": "joint", "lr": 1e-2, "w2": 3.0}
-    rows = row(full, tmp_path / "full-0", videojam.run_row)
+def test_arms_of_one_method_share_a_training_and_differ_in_sampling(root, tmp_path):
+    full = {"name": "full", "method": "videojam", "train": {"lr": 1e-2}, "sample": {"w2": 3.0}}
+    rows = row(full, tmp_path / "full-0")
     assert len(rows) == 2
-    row(full | {"name": "no_motion", "rule": "no_motion"}, tmp_path / "no_motion-0", videojam.run_row)
-    assert len(list((tmp_path / "trained").glob("*/joint.safetensors"))) == 1
+    row(full | {"name": "no_motion", "sample": {"rule": "no_motion"}}, tmp_path / "no_motion-0")
+    assert len(list((tmp_path / "trained").glob("*/trained.safetensors"))) == 1
     a, b = (np.load(tmp_path / name / "frames.npy") for name in ("full-0", "no_motion-0"))
     assert not np.array_equal(a, b)
-    row(full | {"name": "wrong", "teacher": "other"}, tmp_path / "wrong-0", videojam.run_row)
-    assert len(list((tmp_path / "trained").glob("*/joint.safetensors"))) == 2
+    row(full | {"name": "wrong", "train": {"lr": 1e-2, "teacher": "other"}}, tmp_path / "wrong-0")
+    assert len(list((tmp_path / "trained").glob("*/trained.safetensors"))) == 2
 
 
-def test_a_joint_model_survives_its_file(root, tmp_path):
-    arm = {"name": "full", "source": "joint", "lr": 1e-2, "clip_steps": 8, "weights": "base"}
-    model = joint.trained(arm, 0, tmp_path / "trained", 2)
-    again = joint.load_joint(next((tmp_path / "trained").glob("*/joint.safetensors")))
-    x = torch.randn(1, 2, 4, 12, 12)
-    tokens = model.grammar.encode(["a red dog runs to the left over the meadow"])
-    with torch.no_grad():
-        for a, b in zip(model(x, x, torch.tensor([0.5]), tokens), again(x, x, torch.tensor([0.5]), tokens)):
-            assert torch.equal(a, b) and float(a.abs().sum()) > 0
+@pytest.mark.parametrize("method", ["lora", "videojam"])
+def test_a_trained_generator_survives_its_file(root, tmp_path, method):
+    arm = read_arm({"name": "full", "method": method, "train": {"lr": 1e-2, "clip_steps": 8}, "measure": {"length": 2}})
+    first, again = (finetune.trained(arm, 0, tmp_path / "trained") for _ in range(2))
+    states = [arm.method.sample(pipe, ["a red dog runs to the left over the meadow"], [0], arm.method.Sampling(steps=2)) for pipe in (first, again)]
+    assert torch.equal(*states) and float(states[0].abs().sum()) > 0
 
 
 def test_the_stage_of_make_pretrain_takes_what_the_sweep_trained(root, tmp_path):
     from motionlab.pretrain import stages
 
-    settings = {"joint": {"function": "motionlab.experiments.videojam.joint:joint_stage", "arm": {"lr": 1e-2, "clip_steps": 8}, "length": 2}}
+    arm = {"name": "full", "method": "videojam", "train": {"lr": 1e-2, "clip_steps": 8}, "measure": {"length": 2}}
+    settings = {"joint": {"function": "motionlab.experiments.finetune:method_stage", "arm": arm, "paper": "videojam"}}
     (root / stages.HOME / "pretrain.yaml").write_text(yaml.safe_dump(settings))
     made = stages.run_stage("joint", tmp_path, root)
     home = root / "runs" / "sweep" / "videojam" / "full" / "trained"
-    trained, = home.glob("joint-*/joint.safetensors")
+    trained, = home.glob("videojam-*/trained.safetensors")
     assert made.read_bytes() == trained.read_bytes() and (tmp_path / "joint" / "log.jsonl").is_file()
-    joint.trained({"weights": "base", "lr": 1e-2, "clip_steps": 8}, 0, home, 2)                       # an arm finds the same one
-    assert len(list(home.glob("joint-*"))) == 1
-    settings["joint"]["function"] = "motionlab.experiments.videojam.joint:joint_stag"
+    finetune.trained(read_arm(arm), 0, home)                       # an arm finds the same one
+    assert len(list(home.glob("videojam-*"))) == 1
+    settings["joint"]["function"] = "motionlab.experiments.finetune:method_stag"
     (root / stages.HOME / "pretrain.yaml").write_text(yaml.safe_dump(settings))
     with pytest.raises(MotionLabError, match="which is not there"):
         stages.run_stage("joint", tmp_path / "again", root)
 
 
 def test_shuffled_frames_are_measured_of_every_kind_of_model(root, tmp_path):
-    kinds = {"base": {"source": "base"}, "continued": {"source": "continued", "lr": 1e-2}, "full": {"source": "joint", "lr": 1e-2}}
+    kinds = {"base": {}, "continued": {"train": {"lr": 1e-2}}, "full": {"method": "videojam", "train": {"lr": 1e-2}}}
     for name, fields in kinds.items():
-        rows = row({"name": name, "measure": "shuffle", "weights": "base"} | fields, tmp_path / name, videojam.run_row, length=3)
+        rows = row({"name": name, "measure": {"of": "shuffle"}} | fields, tmp_path / name, length=3)
         assert len(rows) == 4 and {r["reading"] for r in rows} == {"linear", "linear_quadratic"}
         joint = {"motion_original", "motion_shuffled", "blind_latents"}
         assert {"loss_original", "loss_shuffled", "loss_latents"} <= set(rows[0]) and (joint <= set(rows[0])) == (name == "full")
@@ -157,16 +155,17 @@ def test_shuffled_frames_are_measured_of_every_kind_of_model(root, tmp_path):
 
 
 def test_motion_of_reordered_clips_is_the_flow_between_their_frames(root):
-    from motionlab.analyses.inputs import Model
-    from motionlab.experiments.videojam.shuffled import changed
+    from motionlab.models.small.pipe import SmallPipe
+    from motionlab.experiments.shuffled import changed
+    from motionlab.methods import open_method
     from motionlab.world import random_scene, render
 
     clips = {"1": render(random_scene(1), 48, 9), "2": render(random_scene(2), 48, 9)}
-    model = Model("x", "motionlab", torch.nn.Linear(1, 1), load_codec(arms.shipped("codec")), 9, (48, 48))
-    versions = changed(clips, model, torch.Generator().manual_seed(0))
-    assert {k: v[0].shape == v[1].shape == (2, 3, 4, 12, 12) for k, v in versions.items()} == dict.fromkeys(("original", "shuffled", "latents"), True)
+    model = SmallPipe(load_backbone(arms.shipped("base")), load_codec(arms.shipped("codec")), "x", 9)
+    versions = changed(clips, model, open_method("videojam"), torch.Generator().manual_seed(0))
+    assert {k: v["x1"].shape == v["d1"].shape == (2, 3, 4, 12, 12) for k, v in versions.items()} == dict.fromkeys(("original", "shuffled", "latents"), True)
     plain = videojam_latent(model, clips["1"].flow)
-    assert torch.allclose(versions["original"][1][0], plain) and not torch.allclose(versions["shuffled"][1][0], plain)
+    assert torch.allclose(versions["original"]["d1"][0], plain, atol=1e-5) and not torch.allclose(versions["shuffled"]["d1"][0], plain, atol=1e-2)
 
 
 def videojam_latent(model, flow):
@@ -177,12 +176,14 @@ def videojam_latent(model, flow):
 
 
 @pytest.mark.parametrize("arm, message", [
-    ({"name": "x", "source": "rendr"}, "Did you mean 'render'"), ({"name": "x", "source": "base", "weights": "bse"}, "Did you mean 'base'"),
-    ({"name": "x", "source": "joint", "lr": 1e-3, "teacher": "exakt"}, "Did you mean 'exact'"),
-    ({"name": "x", "source": "joint", "lr": 1e-3, "rule": "iner"}, "Did you mean 'inner'")])
+    ({"source": "rendr"}, "Did you mean 'render'"), ({"weights": "bse"}, "Did you mean 'base'"), ({"method": "videojm"}, "Did you mean 'videojam'"),
+    ({"method": "videojam", "train": {"techer": "dis"}}, "Did you mean 'teacher'"), ({"train": {"lr": "fast"}}, "lr"),
+    ({"method": "videojam", "train": {"lr": 1e-3, "teacher": "exakt"}}, "Did you mean 'exact'"), ({"measure": {"of": "shufle"}}, "Did you mean 'shuffle'"),
+    ({"method": "videojam", "train": {"lr": 1e-3}, "sample": {"rule": "iner"}}, "Did you mean 'inner'"), ({"sample": 3}, "Write sample:"),
+    ({"train": {"w2": 1.0}}, "no field 'w2'")])
 def test_mistakes_are_named(root, tmp_path, arm, message):
     with pytest.raises(MotionLabError, match=message):
-        row(arm, tmp_path / "x", videojam.run_row)
+        row({"name": "x"} | arm, tmp_path / "x")
 
 
 def test_every_committed_arm_trains_whole_batches():
@@ -192,5 +193,7 @@ def test_every_committed_arm_trains_whole_batches():
     files = [path for path in (home / "reproductions").glob("*/*.yaml") if "\narms:\n" in path.read_text(encoding="utf-8")]
     assert {path.stem for path in files} == {"ablations", "longer", "shuffled"}
     for path in files:
-        steps += [arm["clip_steps"] for arm in read_sweep(path, home).arms.values() if "clip_steps" in arm]
+        sweep = read_sweep(path, home)
+        arms_of = [read_arm(arm, sweep.common) for arm in sweep.arms.values()]
+        steps += [arm.budget.clip_steps for arm in arms_of if arm.budget]
     assert steps and not [n for n in steps if n % budget["fine_tune_batch"]]

@@ -5,7 +5,8 @@ import pytest
 
 from motionlab.analyses import attention, attention_follow, attention_maps, feature_pictures, features, prompt_switch
 from motionlab.analyses.depth import by_depth, shown_blocks
-from motionlab.analyses.inputs import open_model, world_clips, your_clip
+from motionlab.analyses.inputs import world_clips, your_clip
+from motionlab.models.open import open_pipe
 from motionlab.core.errors import MotionLabError
 from motionlab.video import find_sample_clip, write_mp4
 from small import small_model
@@ -20,7 +21,7 @@ def model(request, tmp_path_factory):
     """A snapshot with random weights, for 9 frames of 96 x 96: three latents of 6 x 6 tokens."""
     folder = tmp_path_factory.mktemp(request.param)
     {"wan": wan_snapshot, "cogvideox": cogvideox_snapshot}[request.param](folder)
-    return open_model(str(folder), 9, 96, 96)
+    return open_pipe(str(folder), 9, 96, 96)
 
 
 @pytest.fixture(scope="module")
@@ -93,10 +94,10 @@ def test_folders_without_a_transformer_or_a_vae_are_refused(tmp_path):
     wan_snapshot(tmp_path)
     shutil.move(tmp_path / "vae", tmp_path / "elsewhere")
     with pytest.raises(MotionLabError, match="has no vae"):
-        open_model(str(tmp_path), 9, 96, 96)
+        open_pipe(str(tmp_path), 9, 96, 96)
     shutil.rmtree(tmp_path / "transformer")
     with pytest.raises(MotionLabError, match="but no transformer"):
-        open_model(str(tmp_path), 9, 96, 96)
+        open_pipe(str(tmp_path), 9, 96, 96)
 
 
 def test_short_clips_and_foreign_words_are_refused(tmp_path):

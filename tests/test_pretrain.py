@@ -113,19 +113,18 @@ def test_a_typo_in_the_settings_is_named(tmp_path, change, message):
 def test_known_frames_are_pictures_encoded_alone_where_there_are_some():
     import torch
 
-    from motionlab.models.small.text import Grammar
-    from motionlab.pretrain.base import BaseRecipe, flow_matching_loss
+    from motionlab.methods.plain import Recipe, flow_matching_loss
     from motionlab.training import SampleNoise
+    from small import small_model
 
-    given = []
+    given, pipe = [], small_model(length=3)
 
-    def model(x_t, t, tokens, cond, mask):
-        given.append((cond, mask))
+    def model(x_t, t, text, known):
+        given.append(known)
         return x_t
 
-    grammar = Grammar()
-    loss = flow_matching_loss(BaseRecipe(length=3, first=0.5, first_last=0.5), grammar)
-    batch = {"x1": torch.randn(2, 3, 4, 12, 12), "tokens": grammar.encode(["a red dog runs to the left over the meadow"] * 2)}
+    loss = flow_matching_loss(Recipe(length=3, first=0.5, first_last=0.5), pipe)
+    batch = {"x1": torch.randn(2, 3, 4, 12, 12), "text": pipe.text(["a red dog runs to the left over the meadow"] * 2)}
     loss(model, batch, SampleNoise(0, 0, range(2)))
     loss(model, batch | {"stills": torch.zeros(2, 3, 4, 12, 12)}, SampleNoise(0, 0, range(2)))
-    assert torch.equal(given[0][0], batch["x1"]) and not given[1][0].any() and given[1][1][:, 0].all()
+    assert torch.equal(given[0]["cond"], batch["x1"]) and not given[1]["cond"].any() and given[1]["cond_mask"][:, 0].all()

@@ -12,9 +12,8 @@ from motionlab.analyses.shuffle import changed_latents, shuffle_rows
 from motionlab.diffusion import cfg, euler, gaussian, interpolate, time_grid, velocity
 from motionlab.core.errors import MotionLabError
 from motionlab.models.small.generate import generate
+from motionlab.models.pretrained.pipe import SnapshotPipe
 from motionlab.models.pretrained.snapshot import load_pretrained
-from motionlab.papers.videojam import Guidance, JointBackbone, JointRecipe, inner_guidance, joint_training_loss
-from motionlab.training import SampleNoise
 
 KINDS = ("wan", "cogvideox-2b", "cogvideox-5b")
 PROMPT, CLIP = "a cat walks.", (9, 32, 32)
@@ -279,22 +278,6 @@ def test_a_long_prompt_is_cut_with_a_warning(loaded):
 # --- under the kit's tools
 
 @pytest.mark.parametrize("name", KINDS)
-def test_videojam_starts_as_the_base_and_trains(fresh, loaded, name):
-    model = fresh(name)
-    tokens = model.backbone.grammar.encode([PROMPT, "a dog."])
-    joint, x, d, t = JointBackbone(model.backbone), latents(2, seed=1), latents(2, seed=2), torch.tensor([0.2, 0.7])
-    with torch.no_grad():
-        assert torch.equal(joint(x, d, t, tokens)[0], loaded[name].bind([PROMPT, "a dog."])(x, t))
-        u = inner_guidance(joint, tokens, Guidance(w1=2.0, w2=1.0))(torch.cat([x, d], 2), torch.tensor(0.2))
-    assert u.shape == (2, 3, 2 * CHANNELS, 4, 4)
-    loss_fn = joint_training_loss(JointRecipe(), model.backbone.grammar.null(1))
-    model.transformer.enable_gradient_checkpointing()
-    loss, about = loss_fn(joint, {"x1": x, "d1": d, "tokens": tokens}, SampleNoise(0, 0, range(2)))
-    loss.backward()
-    assert loss.isfinite() and all(p.grad is not None for p in model.transformer.parameters())
-
-
-@pytest.mark.parametrize("name", KINDS)
 def test_gradient_checkpointing_changes_no_gradient(fresh, name):
     model, x0, x1, t = fresh(name), latents(seed=1), latents(seed=2), torch.tensor([0.4])
     parts, text, grads = model.training_parts(), model.embed(PROMPT), []
@@ -317,10 +300,10 @@ def test_the_vae_and_the_text_encoder_are_frozen_and_outside_of_what_trains(mode
 
 
 def test_prompt_switch_goes_from_one_prompt_to_the_other(model):
-    grammar, x, t = model.backbone.grammar, latents(), torch.tensor([0.4])
-    first, then = grammar.encode(PROMPT), grammar.encode("a dog.")
+    pipe, x, t = SnapshotPipe(model, *CLIP[:1], CLIP[1:]), latents(), torch.tensor([0.4])
+    first, then = pipe.text([PROMPT]), pipe.text(["a dog."])
     with torch.no_grad():
-        from_none, half, from_all = (switched(model.backbone, first, then, depth, 2.0)(x, t) for depth in (0, 1, 2))
+        from_none, half, from_all = (switched(pipe, first, then, depth, 2.0)(x, t) for depth in (0, 1, 2))
         torch.testing.assert_close(from_none, model.guided("a dog.", 2.0)(x, t))
         torch.testing.assert_close(from_all, model.guided(PROMPT, 2.0)(x, t))
     assert not torch.allclose(half, from_none) and not torch.allclose(half, from_all)

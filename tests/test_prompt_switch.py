@@ -6,6 +6,8 @@ import torch
 from motionlab.analyses.prompt_switch import switch_pairs, switch_rows, switched, switched_clips, text_blocks, text_replaced
 from motionlab.core.errors import MotionLabError
 from motionlab.models.small.backbone import Backbone, BackboneConfig, guided
+from motionlab.models.small.codec import Codec, CodecConfig
+from motionlab.models.small.pipe import SmallPipe
 from motionlab.world.captions import sentence
 
 TINY = BackboneConfig(d=48, layers=3, heads=3, channels=4, height=6, width=6, max_frames=2, d_text=16, d_time=16)
@@ -13,20 +15,20 @@ TINY = BackboneConfig(d=48, layers=3, heads=3, channels=4, height=6, width=6, ma
 
 @pytest.fixture(scope="module")
 def scene():
-    model = Backbone(TINY)
+    model = SmallPipe(Backbone(TINY), Codec(CodecConfig(channels=4, width=16, encoder_blocks=1, decoder_blocks=1)), frames=5)
     g = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for p in model.parameters():
             p.add_(0.05 * torch.randn(p.shape, generator=g))
-    a, b = (model.grammar.encode([s] * 2) for s in ("a red dog walks to the left over the meadow", "a blue fish swims to the right under the sea"))
+    a, b = (model.text([s] * 2) for s in ("a red dog walks to the left over the meadow", "a blue fish swims to the right under the sea"))
     return model.eval(), torch.randn(2, 2, 4, 6, 6, generator=g), torch.tensor(0.4), a, b
 
 
 @torch.no_grad()
 def test_the_ends_are_the_two_prompts(scene):
     model, x, t, a, b = scene
-    assert torch.allclose(switched(model, a, b, 3)(x, t), guided(model, a)(x, t), atol=1e-6)
-    assert torch.allclose(switched(model, a, b, 0)(x, t), guided(model, b)(x, t), atol=1e-5)
+    assert torch.allclose(switched(model, a, b, 3)(x, t), guided(model.backbone, a["tokens"])(x, t), atol=1e-6)
+    assert torch.allclose(switched(model, a, b, 0)(x, t), guided(model.backbone, b["tokens"])(x, t), atol=1e-5)
 
 
 @torch.no_grad()
@@ -39,16 +41,16 @@ def test_every_depth_gives_something_else(scene):
 @torch.no_grad()
 def test_equal_prompts_change_nothing_at_any_depth(scene):
     model, x, t, a, _ = scene
-    plain = guided(model, a)(x, t)
+    plain = model.guided(a)(x, t)
     assert all(torch.allclose(switched(model, a, a, k)(x, t), plain, atol=1e-6) for k in range(4))
 
 
 def test_no_hook_stays_behind_even_after_an_error(scene):
     model, x, t, a, b = scene
     with pytest.raises(RuntimeError):
-        with text_replaced(text_blocks(model.transformer), 1, 2):
+        with text_replaced(text_blocks(model.denoiser), 1, 2):
             raise RuntimeError
-    assert all(not block._forward_pre_hooks for block in model.transformer.transformer_blocks)
+    assert all(not block._forward_pre_hooks for block in model.denoiser.transformer_blocks)
 
 
 def test_bad_depths_and_prompts_are_refused(scene):
@@ -56,7 +58,7 @@ def test_bad_depths_and_prompts_are_refused(scene):
     with pytest.raises(MotionLabError, match="Use 0 to 3"):
         switched(model, a, b, 4)
     with pytest.raises(MotionLabError, match="as many of one"):
-        switched(model, a, b[:1], 1)
+        switched(model, a, model.text(["a red dog walks to the left over the meadow"]), 1)
     with pytest.raises(MotionLabError, match="no list of blocks"):
         text_blocks(torch.nn.Linear(2, 2))
 

@@ -5,7 +5,8 @@ import torch
 
 from motionlab.core.errors import MotionLabError
 from motionlab.core.protocol import read_protocol
-from motionlab.experiments.finetune import budget
+from motionlab.experiments.arms import Budget
+from motionlab.experiments.finetune import training_config
 from motionlab.experiments.proofs import middle_errors, track_matching
 from motionlab.world import random_scene, render
 
@@ -69,11 +70,11 @@ def test_poses_of_a_middle_are_read_where_it_is_and_only_in_the_unknown_frames()
 
 
 def test_the_standard_budget_is_the_protocols():
-    config = budget(seed=2, lr=1e-3)
+    config = training_config(Budget(lr=1e-3), 2)
     assert config.steps * config.batch_size == read_protocol()["budget"]["fine_tune_clip_steps"]["default"] and config.seed == 2 and config.lr == config.muon_lr == 1e-3
     assert config.threads == 0                                             # rows side by side share the cores: OMP_NUM_THREADS decides
     with pytest.raises(MotionLabError, match="whole number of batches"):
-        budget(seed=0, lr=1e-3, clip_steps=4001)
+        training_config(Budget(clip_steps=4001), 0)
 
 
 def test_attention_falls_by_what_the_blocks_say_on_average():

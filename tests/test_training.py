@@ -302,7 +302,7 @@ def test_compiled_model_stores_plain_names(tmp_path, monkeypatch):
 
 def test_gradient_checkpointing_runs_the_blocks_again_and_gives_the_same_bits(tmp_path):
     from small import small_model
-    from motionlab.pretrain.base import BaseRecipe, flow_matching_loss
+    from motionlab.methods import open_method
 
     class Clips:
         x = {"x1": torch.randn(6, 2, 4, 12, 12, generator=torch.Generator().manual_seed(3))}
@@ -311,14 +311,14 @@ def test_gradient_checkpointing_runs_the_blocks_again_and_gives_the_same_bits(tm
             return 6
 
         def batch(self, indices):
-            return {"x1": self.x["x1"][indices], "tokens": model.grammar.null(len(indices))}
+            return {"x1": self.x["x1"][indices], "text": model.text([""] * len(indices))}
 
     results, calls = {}, {}
     for wanted in (False, True):
-        model, calls[wanted] = small_model(stir=0.02).backbone, []
-        model.transformer.transformer_blocks[0].register_forward_pre_hook(lambda *_: calls[wanted].append(1))
+        model, calls[wanted] = small_model(length=2, stir=0.02), []
+        model.denoiser.transformer_blocks[0].register_forward_pre_hook(lambda *_: calls[wanted].append(1))
         config = script.config(tmp_path / str(wanted), steps=2, batch_size=2, gradient_checkpointing=wanted)
-        results[wanted] = train(model, flow_matching_loss(BaseRecipe(length=2), model.grammar), Clips(), config)
+        results[wanted] = train(model, open_method("plain").loss(model), Clips(), config)
     assert (len(calls[False]), len(calls[True])) == (2, 4)
     assert_same_state(results[False].checkpoint, results[True].checkpoint)
     with pytest.raises(MotionLabError, match="gradient_checkpointing is set, but Net holds no model that can do it"):

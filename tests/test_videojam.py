@@ -7,8 +7,10 @@ from motionlab.diffusion import cfg, euler, time_grid
 from motionlab.core.errors import MotionLabError
 from motionlab.flow_rgb import rgb_to_flow
 from motionlab.models.small.backbone import Backbone, BackboneConfig
-from motionlab.papers.videojam import (Guidance, JointBackbone, JointRecipe, drop, extra_parameters, inner_guidance, joint_loss,
-                                       joint_training_loss, motion_latent, split, widen)
+from motionlab.models.small.codec import Codec, CodecConfig
+from motionlab.models.small.pipe import SmallPipe
+from motionlab.papers.videojam import (Guidance, JointRecipe, drop, extra_parameters, inner_guidance, joint_loss, joint_training_loss,
+                                       joint_velocity, motion_latent, split, widen)
 from motionlab.training import SampleNoise
 from motionlab.video import as_frames
 from motionlab.world import random_scene, render
@@ -18,8 +20,9 @@ SENTENCE = "a red dog runs to the left over the meadow"
 
 
 def awake(seed=0):
-    """A backbone whose zero-initialised parts are drawn too."""
-    model = Backbone(TINY, seed)
+    """A generator whose zero-initialised parts are drawn too."""
+    codec = Codec(CodecConfig(channels=4, width=16, encoder_blocks=1, decoder_blocks=1))
+    model = SmallPipe(Backbone(TINY, seed), codec, frames=9, size=(24, 24))
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for p in model.parameters():
@@ -30,15 +33,16 @@ def awake(seed=0):
 def inputs(b=2, f=3, seed=1):
     g = torch.Generator().manual_seed(seed)
     x, d = torch.randn(b, f, 4, 6, 6, generator=g), torch.randn(b, f, 4, 6, 6, generator=g)
-    return x, d, torch.rand(b, generator=g), Backbone(TINY).grammar.encode([SENTENCE] * b)
+    return x, d, torch.rand(b, generator=g), {"tokens": Backbone(TINY).grammar.encode([SENTENCE] * b)}
 
 
 def joint(new="zero", trained=False, seed=0):
     """`trained`: the new weights are drawn, so that the motion path matters."""
-    model = JointBackbone(awake(seed), new).eval()
+    model = awake(seed)
+    widen(model.denoiser, 4, new)
     if trained:
         with torch.no_grad():
-            for p in (model.base.transformer.patch_embed.proj.weight, model.base.transformer.proj_out.weight):
+            for p in (model.denoiser.patch_embed.proj.weight, model.denoiser.proj_out.weight):
                 p.add_(0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(7)))
     return model
 
@@ -71,22 +75,22 @@ def test_flow_with_nan_is_refused():
 # ---------------------------------------------------------------------------------------------- widening
 @pytest.mark.parametrize("new", ["zero", "copy"])
 def test_before_training_appearance_is_the_base_to_the_bit_whatever_d_is(new):
-    x, d, t, tokens = inputs()
+    x, d, t, text = inputs()
     base, model = awake(), joint(new)
     for scale in (0.0, 1.0, 1e3):
-        u_x, u_d = model(x, scale * d, t, tokens)
-        assert torch.equal(u_x, base(x, t, tokens))
+        u_x, u_d = joint_velocity(model, x, scale * d, t, text)
+        assert torch.equal(u_x, base(x, t, text))
         assert torch.equal(u_d, u_x if new == "copy" else torch.zeros_like(u_x))
 
 
 def test_it_adds_what_the_card_counts_and_zero_rows_still_learn():
-    x, d, t, tokens = inputs()
+    x, d, t, text = inputs()
     base, model = awake(), joint("copy")
     count = [sum(p.numel() for p in m.parameters()) for m in (base, model)]
     assert count[1] - count[0] == extra_parameters(48, 4)
-    u_x, _ = model(x, d, t, tokens)
+    u_x, _ = joint_velocity(model, x, d, t, text)
     u_x.square().mean().backward()
-    grad = model.base.transformer.patch_embed.proj.weight.grad[:, -4:]
+    grad = model.denoiser.patch_embed.proj.weight.grad[:, -4:]
     assert float(grad.abs().sum()) > 0
 
 
@@ -121,6 +125,19 @@ def cogvideox():
                                        num_layers=2, sample_width=8, sample_height=8, sample_frames=9, patch_size=2, max_text_seq_length=6)
 
 
+def cogvideox_15():
+    from diffusers import CogVideoXTransformer3DModel
+    return CogVideoXTransformer3DModel(num_attention_heads=2, attention_head_dim=16, in_channels=4, out_channels=4, time_embed_dim=16, text_embed_dim=16,
+                                       num_layers=2, sample_width=8, sample_height=8, sample_frames=13, patch_size=2, patch_size_t=2,
+                                       patch_bias=False, max_text_seq_length=6, use_rotary_positional_embeddings=True)
+
+
+def hunyuan():
+    from diffusers import HunyuanVideoTransformer3DModel
+    return HunyuanVideoTransformer3DModel(in_channels=4, out_channels=4, num_attention_heads=2, attention_head_dim=16, num_layers=1, num_single_layers=1,
+                                          num_refiner_layers=1, text_embed_dim=16, pooled_projection_dim=8, rope_axes_dim=(4, 6, 6))
+
+
 def ltx():
     from diffusers import LTXVideoTransformer3DModel
     return LTXVideoTransformer3DModel(in_channels=4, out_channels=4, num_attention_heads=2, attention_head_dim=16, cross_attention_dim=32, num_layers=2,
@@ -137,15 +154,22 @@ def call(model, x):
         out = model(tokens, text, t, encoder_attention_mask=torch.ones(b, 6), num_frames=f, height=h, width=w, return_dict=False)[0]
         return out.reshape(b, f, h, w, -1).permute(0, 4, 1, 2, 3)
     if name.startswith("CogVideoX"):
-        return model(x.transpose(1, 2), text, t, return_dict=False)[0].transpose(1, 2)
+        from diffusers.models.embeddings import get_3d_rotary_pos_embed
+
+        f = x.shape[2] // (model.config.patch_size_t or 1)
+        turn = get_3d_rotary_pos_embed(16, ((0, 0), (4, 4)), (4, 4), f) if model.config.use_rotary_positional_embeddings else None
+        return model(x.transpose(1, 2), text, t, image_rotary_emb=turn, return_dict=False)[0].transpose(1, 2)
+    if name.startswith("Hunyuan"):
+        pooled, mask = torch.randn(len(x), 8, generator=g), torch.ones(len(x), 6)
+        return model(x, t, text, mask, pooled, guidance=torch.full((len(x),), 6000.0), return_dict=False)[0]
     return model(x, t, text, return_dict=False)[0]
 
 
-@pytest.mark.parametrize("build", [wan, cogvideox, ltx])
+@pytest.mark.parametrize("build", [wan, cogvideox, cogvideox_15, hunyuan, ltx])
 def test_real_classes_start_bit_equal_and_both_halves_keep_their_places(build):
     torch.manual_seed(0)
     model = build().eval()
-    x, d = torch.randn(2, 1, 4, 3, 8, 8, generator=torch.Generator().manual_seed(1))[:, :]
+    x, d = torch.randn(2, 1, 4, 4, 8, 8, generator=torch.Generator().manual_seed(1))[:, :]
     before = call(model, x)
     widen(model, 4, "copy")
     after = call(model, torch.cat([x, 9 * d], 1))
@@ -185,15 +209,15 @@ def test_dropouts_have_their_frequencies_and_are_independent():
 
 
 def test_training_feeds_zero_motion_where_it_is_dropped():
-    seen = {}
+    seen, pipe = {}, awake()
 
-    def model(x_t, d_t, t, tokens):
-        seen.update(d=d_t, tokens=tokens)
-        return torch.zeros_like(x_t), torch.zeros_like(d_t)
+    def model(x_t, t, text, known, extra):
+        seen.update(d=extra, tokens=text["tokens"])
+        return torch.zeros(*x_t.shape[:2], 8, *x_t.shape[3:])
 
-    x1, d1, _, tokens = inputs(b=16)
-    null = Backbone(TINY).grammar.null(1)
-    loss, parts = joint_training_loss(JointRecipe(0.5, 0.5), null)(model, {"x1": x1, "d1": d1, "tokens": tokens}, SampleNoise(0, 0, range(16)))
+    x1, d1, _, text = inputs(b=16)
+    null = pipe.text([""])["tokens"]
+    loss, parts = joint_training_loss(JointRecipe(0.5, 0.5), pipe)(model, {"x1": x1, "d1": d1, "text": text}, SampleNoise(0, 0, range(16)))
     empty = seen["d"].flatten(1).abs().sum(1) == 0
     silent = (seen["tokens"] == null).all(1)
     assert 2 <= int(empty.sum()) <= 14 and 2 <= int(silent.sum()) <= 14 and not torch.equal(empty, silent)
@@ -217,56 +241,56 @@ def test_passes_are_those_of_the_card():
 
 
 def run(options, trained=True):
-    x, d, _, tokens = inputs()
+    x, d, _, text = inputs()
     model = joint(trained=trained)
-    return model, x, d, tokens, inner_guidance(model, tokens, options)(torch.cat([x, d], 2), torch.tensor([0.3, 0.3]))
+    return model, x, d, text, inner_guidance(model, text, options)(torch.cat([x, d], 2), torch.tensor([0.3, 0.3]))
 
 
-def parts(model, x, d, tokens):
-    null, t = model.grammar.null(2), torch.tensor([0.3, 0.3])
+def parts(model, x, d, text):
+    null, t = model.text(["", ""]), torch.tensor([0.3, 0.3])
     with torch.no_grad():
-        return {(text, motion): torch.cat(model(x, d if motion else 0 * d, t, tokens if text else null), 2)
-                for text in (True, False) for motion in (True, False)}
+        return {(said, motion): torch.cat(joint_velocity(model, x, d if motion else 0 * d, t, text if said else null), 2)
+                for said in (True, False) for motion in (True, False)}
 
 
 def test_without_weights_it_is_the_conditional_prediction():
-    model, x, d, tokens, u = run(Guidance(0, 0))
-    assert torch.allclose(u, parts(model, x, d, tokens)[True, True], atol=1e-5)
+    model, x, d, text, u = run(Guidance(0, 0))
+    assert torch.allclose(u, parts(model, x, d, text)[True, True], atol=1e-5)
 
 
 def test_without_motion_weight_it_is_text_guidance():
-    model, x, d, tokens, u = run(Guidance(4, 0))
-    p = parts(model, x, d, tokens)
+    model, x, d, text, u = run(Guidance(4, 0))
+    p = parts(model, x, d, text)
     assert torch.allclose(u, cfg(p[True, True], p[False, True], 4), atol=1e-4)
 
 
 def test_the_full_rule_is_the_papers_equation_in_one_batch():
-    model, x, d, tokens, u = run(Guidance(5, 3))
-    p = parts(model, x, d, tokens)
+    model, x, d, text, u = run(Guidance(5, 3))
+    p = parts(model, x, d, text)
     assert torch.allclose(u, 9 * p[True, True] - 5 * p[False, True] - 3 * p[True, False], atol=1e-4)
 
 
 def test_passes_in_turn_give_what_one_batch_gives():
-    x, d, _, tokens = inputs()
+    x, d, _, text = inputs()
     model, sizes = joint(trained=True), []
     model.register_forward_pre_hook(lambda _, arguments: sizes.append(len(arguments[0])))
-    both = [inner_guidance(model, tokens, Guidance(5, 3, batched=batched))(torch.cat([x, d], 2), 0.3) for batched in (True, False)]
+    both = [inner_guidance(model, text, Guidance(5, 3, batched=batched))(torch.cat([x, d], 2), 0.3) for batched in (True, False)]
     assert sizes == [6, 2, 2, 2] and torch.allclose(*both, atol=1e-4)
 
 
 def test_motion_halves_differ_only_in_the_motion_channels():
-    model, x, d, tokens, literal = run(Guidance(5, 3))
+    model, x, d, text, literal = run(Guidance(5, 3))
     _, _, _, _, cfg_d = run(Guidance(5, 3, motion_half="cfg_d"))
     _, _, _, _, exact = run(Guidance(5, 3, motion_half="exact"))
-    p = parts(model, x, d, tokens)
+    p = parts(model, x, d, text)
     assert torch.equal(split(literal)[0], split(cfg_d)[0]) and torch.equal(split(literal)[0], split(exact)[0])
     assert torch.allclose(split(cfg_d)[1], split(6 * p[True, True] - 5 * p[False, True])[1], atol=1e-4)
     assert torch.allclose(split(exact)[1], split(9 * p[True, True] - 5 * p[False, True])[1] - 3 * d / 0.3, atol=1e-4)
 
 
 def test_it_samples_with_the_kits_samplers():
-    x, d, _, tokens = inputs()
-    z = euler(inner_guidance(joint(trained=True), tokens), torch.cat([x, d], 2), time_grid(4))
+    x, d, _, text = inputs()
+    z = euler(inner_guidance(joint(trained=True), text), torch.cat([x, d], 2), time_grid(4))
     assert z.shape == (2, 3, 8, 6, 6) and torch.isfinite(z).all()
 
 
@@ -278,6 +302,6 @@ def test_bad_options_are_named(options, message):
 
 
 def test_motion_of_another_size_is_refused():
-    x, d, t, tokens = inputs()
+    x, d, t, text = inputs()
     with pytest.raises(MotionLabError, match="differ in shape"):
-        joint()(x, d[:, :2], t, tokens)
+        joint_velocity(joint(), x, d[:, :2], t, text)

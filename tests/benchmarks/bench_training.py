@@ -51,8 +51,10 @@ def training_steps(frames: int, batch: int):
     import torch
 
     from motionlab.models.small.backbone import Backbone, BackboneConfig
-    from motionlab.models.small.text import Grammar
-    from motionlab.pretrain.base import BaseRecipe, flow_matching_loss
+    from motionlab.core.precision import autocast
+    from motionlab.methods import open_method
+    from motionlab.models.small.codec import Codec
+    from motionlab.models.small.pipe import SmallPipe
     from motionlab.training import SampleNoise, TrainConfig
     from motionlab.training.ema import Ema
     from motionlab.training.optim import make_optimizers
@@ -63,21 +65,21 @@ def training_steps(frames: int, batch: int):
     def parts(model):
         return make_optimizers(model, config), Ema(model, 0.99)
 
-    ours = Backbone(BackboneConfig(max_frames=5)).train()
+    ours = SmallPipe(Backbone(BackboneConfig(max_frames=5)), Codec()).train()
     bare = Backbone(BackboneConfig(max_frames=5)).transformer.train()
-    ours_parts, bare_parts, grammar = parts(ours), parts(bare), Grammar()
-    x1, tokens = torch.randn(batch, frames, 24, 12, 12), grammar.encode([sentence] * batch)
-    loss_fn, text, step = flow_matching_loss(BaseRecipe(length=frames), grammar), torch.randn(batch, 32, 128), [0]
+    ours_parts, bare_parts = parts(ours), parts(bare)
+    x1, said = torch.randn(batch, frames, 24, 12, 12), ours.text([sentence] * batch)
+    loss_fn, text, step = open_method("plain").loss(ours), torch.randn(batch, 32, 128), [0]
 
     def kit():
         step[0] += 1
-        with torch.autocast("cpu", torch.bfloat16):
-            loss, _ = loss_fn(ours, {"x1": x1, "tokens": tokens}, SampleNoise(0, step[0], range(batch)))
+        with autocast("cpu"):
+            loss, _ = loss_fn(ours, {"x1": x1, "text": said}, SampleNoise(0, step[0], range(batch)))
         update(ours, *ours_parts, loss)
 
     def diffusers():
         x0, t = torch.randn_like(x1), torch.rand(batch)
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast("cpu"):
             x_t = t[:, None, None, None, None] * x1 + (1 - t[:, None, None, None, None]) * x0
             inputs = torch.cat([x_t, torch.zeros_like(x1), torch.zeros_like(x1[:, :, :1])], 2)
             u = bare(inputs, text, 1000 * (1 - t), return_dict=False)[0]

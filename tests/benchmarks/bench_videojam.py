@@ -14,22 +14,32 @@ from bench_training import interleaved, table, update
 SENTENCE = "a red dog runs to the left over the meadow"
 
 
+def generators():
+    """The kit's own with random weights, and one that is widened."""
+    from motionlab.methods import open_method
+    from motionlab.models.small.backbone import Backbone, BackboneConfig
+    from motionlab.models.small.codec import Codec
+    from motionlab.models.small.pipe import SmallPipe
+
+    base, joint = (SmallPipe(Backbone(BackboneConfig(max_frames=5, heads=3, rotary=True)), Codec()) for _ in range(2))
+    open_method("videojam").attach(joint)
+    return base, joint
+
+
 def joint_steps(batch: int):
-    """One update of the base by its own loss, and of the joint model by both velocities; equal clips, optimiser and EMA."""
+    """A training step of the base and of the widened model, each through its method."""
     import torch
 
-    from motionlab.models.small.backbone import Backbone, BackboneConfig
-    from motionlab.papers.videojam import JointBackbone, JointRecipe, joint_training_loss
-    from motionlab.pretrain.base import BaseRecipe, flow_matching_loss
+    from motionlab.core.precision import autocast
+    from motionlab.methods import open_method
     from motionlab.training import SampleNoise, TrainConfig
     from motionlab.training.ema import Ema
     from motionlab.training.optim import make_optimizers
 
-    config, base = TrainConfig(optimizer="muon", bf16=True), Backbone(BackboneConfig(max_frames=5)).train()
-    joint = JointBackbone(Backbone(BackboneConfig(max_frames=5))).train()
+    config, (base, joint) = TrainConfig(optimizer="muon", bf16=True), generators()
     x1, d1 = torch.randn(batch, 5, 24, 12, 12), torch.randn(batch, 5, 24, 12, 12)
-    data = {"x1": x1, "d1": d1, "tokens": base.grammar.encode([SENTENCE] * batch)}
-    losses = {"base": (base, flow_matching_loss(BaseRecipe(length=5), base.grammar)), "joint": (joint, joint_training_loss(JointRecipe(), base.grammar.null(1)))}
+    data = {"x1": x1, "d1": d1, "text": base.text([SENTENCE] * batch)}
+    losses = {"base": (base.train(), open_method("plain").loss(base)), "joint": (joint.train(), open_method("videojam").loss(joint))}
     state = {name: (make_optimizers(model, config), Ema(model, 0.99)) for name, (model, _) in losses.items()}
     step = [0]
 
@@ -37,7 +47,7 @@ def joint_steps(batch: int):
         model, loss_fn = losses[name]
         optimizers, ema = state[name]
         step[0] += 1
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast("cpu"):
             loss, _ = loss_fn(model, data, SampleNoise(0, step[0], range(batch)))
         update(model, optimizers, ema, loss)
 
@@ -48,22 +58,15 @@ def guidance_steps(batch: int):
     """One evaluation of the sampler: text guidance on the base; Inner-Guidance as one batch, and its three passes in turn."""
     import torch
 
-    from motionlab.models.small.backbone import Backbone, BackboneConfig, guided
-    from motionlab.papers.videojam import Guidance, JointBackbone, inner_guidance
+    from motionlab.papers.videojam import Guidance, inner_guidance
 
-    base, joint = Backbone(BackboneConfig(max_frames=5)).eval(), JointBackbone(Backbone(BackboneConfig(max_frames=5))).eval()
+    base, joint = (model.eval() for model in generators())
     x, d, t = torch.randn(batch, 5, 24, 12, 12), torch.randn(batch, 5, 24, 12, 12), torch.tensor(0.3)
-    tokens = base.grammar.encode([SENTENCE] * batch)
-    text = guided(base, tokens, 2.0)
-    inner, in_turn = (inner_guidance(joint, tokens, Guidance(w1=2.0, w2=1.0, batched=batched)) for batched in (True, False))
-
-    def run(action):
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-            action()
-
-    return {"text guidance, one batch": lambda: run(lambda: text(x, t)),
-            "Inner-Guidance, one batch": lambda: run(lambda: inner(torch.cat([x, d], 2), t)),
-            "Inner-Guidance, three passes": lambda: run(lambda: in_turn(torch.cat([x, d], 2), t))}
+    text = base.text([SENTENCE] * batch)
+    usual = base.guided(text, 2.0)
+    inner, in_turn = (inner_guidance(joint, text, Guidance(w1=2.0, w2=1.0, batched=batched)) for batched in (True, False))
+    return {"text guidance, one batch": lambda: usual(x, t), "Inner-Guidance, one batch": lambda: inner(torch.cat([x, d], 2), t),
+            "Inner-Guidance, three passes": lambda: in_turn(torch.cat([x, d], 2), t)}
 
 
 def main():

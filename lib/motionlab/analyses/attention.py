@@ -18,12 +18,13 @@ import torch.nn.functional as F
 
 from motionlab import taps
 from motionlab.analyses.depth import block_labels
-from motionlab.analyses.inputs import GROUP, Model, item_seed
+from motionlab.analyses.inputs import GROUP, item_seed
+from motionlab.models.pipe import Pipe
 from motionlab.diffusion import interpolate
 
 
 @torch.no_grad()
-def attention_rows(model: Model, clips: dict, times: Sequence[float] = (0.2, 0.5, 0.8), batch: int = 8,
+def attention_rows(model: Pipe, clips: dict, times: Sequence[float] = (0.2, 0.5, 0.8), batch: int = 8,
                    blocks=None, arm: str | None = None) -> Iterator[dict]:
     """Rows {item, arm, seed, block, depth, t, ...}, one per clip {item: clip}, block and noise level.
 
@@ -50,11 +51,11 @@ def in_batches(clips: dict, size: int) -> Iterator[dict]:
 
 
 @torch.no_grad()
-def tapped(model: Model, clips: dict, t: float, reduce: dict, blocks=None) -> taps.Recording:
+def tapped(model: Pipe, clips: dict, t: float, reduce: dict, blocks=None) -> taps.Recording:
     """What `taps.attention` records of one pass over clips {item: clip} noised to t under their captions."""
     x1 = model.encode(list(clips.values()))
     x0, u = model.noise([item_seed(k) for k in clips], x1), model.bound([clip.caption for clip in clips.values()])
-    with taps.attention(model.backbone, reduce, blocks) as seen:
+    with taps.attention(model.denoiser, reduce, blocks) as seen:
         u(interpolate(x0, x1, t), torch.full((len(clips),), float(t), device=x1.device))
     return seen
 
@@ -97,7 +98,7 @@ def summary(radius: torch.Tensor) -> dict[str, torch.Tensor]:
     return out
 
 
-def token_grid(model: Model, clip) -> tuple[int, int, int]:
+def token_grid(model: Pipe, clip) -> tuple[int, int, int]:
     """(f', h', w') of a clip."""
     return (len(clip.frames) - 1) // GROUP + 1, *(side // model.cell for side in clip.frames.shape[1:3])
 

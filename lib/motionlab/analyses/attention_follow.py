@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from motionlab import taps
 from motionlab.analyses.attention import in_batches, tapped
 from motionlab.analyses.depth import block_labels
-from motionlab.analyses.inputs import GROUP, Model
+from motionlab.analyses.inputs import GROUP
+from motionlab.models.pipe import Pipe
 from motionlab.world import Camera, Clip, random_scene, render
 
 # Frame heights per second. The fastest pan of the world's random scenes moves the ground by 0.4 tokens per latent frame
@@ -29,7 +30,7 @@ POINTS = ("foreground", "background")
 WHERE = ("there", "here", "opposite")
 
 
-def pan_clips(seeds: Sequence[int], model: Model, speed: float = PAN, **options) -> dict[str, Clip]:
+def pan_clips(seeds: Sequence[int], model: Pipe, speed: float = PAN, **options) -> dict[str, Clip]:
     """{seed: clip} at the model's size, all with a camera that pans against the subject's heading, so that both move.
 
     Args:
@@ -46,7 +47,7 @@ def pan_clips(seeds: Sequence[int], model: Model, speed: float = PAN, **options)
 
 # ---------------------------------------------------------------------------------------------- rows
 @torch.no_grad()
-def follow_rows(model: Model, clips: dict[str, Clip], t: float = 0.5, batch: int = 4, blocks=None,
+def follow_rows(model: Pipe, clips: dict[str, Clip], t: float = 0.5, batch: int = 4, blocks=None,
                 distances: Sequence[int] = (1, 2)) -> Iterator[dict]:
     """Rows {item, arm, seed, block, depth, t, point, ...}, one per clip, block and kind of point.
 

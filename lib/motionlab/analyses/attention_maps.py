@@ -17,7 +17,8 @@ from motionlab import taps
 from motionlab.analyses.attention import tapped
 from motionlab.analyses.attention_follow import window_sums
 from motionlab.analyses.depth import block_labels, block_number
-from motionlab.analyses.inputs import GROUP, Model, item_seed
+from motionlab.analyses.inputs import GROUP, item_seed
+from motionlab.models.pipe import Pipe
 from motionlab.diffusion import euler
 from motionlab.core.errors import MotionLabError, one_of
 from motionlab.figures import key_frame_mass
@@ -65,7 +66,7 @@ class Maps:
 
 
 @torch.no_grad()
-def attention_maps(model: Model, item: str, clip, recipe: str = "clips", blocks=None, frame: int = QUERY_FRAME,
+def attention_maps(model: Pipe, item: str, clip, recipe: str = "clips", blocks=None, frame: int = QUERY_FRAME,
                    t: float = 0.5, steps: int = 20) -> Maps:
     """The maps of a clip's tokens in latent `frame` (from 0); of a generation from its caption with recipe="release".
 
@@ -88,7 +89,7 @@ def _while_generating(model, item, clip, blocks, frame, steps):
     total, inner = {}, model.guided([clip.caption])
 
     def u(x, t):                            # a tap per step: only the sum is ever held
-        with taps.attention(model.backbone, {"rows": FrameRows(frame)}, blocks, rows="first_half") as seen:
+        with taps.attention(model.denoiser, {"rows": FrameRows(frame)}, blocks, rows="first_half") as seen:
             out = inner(x, t)
         for name, calls in seen.items():
             total[name] = total.get(name, 0) + calls[0]["rows"][0]
@@ -98,7 +99,7 @@ def _while_generating(model, item, clip, blocks, frame, steps):
     return Maps({name: rows.numpy() for name, rows in total.items()}, model.decode(x1)[0], steps)
 
 
-def release_rows(model: Model, clips: dict, steps: int = 20, blocks=None, frame: int = QUERY_FRAME) -> Iterator[dict]:
+def release_rows(model: Pipe, clips: dict, steps: int = 20, blocks=None, frame: int = QUERY_FRAME) -> Iterator[dict]:
     """Rows {item, arm, seed, block, depth, steps, ...} of the released recipe, one per clip and block.
 
     Args:
@@ -145,7 +146,7 @@ def labelled(maps: dict[str, Maps], token: tuple[int, int], table, frame: int = 
 
 
 # ---------------------------------------------------------------------------------------------- the query
-def token_at(model: Model, point) -> tuple[int, int]:
+def token_at(model: Pipe, point) -> tuple[int, int]:
     """Token (y, x) of a pixel (x, y).
 
     Raises:

@@ -24,13 +24,13 @@ def block_number(name: str) -> int:
 
 def block_labels(model, names: Iterable[str]) -> dict[str, dict]:
     """{block name: {block, depth}} of tapped blocks; `block` counts from 0."""
-    total = len(text_blocks(model.backbone.transformer))
+    total = len(text_blocks(model.denoiser))
     return {name: {"block": block_number(name), "depth": third(block_number(name), total)} for name in names}
 
 
 def shown_blocks(model) -> list[int]:
     """The blocks that the paper shows: the first, N/3, N/2 and the last."""
-    n = len(text_blocks(model.backbone.transformer))
+    n = len(text_blocks(model.denoiser))
     return sorted({0, max(0, round(n / 3) - 1), max(0, n // 2 - 1), n - 1})
 
 

@@ -17,7 +17,8 @@ import torch
 
 from motionlab import taps
 from motionlab.analyses.depth import block_labels, third
-from motionlab.analyses.inputs import GROUP, Model, item_seed
+from motionlab.analyses.inputs import GROUP, item_seed
+from motionlab.models.pipe import Pipe
 from motionlab.analyses.prompt_switch import text_blocks
 from motionlab.diffusion import interpolate
 from motionlab.core.errors import MotionLabError
@@ -27,7 +28,7 @@ FOREGROUND, BACKGROUND = 0.5, 0.05     # share of a token's pixels over its fram
 
 
 # ---------------------------------------------------------------------------------------------- rows
-def feature_rows(model: Model, clips: dict, t: float = 0.5, blocks=None, at: str = "attention") -> Iterator[dict]:
+def feature_rows(model: Pipe, clips: dict, t: float = 0.5, blocks=None, at: str = "attention") -> Iterator[dict]:
     """Rows {item, arm, seed, block, depth, ...} of clips {item: clip} noised to t, one per block.
 
     Args:
@@ -37,7 +38,7 @@ def feature_rows(model: Model, clips: dict, t: float = 0.5, blocks=None, at: str
     Columns: explained (share of the variance in three components); of clips with truth also those of `separability`
     and, of the features and as pca3_<name> of their three components, those of `temporal_variance`.
     """
-    total = len(text_blocks(model.backbone.transformer))
+    total = len(text_blocks(model.denoiser))
     for item, clip in clips.items():
         for block, x in block_features(model, clip, item, t, blocks, at).items():
             basis = fit_basis(x)
@@ -73,9 +74,9 @@ def separability(x: np.ndarray, basis: Basis, labels: np.ndarray, seed: int = 0)
     return means | {f"{name}_worst": value for name, value in worst.items()} | chance
 
 
-def position_rows(model: Model, clips: dict) -> Iterator[dict]:
+def position_rows(model: Pipe, clips: dict) -> Iterator[dict]:
     """The baseline that knows a token's position and nothing else, the same for every block; as `feature_rows`."""
-    total = len(text_blocks(model.backbone.transformer))
+    total = len(text_blocks(model.denoiser))
     for item, clip in clips.items():
         labels = token_labels(clip, cell=model.cell)
         found = frame_auc(position_features(*labels.shape), labels)
@@ -85,12 +86,12 @@ def position_rows(model: Model, clips: dict) -> Iterator[dict]:
 
 
 @torch.no_grad()
-def block_features(model: Model, clip, item: str, t: float = 0.5, blocks=None,
+def block_features(model: Pipe, clip, item: str, t: float = 0.5, blocks=None,
                    at: str = "attention") -> dict[int, np.ndarray]:
     """{block: (f', h', w', d) float32} of one clip noised to t, under its own caption."""
     x1 = model.encode([clip])
     x_t = interpolate(model.noise([item_seed(item)], x1), x1, t)
-    with taps.features(model.backbone, blocks, at=at) as seen:
+    with taps.features(model.denoiser, blocks, at=at) as seen:
         model.bound([clip.caption])(x_t, torch.full((1,), float(t), device=x1.device))
     where = block_labels(model, seen)
     return {where[name]["block"]: calls[0][0].float().cpu().numpy() for name, calls in seen.items()}

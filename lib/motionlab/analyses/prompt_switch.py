@@ -13,11 +13,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from motionlab.analyses.inputs import W, Model
+from motionlab.models.pipe import Inputs, Pipe, joined
 from motionlab.analyses.resume import readable
 from motionlab.diffusion import cfg, euler
 from motionlab.core.errors import MotionLabError
-from motionlab.models.small.backbone import Backbone
 from motionlab.models.evaluator import CLASSES, Evaluator, labels_of
 from motionlab.world.captions import describe, sentence
 from motionlab.world.motions import MOTIONS
@@ -56,7 +55,7 @@ def switch_pairs(seeds: Sequence[int], species: Sequence[str] = SWITCHABLE) -> l
 
 
 # ---------------------------------------------------------------------------------------------- rows
-def switch_rows(model: Model, evaluator: Evaluator, pairs: Sequence[tuple[int, dict, dict]], depths: Sequence[int], steps: int = 20,
+def switch_rows(model: Pipe, evaluator: Evaluator, pairs: Sequence[tuple[int, dict, dict]], depths: Sequence[int], steps: int = 20,
                 w: float | None = None, batch: int = 8) -> Iterator[dict]:
     """Rows {item, arm, seed, depth, first_<name>, then_<name>} of clips whose first `depth` blocks read one prompt, the rest another.
 
@@ -82,43 +81,35 @@ def switch_rows(model: Model, evaluator: Evaluator, pairs: Sequence[tuple[int, d
 
 
 @torch.no_grad()
-def switched_clips(model: Model, first: Sequence[str], then: Sequence[str], seeds: Sequence[int], depth: int, steps: int = 20,
+def switched_clips(model: Pipe, first: Sequence[str], then: Sequence[str], seeds: Sequence[int], depth: int, steps: int = 20,
                    w: float | None = None) -> np.ndarray:
     """Clips uint8 (b, f, h, w, 3) of pairs of prompts, switched at one depth, from one noise seed each."""
-    c = model.backbone.config
-    x0 = model.noise(seeds, torch.empty(1, c.max_frames if model.kind != "motionlab" else model.codec.latent_frames(model.frames),
-                                        c.channels, c.height, c.width, device=model.device))
-    inner = switched(model.backbone, model.tokens(first), model.tokens(then), depth, W[model.kind] if w is None else w)
-
-    def u(x, t):
-        with model.autocast():
-            return inner(x, t).float()
-
-    return model.decode(euler(u, x0, model.grid(steps)))
+    u = switched(model, model.text(first), model.text(then), depth, model.w if w is None else w)
+    return model.decode(euler(u, model.noise(seeds), model.grid(steps)))
 
 
 # ---------------------------------------------------------------------------------------------- the switch itself
-def switched(backbone: Backbone, first: torch.Tensor, then: torch.Tensor, depth: int, w: float = 2.0) -> Callable:
+def switched(model: Pipe, first: Inputs, then: Inputs, depth: int, w: float = 2.0) -> Callable:
     """A model (x, t) -> u whose first `depth` blocks read the prompt `first` and whose other blocks read `then`.
 
     Args:
-        first, then: tokens (b, n). w: text guidance; its null half is not switched.
+        first, then: `Pipe.text` of as many prompts. w: text guidance; its null half is not switched.
 
     Raises:
         MotionLabError: a depth that the backbone does not have, prompts of different shapes.
     """
-    blocks = text_blocks(backbone.transformer)
+    blocks = text_blocks(model.denoiser)
     if not 0 <= depth <= len(blocks):
         raise MotionLabError(f"The backbone has {len(blocks)} blocks; there is no depth {depth}.", fix=f"Use 0 to {len(blocks)}.")
-    if first.shape != then.shape:
-        raise MotionLabError(f"The prompts have shapes {tuple(first.shape)} and {tuple(then.shape)}.",
-                             fix="Give as many of one as of the other.")
-    tokens = torch.cat([first, then, backbone.grammar.null(len(first)).to(first.device)])
+    n, m = (len(next(iter(text.values()))) for text in (first, then))
+    if n != m:
+        raise MotionLabError(f"{n} prompts and {m} to switch to were given.", fix="Give as many of one as of the other.")
+    text = joined(first, then, model.text([""] * n))
 
     def u(x, t):
         t = torch.as_tensor(t, device=x.device).expand(len(x))
         with text_replaced(blocks, depth, len(x)):
-            out = backbone(torch.cat([x] * 3), torch.cat([t] * 3), tokens)
+            out = model.velocity(torch.cat([x] * 3), torch.cat([t] * 3), text)
         mixed, _, null = out.chunk(3)
         return cfg(mixed, null, w)
 

@@ -13,7 +13,8 @@ import torch
 
 from motionlab.diffusion import SAMPLERS, interpolate
 from motionlab.core.errors import MotionLabError, one_of
-from motionlab.analyses.inputs import Model, item_seed
+from motionlab.analyses.inputs import item_seed
+from motionlab.models.pipe import Pipe
 from motionlab.models.evaluator import CLASSES, Evaluator, labels_of
 
 FOLLOWED = ("species", "colour", "place", "motion", "heading")
@@ -44,7 +45,7 @@ def grid_from(t: float, grid: torch.Tensor) -> torch.Tensor:
 
 
 # ---------------------------------------------------------------------------------------------- a curve per attribute
-def resume_rows(model: Model, evaluator: Evaluator, clips: dict, times: Sequence[float], steps: int = 20, w: float | None = None,
+def resume_rows(model: Pipe, evaluator: Evaluator, clips: dict, times: Sequence[float], steps: int = 20, w: float | None = None,
                 batch: int = 12) -> Iterator[dict]:
     """Rows {item, arm, seed, t, ...} of clips {item: Clip}, resumed at each of `times`.
 
@@ -132,7 +133,7 @@ def kept_shares(rows: Iterator[dict]):
     return pd.concat(out, ignore_index=True).assign(arm="kept", seed=0)
 
 
-def film(model: Model, clip, times: Sequence[float], steps: int = 20, seed: int = 0) -> dict[str, np.ndarray]:
+def film(model: Pipe, clip, times: Sequence[float], steps: int = 20, seed: int = 0) -> dict[str, np.ndarray]:
     """{label: frames} of one clip, its reconstruction and what resuming from each of `times` makes of it."""
     x1 = model.encode([clip])
     x0, grid, u = model.noise([seed], x1), model.grid(steps), model.guided([clip.caption])

@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 
-from motionlab.analyses.inputs import GROUP, CaptionedClip, Model
+from motionlab.analyses.inputs import GROUP, CaptionedClip
+from motionlab.models.pipe import Pipe
 from motionlab.diffusion import interpolate, linear_quadratic_grid, velocity
 from motionlab.core.errors import MotionLabError, one_of
 from motionlab.video import as_video
@@ -180,7 +181,7 @@ VERSIONS, HALVES = ("original", "shuffled", "latents"), ("loss", "blind", "motio
 
 
 def trained_gaps(rows, steps: int = 100, bins: int = 10):
-    """Sweep rows of trained arms (`experiments.videojam.shuffled`) as long DataFrame {item, arm, seed, reading, step_mid, upto_60,
+    """Sweep rows of trained arms (`experiments.shuffled`) as long DataFrame {item, arm, seed, reading, step_mid, upto_60,
     version, half, who, gap}; who is "<arm>, <half>"; gap as in `gaps`, within each arm, half, reading and bin.
     """
     import pandas as pd
@@ -232,7 +233,7 @@ def frozen(clip) -> CaptionedClip:
     return CaptionedClip(np.repeat(clip.frames[:1], len(clip.frames), axis=0), clip.caption)
 
 
-def batches(clips: dict, model: Model, kinds=ALL, seed: int = 0, batch: int = 16) -> Iterator[dict]:
+def batches(clips: dict, model: Pipe, kinds=ALL, seed: int = 0, batch: int = 16) -> Iterator[dict]:
     """Batches for `shuffle_rows` of clips {item: clip}: items, captions, latents {kind: ...} and, per item, `about`:
     speed (median displacement of the subject per latent frame, in tokens; where the truth is known) and psnr_<kind> of the
     codec's reconstruction of the original and of the shuffled frames, which is what the codec itself does to them.
@@ -262,7 +263,7 @@ def latent_by_latent(model_of: Callable) -> Callable:
     return of
 
 
-def single_frames(clips: dict, model: Model, seed: int = 0, batch: int = 16) -> Iterator[dict]:
+def single_frames(clips: dict, model: Pipe, seed: int = 0, batch: int = 16) -> Iterator[dict]:
     """Batches as `batches` gives them, of every fourth frame encoded singly: no codec has mixed frames here. For
     `latent_by_latent` only (arms original and shuffled): the floor, since nothing in it knows time.
     """

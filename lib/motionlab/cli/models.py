@@ -12,12 +12,12 @@ def add_commands(commands) -> None:
     """Add them to the parser."""
     _add_size(commands)
     _add_pretrain(commands)
-    _add_joint(commands)
+    _add_methods(commands)
 
 
 def _add_size(commands) -> None:
     parser = common.add(commands, "size", size, "what training a backbone costs in memory and time; needs no weights")
-    parser.add_argument("paper", nargs="?", help="videojam: of its joint model, which has a second stream of latents")
+    parser.add_argument("method", nargs="?", help="of a training by this method: what it adds counts too")
     parser.add_argument("--backbone", default="small", help="small, wan-1.3b, cogvideox-2b or a diffusers folder")
     parser.add_argument("--frames", type=int, default=17, help="frames of a clip, 1 + 4k (default 17)")
     parser.add_argument("--height", type=int, help="pixels (default: the published size)")
@@ -34,14 +34,15 @@ def _add_pretrain(commands) -> None:
     parser.add_argument("--publish", action="store_true", help="copy finished checkpoints to where they are shipped")
 
 
-def _add_joint(commands) -> None:
+def _add_methods(commands) -> None:
     for name, command, text, given in (
-        ("train", train, "fine-tune a local Wan or CogVideoX snapshot on videos; a second call goes on", ("videos", "DIR")),
-        ("sample", sample, "clips and their motion from what `train` made, as mp4", ("weights", "FILE")),
+        ("train", train, "train a method on a generator and your videos; a second call goes on", ("videos", "DIR")),
+        ("sample", sample, "clips from what `train` made, as mp4", ("weights", "FILE")),
     ):
         parser = common.add(commands, name, command, text)
-        parser.add_argument("paper", help="videojam")
-        parser.add_argument("--backbone", metavar="DIR", help="folder of a diffusers snapshot")
+        parser.add_argument("method", help="its name; an unknown one lists them")
+        parser.add_argument("--backbone", metavar="DIR", default="", 
+                            help="folder of a diffusers snapshot (default: the kit's own generator)")
         parser.add_argument(f"--{given[0]}", metavar=given[1])
         if name == "sample":
             parser.add_argument("--prompts", metavar="FILE", help=".csv with columns prompt and category, .json or .txt")
@@ -61,19 +62,26 @@ def size(options: argparse.Namespace) -> int:
     from motionlab import doctor
     from motionlab.models import size as sizes
 
-    widen = None
-    if options.paper:
-        from motionlab.papers.videojam import widen
-
-        one_of(options.paper, ("videojam",), "paper with a model of its own size")
-    found = sizes.measure(options.backbone, options.frames, options.height, options.width, options.batch, widen)
+    attach = _attaching(options.method) if options.method else None
+    found = sizes.measure(options.backbone, options.frames, options.height, options.width, options.batch, attach)
     device = "cuda:0" if torch.cuda.is_available() else "cpu"
     tflops, said = options.tflops, "given"
     if tflops is None:
         tflops, said = doctor.speed(device, 1.0).get("bf16"), f"bf16 matrix products on {device}; a model reaches less"
-    timed = sizes.time_on_cuda(found, device, widen=widen) if device != "cpu" else None
+    timed = sizes.time_on_cuda(found, device, attach=attach) if device != "cpu" else None
     print(sizes.render(found, tflops, said, timed))
     return 0
+
+
+def _attaching(name):
+    """What the method does to a network that nothing was attached to, for the count."""
+    method = _method_kind(name)()
+
+    def attach(network, channels):
+        network.requires_grad_(method.tunes_base)
+        method.attach_to(network, channels)
+
+    return attach
 
 
 def pretrain(options: argparse.Namespace) -> int:
@@ -94,31 +102,45 @@ def pretrain(options: argparse.Namespace) -> int:
 
 def train(options: argparse.Namespace) -> int:
     """`motionlab train`."""
-    from motionlab.experiments.videojam.snapshot import JointConfig, train_joint
+    from motionlab.experiments.tuning import TuneConfig, tune
 
-    train_joint(_settings(JointConfig, options, ("backbone", "videos", "out_dir")))
+    method, config = _settings(TuneConfig, _method_kind(options.method), options, ("videos", "out_dir"))
+    tune(method, config)
     return 0
 
 
 def sample(options: argparse.Namespace) -> int:
     """`motionlab sample`."""
-    from motionlab.experiments.videojam.snapshot import SampleConfig, sample_joint
+    from motionlab.experiments.tuning import SampleConfig, sample as run
 
-    sample_joint(_settings(SampleConfig, options, ("backbone", "weights", "prompts", "out_dir")))
+    sampling, config = _settings(SampleConfig, _method_kind(options.method).Sampling, options, ("weights", "prompts", "out_dir"))
+    run(config, sampling)
     return 0
 
 
-def _settings(kind: type, options: argparse.Namespace, needed: tuple[str, ...]):
-    """The config `kind`: from --config, then the named options, then -p."""
+def _method_kind(name):
+    from motionlab.methods import method_class
+
+    return method_class(name)
+
+
+def _settings(kind: type, of_method: type, options: argparse.Namespace, needed: tuple[str, ...]):
+    """The method's settings and the config `kind`: from --config, then the named options, then -p, each field where it belongs."""
+    import dataclasses
+
     import yaml
 
-    from motionlab.core.config import from_values, from_yaml
+    from motionlab.core.config import from_values
+    from motionlab.core.yamls import read_yaml
 
-    one_of(options.paper, ("videojam",), "paper that can be trained at full size")
-    values = dict(vars(from_yaml(kind, Path(options.config), "config"))) if options.config else {}
-    values |= {name: getattr(options, name) for name in (*needed, "steps") if getattr(options, name) is not None}
+    values = dict(read_yaml(Path(options.config)) or {}) if options.config else {}
+    values |= {name: getattr(options, name) for name in (*needed, "backbone", "steps") if getattr(options, name, None) is not None}
     values |= {name: yaml.safe_load(text) for name, text in common.given(options.parameters).items()}
     for name in needed:
         if not values.get(name):
             raise MotionLabError(f"--{name.removesuffix('_dir')} is missing.", fix="Give the option, or put it into the file of --config.")
-    return from_values(kind, values, "config")
+    known, own = ({f.name for f in dataclasses.fields(one)} for one in (kind, of_method))
+    for name in values:
+        one_of(name, known | own, "setting")
+    return (from_values(of_method, {k: v for k, v in values.items() if k in own}, "settings of the method"),
+            from_values(kind, {k: v for k, v in values.items() if k in known}, "config"))

@@ -5,10 +5,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from motionlab.analyses.inputs import Model
 from motionlab.core.errors import MotionLabError
 from motionlab.models.evaluator import Evaluator, true_limbs
 from motionlab.models.small.generate import generate
+from motionlab.models.small.pipe import SmallPipe
 from motionlab.models.image_encoder import ImageEncoder
 from motionlab.video import as_frames, as_video
 
@@ -107,13 +107,13 @@ def middle_poses(frames: np.ndarray, clip, known: np.ndarray, evaluator: Evaluat
     return {f"pose_{name}": float(x[counts].mean()) if counts.any() else float("nan") for name, x in zip(made, away)}
 
 
-def middle_rows(model: Model, prompts: str, n: int, steps: int = 20, evaluator: Evaluator | None = None) -> list[dict]:
+def middle_rows(model: SmallPipe, prompts: str, n: int, steps: int = 20, evaluator: Evaluator | None = None) -> list[dict]:
     """Rows {item, arm, seed, kind, generated, crossfade, still} of `middle_errors` for the first n prompts of a set.
 
     Args:
         evaluator: adds the columns of `middle_poses`.
     """
-    from motionlab.experiments.arms import encode_true
+    from motionlab.experiments.rows import encode_true
     from motionlab.data.prompts import load_prompts
 
     chosen = load_prompts(prompts, n)

@@ -1,1 +1,32 @@
-"""One `Method` per paper: what it attaches, wants, learns and how it samples."""
+"""One `Method` per file: what it attaches, which sidecars it wants, its loss, how it samples. A new one is a file and a line here."""
+from __future__ import annotations
+
+import importlib
+
+from motionlab.core import config
+from motionlab.core.errors import one_of
+
+METHODS = {
+    "plain": "motionlab.methods.plain:Plain",
+    "lora": "motionlab.methods.lora:LoRA",
+    "videojam": "motionlab.methods.videojam:VideoJAM",
+}
+
+
+def method_class(name: str) -> type:
+    """The class of a method.
+
+    Raises:
+        MotionLabError: an unknown name; the nearest is named.
+    """
+    module, _, kind = METHODS[one_of(name, METHODS, "method")].partition(":")
+    return getattr(importlib.import_module(module), kind)
+
+
+def open_method(name: str, **settings):
+    """A method with these settings, others by default.
+
+    Raises:
+        MotionLabError: an unknown name or setting (the nearest is named), a value of another type.
+    """
+    return config.from_values(method_class(name), settings, f"settings of method {name}")

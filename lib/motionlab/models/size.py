@@ -76,12 +76,14 @@ class Size:
     activations_checkpointed: int
     flops: int
     flops_checkpointed: int
-    added: int = 0                              # parameters that a second stream of latents adds; 0: no such stream
+    added: int = 0                              # parameters that a method adds
+    trained: int = 0                            # parameters that are trained
+    streams: int = 1                            # 2: another stream of latents goes beside the video's
 
     @property
     def fixed(self) -> dict[str, int]:
-        """Bytes that do not depend on the clip: bf16 weights and gradients, AdamW's two states in fp32."""
-        return {"weights": 2 * self.parameters, "gradients": 2 * self.parameters, "optimiser": 8 * self.parameters}
+        """Bytes that do not depend on the clip: bf16 weights, and of what is trained gradients and AdamW's two states in fp32."""
+        return {"weights": 2 * self.parameters, "gradients": 2 * self.trained, "optimiser": 8 * self.trained}
 
     def seconds(self, tflops: float, checkpointed: bool = False) -> float:
         """Seconds per step at a sustained speed of `tflops` TFLOP/s."""
@@ -89,64 +91,65 @@ class Size:
 
 
 def measure(backbone: str, frames: int = 17, height: int | None = None, width: int | None = None,
-            batch: int = 1, widen: Callable | None = None) -> Size:
+            batch: int = 1, attach: Callable | None = None) -> Size:
     """Count a training step of `backbone` on the meta device.
 
     Args:
         backbone: small, wan-1.3b, cogvideox-2b, or a folder with diffusers' config.json (its own, or in transformer/).
         frames, height, width: of the clip, in pixels; by default the published size (small: 48 x 48).
         batch: clips per step.
-        widen: (transformer, channels) -> the same with a second stream of latents (`papers.videojam.widen`).
+        attach: (transformer, channels): what a method adds to it and lets be trained (`Method.attach_to`); None: all is trained.
 
     Raises:
         MotionLabError: an unknown backbone (naming the nearest), a folder or a clip size that it cannot do.
     """
     with torch.device("meta"):
-        model, blocks, inputs, about = _built(backbone, frames, height, width, batch, widen)
+        model, blocks, inputs, about = _built(backbone, frames, height, width, batch, attach)
         counted = _count(model, blocks, inputs)
-    return Size(backbone, batch, parameters=_parameters(model), **about, **counted)
+    return Size(backbone, batch, parameters=_parameters(model), trained=_parameters(model, True), **about, **counted)
 
 
 # --- building
 
-def _built(backbone, frames, height, width, batch, widen=None):
+def _built(backbone, frames, height, width, batch, attach=None):
     """(model in bf16, its blocks, inputs, what it was built for), all on the current device."""
     if backbone == "small":
-        return _small(frames, height or 48, width or 48, batch, widen)
+        return _small(frames, height or 48, width or 48, batch, attach)
     about = FULL_SIZE.get(backbone) or _from_folder(backbone)
     latents, pixels = _latents(frames, height or about.height, width or about.width, about.stride, 2)
     import diffusers
 
     model = getattr(diffusers, about.kind)(**about.arguments)
-    added = _widened(model, model.config.in_channels, widen)
+    found = _attached(model, model.config.in_channels, attach)
     with _quietly():
         model = model.to(torch.bfloat16)
     inputs = (_wan_inputs if about.kind.startswith("Wan") else _cogvideox_inputs)(model.config, latents, batch)
-    return model, getattr(model, BLOCKS[about.kind]), inputs, _shape(pixels, latents, 2) | {"added": added}
+    return model, getattr(model, BLOCKS[about.kind]), inputs, _shape(pixels, latents, 2) | found
 
 
-def _widened(transformer, channels, widen):
-    """Number of parameters that a second stream of latents adds to the transformer, which is changed in place."""
-    before = _parameters(transformer)
-    if widen is not None:
-        widen(transformer, channels)
-    return _parameters(transformer) - before
+def _attached(transformer, channels, attach):
+    """What a method adds to the transformer, which is changed in place: parameters, and streams of latents."""
+    before, read = _parameters(transformer), transformer.config.in_channels
+    if attach is not None:
+        attach(transformer, channels)
+    return {"added": _parameters(transformer) - before, "streams": 1 + (transformer.config.in_channels > read)}
 
 
-def _parameters(model):
-    return sum(p.numel() for p in model.parameters())
+def _parameters(model, trained=False):
+    return sum(p.numel() for p in model.parameters() if p.requires_grad or not trained)
 
 
-def _small(frames, height, width, batch, widen):
+def _small(frames, height, width, batch, attach):
     """The kit's own: codec stride 4, patch 1; the text encoder is trained with it and counted."""
     latents, pixels = _latents(frames, height, width, 4, 1)
     config = BackboneConfig(height=latents[1], width=latents[2], max_frames=max(BackboneConfig.max_frames, latents[0]))
     model = Backbone(config)
-    added = _widened(model.transformer, config.channels, widen)
+    found = _attached(model.transformer, config.channels, attach)
+    model.text.requires_grad_(all(p.requires_grad for p in model.transformer.parameters()))      # frozen with the rest
     x_t = torch.zeros(batch, latents[0], config.channels, *latents[1:], dtype=torch.bfloat16)
     inputs = {"x_t": x_t, "t": torch.zeros(batch), "tokens": torch.zeros(batch, config.text_length, dtype=torch.long)}
-    inputs |= {"extra": torch.zeros_like(x_t)} if added else {}
-    about = _shape(pixels, latents, 1) | {"added": added}
+    inputs |= {"extra": torch.zeros_like(x_t)} if found["streams"] == 2 else {}
+    about = _shape(pixels, latents, 1) | found
     return model.to(torch.bfloat16), model.transformer.transformer_blocks, inputs, about
 
 
@@ -290,10 +293,10 @@ def _count(model: nn.Module, blocks: nn.ModuleList, inputs: dict[str, Any]) -> d
 
 # --- timing
 
-def time_on_cuda(size: Size, device: str = "cuda", steps: int = 5, widen: Callable | None = None) -> dict[str, Any]:
+def time_on_cuda(size: Size, device: str = "cuda", steps: int = 5, attach: Callable | None = None) -> dict[str, Any]:
     """Run the same architecture with random bf16 weights: forward and backward pass, no optimiser.
 
-    Gradient checkpointing is on where the count says that a step would not fit without. widen: as `measure` was given.
+    Gradient checkpointing is on where the count says that a step would not fit without. attach: as `measure` was given.
 
     Returns:
         seconds (median per step), tflops (sustained), peak (bytes of GPU memory), checkpointed.
@@ -309,7 +312,7 @@ def time_on_cuda(size: Size, device: str = "cuda", steps: int = 5, widen: Callab
                              f"{gb(free)} are free on {device}.", fix="Give fewer frames, a smaller picture or batch.")
     try:
         with torch.device(device):
-            model, _, inputs, _ = _built(size.backbone, *size.pixels, size.batch, widen)
+            model, _, inputs, _ = _built(size.backbone, *size.pixels, size.batch, attach)
         torch.cuda.reset_peak_memory_stats(device)
         seconds = time_steps(model, inputs, checkpointed, steps, lambda: torch.cuda.synchronize(device))
     except torch.cuda.OutOfMemoryError:
@@ -356,11 +359,12 @@ def render(size: Size, tflops: float | None = None, said: str = "given", timed: 
     frames, height, width = size.pixels
     lines = [
         f"{size.backbone}: {size.parameters / 1e6:,.1f} M parameters"
-        + (f", {size.added / 1e6:.3g} M of them for motion" if size.added else ""),
+        + (f", {size.added / 1e6:.3g} M of them added by the method" if size.added else "")
+        + (f", {size.trained / 1e6:.3g} M trained" if size.trained < size.parameters else ""),
         f"clip of {frames} frames of {height}x{width}, latents {size.latents[0]}x{size.latents[1]}x{size.latents[2]}"
-        f"{', of video and of motion' if size.added else ''}, {size.tokens} video tokens; batch {size.batch}",
+        f"{', of video and of a second stream' if size.streams == 2 else ''}, {size.tokens} video tokens; batch {size.batch}",
         "",
-        "Memory of training all parameters",
+        "Memory of training",
         f"  weights, bf16             {gb(fixed['weights'])}",
         f"  gradients, bf16           {gb(fixed['gradients'])}",
         f"  AdamW, two fp32 states    {gb(fixed['optimiser'])}",
@@ -369,7 +373,7 @@ def render(size: Size, tflops: float | None = None, said: str = "given", timed: 
         f"{gb(total + size.activations_checkpointed)}",
         "  (activations: all that autograd keeps for the backward pass in bf16 with fused attention; with gradient",
         "   checkpointing: what it keeps outside the blocks + every block's input + one block. Passing buffers are not",
-        f"   in it. fp32 weights, gradients and EMA, as motionlab.training has them, add {gb(8 * size.parameters)}.)",
+        f"   in it. fp32 weights, gradients and EMA, as motionlab.training has them, add {gb(8 * size.trained)}.)",
         "",
         "Work of a training step",
         f"  {size.flops / 1e12:.4g} TFLOP; {size.flops_checkpointed / 1e12:.4g} with gradient checkpointing",

@@ -18,8 +18,7 @@ from torch import nn
 from motionlab.diffusion import interpolate, velocity
 from motionlab.core.errors import MotionLabError, one_of
 from motionlab.flow_rgb import SIGMA, flow_video
-from motionlab.models.small.backbone import Backbone
-from motionlab.models.pretrained.snapshot import PretrainedBackbone
+from motionlab.models.pipe import Inputs, Pipe, chosen, joined
 
 MOTION_HALVES = ("literal", "cfg_d", "exact")
 RULES = ("inner", "ip2p", "composable", "no_motion")
@@ -50,8 +49,9 @@ def motion_latent(encode: Callable, flow: np.ndarray, sigma: float = SIGMA, back
 def widen(transformer: nn.Module, channels: int, new: str = "zero", new_lr: float = 1.0) -> nn.Module:
     """W_in gets rows for `channels` motion channels, W_out columns for as many: in place, nothing else changes.
 
-    Input rows are zero, so whatever d is, the appearance half is the base model's output to the bit. Knows CogVideoX
-    (2-D convolution over patches), Wan (3-D convolution) and any transformer with a linear embedding `proj_in` (LTX).
+    Input rows are zero, so whatever d is, the appearance half is the base model's output to the bit. Knows CogVideoX (2-D
+    convolution over patches; 1.5: linear over patches), Wan and HunyuanVideo (3-D convolution) and any transformer with a
+    linear embedding `proj_in` (LTX).
 
     Args:
         new: output columns: "zero" (default, card A6) or "copy" of the appearance columns.
@@ -68,7 +68,7 @@ def widen(transformer: nn.Module, channels: int, new: str = "zero", new_lr: floa
     (holder_in, name_in), (holder_out, name_out) = _projections(transformer)
     embed, out = getattr(holder_in, name_in), getattr(holder_out, name_out)
     positions = out.out_features // _out_channels(transformer)
-    setattr(holder_in, name_in, _more_inputs(embed, channels, new_lr))
+    setattr(holder_in, name_in, _more_inputs(embed, channels, transformer.config["in_channels"], new_lr))
     setattr(holder_out, name_out, _more_outputs(out, channels, positions, _channels_first(transformer), new, new_lr))
     for key, more in (("in_channels", channels), ("out_channels", channels)):
         if transformer.config.get(key) is not None:
@@ -78,7 +78,7 @@ def widen(transformer: nn.Module, channels: int, new: str = "zero", new_lr: floa
 
 def _projections(transformer):
     found = []
-    for names in (("patch_embed.proj", "patch_embedding", "proj_in"), ("proj_out",)):
+    for names in (("patch_embed.proj", "patch_embedding", "x_embedder.proj", "proj_in"), ("proj_out",)):
         for name in names:
             holder, _, last = name.rpartition(".")
             owner = transformer
@@ -89,7 +89,7 @@ def _projections(transformer):
                 break
         else:
             raise MotionLabError(f"{type(transformer).__name__} has none of the projections {', '.join(names)} that could be widened.",
-                                 fix="Use CogVideoX, Wan or LTX, or name its projection in papers/videojam.py.")
+                                 fix="Use CogVideoX, Wan, HunyuanVideo or LTX, or name its projection in papers/videojam.py.")
     return found
 
 
@@ -98,13 +98,14 @@ def _out_channels(transformer):
 
 
 def _channels_first(transformer):
-    """Is a token's output ordered (channel, patch) as in CogVideoX, or (patch, channel) as in Wan?"""
-    return "CogVideoX" in type(transformer).__name__ and not transformer.config.get("patch_size_t")
+    """Is a token's output ordered (channel, patch) as in CogVideoX and HunyuanVideo, or (patch, channel) as in Wan?"""
+    return any(name in type(transformer).__name__ for name in ("CogVideoX", "HunyuanVideo"))
 
 
-def _more_inputs(old, channels, new_lr):
+def _more_inputs(old, channels, before, new_lr):
+    """A projection with `channels` more input channels behind the `before` old ones; a linear one over patches has channels first."""
     if isinstance(old, nn.Linear):
-        new = nn.Linear(old.in_features + channels, old.out_features, bias=old.bias is not None)
+        new = nn.Linear(old.in_features // before * (before + channels), old.out_features, bias=old.bias is not None)
     else:
         new = type(old)(old.in_channels + channels, old.out_channels, old.kernel_size, old.stride, old.padding, bias=old.bias is not None)
     new = new.to(old.weight)
@@ -141,27 +142,20 @@ def _hurry(parameter, fresh, new_lr):
         parameter.lr_scale = 1 + (new_lr - 1) * fresh
 
 
-class JointBackbone(nn.Module):
-    """A backbone with both streams: (x_t, d_t, t, tokens) -> (u_x, u_d). `backbone` is widened in place.
+def joint_velocity(model: Callable, x_t, d_t, t, text: Inputs, known: Inputs | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """(u_x, u_d), each (b, f, c, h, w), of a `Pipe` whose denoiser was widened; d_t = 0 is "no motion" (card A7).
 
-    A pretrained one converts both halves alike, by the one t that they share. Where its network predicts v (CogVideoX), u_d
-    therefore depends on d_t also directly, u_d = s (alpha - sigma) d_t - (alpha + sigma) v_d, and at d_t = 0 on v_d alone:
-    guidance is a rule for velocities, not for what the network happens to predict.
+    A pretrained generator converts both halves alike, by the one t that they share. Where its network predicts v
+    (CogVideoX), u_d therefore depends on d_t also directly, u_d = s (alpha - sigma) d_t - (alpha + sigma) v_d, and at
+    d_t = 0 on v_d alone: guidance is a rule for velocities, not for what the network happens to predict.
+
+    Raises:
+        MotionLabError: motion of another shape than the video's.
     """
-
-    def __init__(self, backbone: Backbone | PretrainedBackbone, new: str = "zero", new_lr: float = 1.0):
-        super().__init__()
-        self.base, self.channels = backbone, backbone.config.channels
-        self.config, self.grammar = backbone.config, backbone.grammar
-        widen(backbone.transformer, self.channels, new, new_lr)
-
-    def forward(self, x_t, d_t, t, tokens, cond=None, cond_mask=None) -> tuple[torch.Tensor, torch.Tensor]:
-        """u_x and u_d, each (b, f, c, h, w); d_t = 0 is "no motion" (card A7). Arguments as `Backbone.forward`."""
-        if d_t.shape != x_t.shape:
-            raise MotionLabError(f"Motion latents {tuple(d_t.shape)} and video latents {tuple(x_t.shape)} differ in shape.",
-                                 fix="Draw the flow of the same clip, at the same size and length.")
-        u = self.base(x_t, t, tokens, cond, cond_mask, extra=d_t)
-        return u[:, :, :self.channels], u[:, :, self.channels:]
+    if d_t.shape != x_t.shape:
+        raise MotionLabError(f"Motion latents {tuple(d_t.shape)} and video latents {tuple(x_t.shape)} differ in shape.",
+                             fix="Draw the flow of the same clip, at the same size and length.")
+    return split(model(x_t, t, text, known, extra=d_t))
 
 
 # ---------------------------------------------------------------------------------------------- one loss on both, Eq. 6
@@ -175,6 +169,8 @@ def drop(batch: int, generator, p: float) -> torch.Tensor:
         raise MotionLabError(f"A dropout of {p} is no probability.", fix="The paper's are 0.3 (text) and 0.2 (motion).")
     if p == 0:
         return torch.ones(batch, dtype=torch.bool)
+    if batch == 0:
+        return torch.ones(0, dtype=torch.bool)
     if isinstance(generator, torch.Generator):
         return torch.rand(batch, generator=generator) >= p
     return torch.cat([torch.rand(1, generator=g) for g in generator]) >= p
@@ -199,37 +195,28 @@ def joint_loss(u_x, u_d, x0, x1, d0, d1, keep: torch.Tensor, motion_weight: floa
 
 @dataclass(frozen=True)
 class JointRecipe:
-    """text_dropout 0.3 and motion_dropout 0.2, independent per sample; motion_weight 1 (paper, section 4.3 and Eq. 6).
-
-    t_mean, t_std: of the logit-normal times, as the kit's base was trained.
-    """
+    """text_dropout 0.3 and motion_dropout 0.2, independent per sample; motion_weight 1 (paper, section 4.3 and Eq. 6)."""
 
     text_dropout: float = 0.3
     motion_dropout: float = 0.2
     motion_weight: float = 1.0
-    t_mean: float = -0.3
-    t_std: float = 1.0
 
 
-def joint_training_loss(recipe: JointRecipe, null: torch.Tensor, times: Callable | None = None):
-    """`loss_fn` of `training.train` for a `JointBackbone`; batches hold x1, d1 (b, f, c, h, w) and tokens (b, n).
+def joint_training_loss(recipe: JointRecipe, pipe: Pipe):
+    """`loss_fn` of `training.train` for a widened `Pipe`; batches hold x1, d1 (b, f, c, h, w) and text.
 
-    One t for both streams; d0 independent of x0.
-
-    Args:
-        null: the tokens (1, n) that say nothing. A pretrained backbone's may be text states (1, n, d), and its batches' too.
-        times: noise (`SampleNoise`) -> t (b,), for a base that was trained with other times than the recipe's.
+    One t for both streams, drawn as the base's training drew it (card A15); d0 independent of x0.
     """
-    times = times or (lambda noise: torch.sigmoid(recipe.t_mean + recipe.t_std * noise.randn()))
+    null = pipe.text([""])
 
     def loss_fn(model, batch, noise):
         x1, d1 = batch["x1"], batch["d1"]
-        t, tokens = times(noise), batch["tokens"]
+        t = pipe.times(noise)
         x0, d0 = noise.randn(*x1.shape[1:]), noise.randn(*d1.shape[1:])
         keep_text, keep = (drop(len(x1), noise, p).to(x1.device) for p in (recipe.text_dropout, recipe.motion_dropout))
-        tokens = torch.where(keep_text.view(-1, *[1] * (tokens.dim() - 1)), tokens, null.to(x1.device))
+        text = chosen(keep_text, batch["text"], null)
         d_t = interpolate(d0, d1, t) * keep[:, None, None, None, None]
-        u_x, u_d = model(interpolate(x0, x1, t), d_t, t, tokens)
+        u_x, u_d = joint_velocity(model, interpolate(x0, x1, t), d_t, t, text)
         appearance, motion = joint_loss(u_x, u_d, x0, x1, d0, d1, keep, recipe.motion_weight)
         return (appearance + motion).mean(), {"t": t, "per_sample": appearance}
 
@@ -282,33 +269,42 @@ class Guidance:
         return {key: c for key, c in terms.items() if c != 0}
 
 
-def inner_guidance(model: JointBackbone, tokens: torch.Tensor, options: Guidance = Guidance(), cond=None, cond_mask=None) -> Callable:
+def inner_guidance(pipe: Pipe, text: Inputs, options: Guidance = Guidance(), known: Inputs | None = None,
+                   watch: Callable | None = None) -> Callable:
     """A model (z, t) -> u for the samplers, on z = [x, d] (b, f, 2c, h, w).
 
     At w1 = w2 = 0 it is the conditional prediction; at w2 = 0 ordinary text guidance.
-    """
-    null = model.grammar.null(1).to(tokens.device)
 
+    Args:
+        text, known: `Pipe.text` and `Pipe.known` of the batch.
+        watch: called at every evaluation with t, d and {(text given, motion given): (u_x, u_d)}.
+    """
+    null = pipe.text([""])
+
+    @torch.no_grad()
     def u(z, t):
         time = float(torch.as_tensor(t).flatten()[0])
         terms = options.passes(time)
-        x, d = z.chunk(2, dim=2)
+        x, d = split(z)
         given = list(terms)
         groups = [given] if options.batched else [[key] for key in given]
-        made = [_evaluate(model, x, d, t, tokens, null, group, cond, cond_mask) for group in groups]
+        with pipe.autocast():
+            made = [_evaluate(pipe, x, d, t, text, null, group, known) for group in groups]
         u_x, u_d = ([half.float() for pair in made for half in pair[k].split(len(x))] for k in (0, 1))
+        if watch is not None:
+            watch(time, d, dict(zip(given, zip(u_x, u_d))))
         total_x = sum(terms[key] * u_x[k] for k, key in enumerate(given))
         return torch.cat([total_x, _motion_velocity(options, terms, given, u_d, d, time)], 2)
 
     return u
 
 
-def _evaluate(model, x, d, t, tokens, null, given, cond, cond_mask):
+def _evaluate(pipe, x, d, t, text, null, given, known):
     """u_x and u_d, each (len(given) b, f, c, h, w): one batch of the passes (text given, motion given)."""
-    return model(torch.cat([x] * len(given)), torch.cat([d if motion else torch.zeros_like(d) for _, motion in given]),
-                 torch.as_tensor(t, device=x.device).expand(len(x)).repeat(len(given)),
-                 torch.cat([tokens if text else null.expand(len(tokens), -1) for text, _ in given]),
-                 *(None if c is None else torch.cat([c] * len(given)) for c in (cond, cond_mask)))
+    n, nothing = len(given), {name: value.expand(len(x), *value.shape[1:]) for name, value in null.items()}
+    return joint_velocity(pipe, torch.cat([x] * n), torch.cat([d if motion else torch.zeros_like(d) for _, motion in given]),
+                          torch.as_tensor(t, device=x.device).expand(len(x)).repeat(n),
+                          joined(*(text if said else nothing for said, _ in given)), joined(*[known] * n) if known else known)
 
 
 def _motion_velocity(options, terms, given, u_d, d, t):
@@ -321,6 +317,26 @@ def _motion_velocity(options, terms, given, u_d, d, t):
         exact = options.motion_half == "exact" and not key[1]
         total = total + terms[key] * (d.float() / max(t, EARLIEST) if exact else u_d[k])
     return total
+
+
+def terms(d: torch.Tensor, passes: dict) -> dict[str, torch.Tensor]:
+    """Sizes (b,), root mean squares, of what Eq. 8 adds up at one step, as `inner_guidance` shows it to `watch`.
+
+    text, motion: u(x,d,y) - u(x,d,0) and u(x,d,y) - u(x,0,y) of the video's half, before their weights, and the cosine between
+    them; text_d, motion_d: the same of the motion half; d: of the motion state.
+    """
+    both, found = passes.get((True, True)), {"d": _rms(d)} if any(motion for _, motion in passes) else {}
+    for name, key in (("text", (False, True)), ("motion", (True, False))):
+        if both is not None and key in passes:
+            found |= {name: _rms(both[0] - passes[key][0]), f"{name}_d": _rms(both[1] - passes[key][1])}
+    if {"text", "motion"} <= set(found):
+        a, b = (both[0] - passes[key][0] for key in ((False, True), (True, False)))
+        found["cosine"] = torch.nn.functional.cosine_similarity(a.flatten(1), b.flatten(1))
+    return found
+
+
+def _rms(x):
+    return x.float().square().flatten(1).mean(1).sqrt()
 
 
 def split(z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -124,32 +124,29 @@ def _base(settings, work, out, until):
 
 
 def _base_stage(settings, stage, work, home, start, until):
-    from motionlab.models.small.backbone import Backbone
-    from motionlab.models.small.codec import load_codec
     from motionlab.data.bank import BankConfig
-    from motionlab.pretrain.base import BackboneConfig, BaseRecipe, Watch, train_base
-    from motionlab.data.latents import open_fresh_latents, open_latents
+    from motionlab.data.sidecars import Sidecar
+    from motionlab.data.sources import World
+    from motionlab.data.store import open_data
+    from motionlab.methods.plain import Recipe
+    from motionlab.models.small.backbone import BackboneConfig
+    from motionlab.models.small.codec import load_codec
+    from motionlab.pretrain.base import Watch, begin, train_base
     from motionlab.training import TrainConfig
 
-    name = stage["name"]
+    name, kinds = stage["name"], {"bank": BankConfig, "held_out": BankConfig, "model": BackboneConfig}
     print(f"stage base, {name}", flush=True)
-    kinds = {"bank": BankConfig, "held_out": BankConfig, "model": BackboneConfig}
-    read = _read({k: settings[k] for k in kinds if k in settings}, kinds, "base")
-    own = {k: v for k, v in stage.items() if k not in ("name", "only", "fresh")}
-    part = _read(own, {"recipe": BaseRecipe, "training": TrainConfig}, f"base, {name}")
-    grammar, codec_path = Backbone(read["model"]).grammar, checkpoint("codec", work)
-    unseen = open_latents(read["held_out"], codec_path, work, grammar)
-    if "fresh" in stage:
-        fresh = configs.from_values(BankConfig, stage["fresh"], f"fresh of base, {name}")
-        data = open_fresh_latents(fresh, codec_path, work, grammar)
-    else:
-        data = open_latents(read["bank"], codec_path, work, grammar)
+    read = _read({k: stage.get(k, settings[k]) for k in kinds if k in stage or k in settings}, kinds, f"base, {name}")
+    own = {k: v for k, v in stage.items() if k not in ("name", "only", "bank")}
+    part = _read(own, {"recipe": Recipe, "training": TrainConfig}, f"base, {name}")
+    recipe, folder = part["recipe"], work / home / name
+    pipe = begin(read["model"], load_codec(checkpoint("codec", work)), recipe.length, part["training"].seed, start)
+    stills = (Sidecar("stills"),) if recipe.length > 1 and recipe.first + recipe.first_last else ()
+    data, unseen = open_data(World(read["bank"]), pipe, stills, work), open_data(World(read["held_out"]), pipe, (), work)
     if "only" in stage:
         data, unseen = data.where(_shows(stage["only"])), unseen.where(_shows(stage["only"]))
-    prompts = tuple(data.captions[:8]) if len(data) <= 8 else tuple(unseen.captions[:16])
-    length, folder = part["recipe"].length, work / home / name
-    watch = Watch(load_codec(codec_path), prompts, unseen, length, folder / "samples")
-    return train_base(read["model"], data, part["recipe"], part["training"], folder, start, watch, until)
+    prompts = tuple(data.captions[i] for i in data.rows[:8]) if len(data) <= 8 else tuple(unseen.captions[i] for i in unseen.rows[:16])
+    return train_base(pipe, data, recipe, part["training"], folder, Watch(prompts, unseen, folder / "samples"), until)
 
 
 def _gate(settings, work, out, until):

@@ -19,6 +19,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -402,6 +403,10 @@ class WanBackbone(PretrainedBackbone):
         """The snapshot's own steps in our time, (steps + 1,)."""
         return time_grid(steps, self.flow_shift)
 
+    def times(self, noise) -> torch.Tensor:
+        """Training's t (b,): logit-normal, moved to the noisy side by the scheduler's shift; noise: `SampleNoise`."""
+        return torch.sigmoid(noise.randn() - math.log(self.flow_shift))
+
     def state(self, x_t, t):
         """Our x_t as the network takes it: the same."""
         return x_t
@@ -461,6 +466,10 @@ class CogVideoXBackbone(PretrainedBackbone):
         grid = torch.cat([self.border(None).time(timesteps), torch.ones(1, dtype=torch.float64)])
         grid[0] = 0.0
         return grid
+
+    def times(self, noise) -> torch.Tensor:
+        """Training's t (b,): of timesteps drawn uniformly; noise: `SampleNoise`."""
+        return self.border(None).time(self.steps * noise.rand().cpu()).float().to(noise.device)
 
     def state(self, x_t, t):
         """Our x_t scaled to variance one, at equal log-SNR."""

@@ -1,0 +1,167 @@
+"""Where clips come from: a range of the world's seeds, or a folder of videos with captions."""
+from __future__ import annotations
+
+import csv
+from dataclasses import asdict, dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+from motionlab.core.errors import MotionLabError, nearest
+from motionlab.data.bank import BankConfig, bank_seeds, training_scene
+from motionlab.data.sidecars import digest
+from motionlab.models.checkpoint import fingerprint
+from motionlab.video import RealClip, read_video
+from motionlab.world import Clip, render
+from motionlab.world.captions import describe, sentence
+
+
+@lru_cache(maxsize=4)          # several sidecars are drawn of a clip one after the other
+def _rendered(seed: int, size, frames: int) -> Clip:
+    return render(training_scene(seed), size, frames)
+
+
+@dataclass(frozen=True)
+class World:
+    """Clips of a range of world seeds, rendered when they are asked for; `exact`: they carry their own truth."""
+
+    config: BankConfig
+    exact = True
+
+    @property
+    def name(self) -> str:
+        """Readable, for folders and messages."""
+        c = self.config
+        return f"{c.split}_{c.offset}_{c.clips}x{c.frames}x{c.size}"
+
+    @cached_property
+    def seeds(self) -> list[int]:
+        """World seeds; no seed whose scene the protocol keeps from this split."""
+        return bank_seeds(self.config)
+
+    @cached_property
+    def captions(self) -> list[str]:
+        """One per clip."""
+        return [sentence(describe(training_scene(seed))) for seed in self.seeds]
+
+    def __len__(self) -> int:
+        return self.config.clips
+
+    def clip(self, i: int) -> Clip:
+        """Clip i with its exact truth."""
+        return _rendered(self.seeds[i], self.config.size, self.config.frames)
+
+    def hash(self) -> str:
+        """Names these very clips."""
+        return digest({"config": {k: v for k, v in asdict(self.config).items() if k != "flow"}, "seeds": self.seeds})
+
+
+@dataclass(frozen=True)
+class Listed:
+    """Clips that are there already, with their exact truth."""
+
+    clips: list
+    name = "listed"
+    exact = True
+
+    def clip(self, i: int):
+        """Clip i."""
+        return self.clips[i]
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Videos of a folder with a caption each, cut to one size and length.
+
+    Captions: a file captions.csv with the columns file and caption, or clip.txt beside clip.mp4.
+    """
+
+    folder: Path
+    frames: int
+    size: tuple[int, int]
+    fps: float = 0.0
+    exact = False
+
+    @property
+    def name(self) -> str:
+        return f"{Path(self.folder).name}_{self.frames}x{self.size[0]}x{self.size[1]}"
+
+    @cached_property
+    def _found(self) -> list[tuple[Path, str]]:
+        return find_clips(self.folder)
+
+    @cached_property
+    def captions(self) -> list[str]:
+        """One per video."""
+        return [caption for _, caption in self._found]
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def clip(self, i: int) -> RealClip:
+        """Video i, cropped, resized, at `fps` frames per second.
+
+        Raises:
+            MotionLabError: unreadable, too short, or of fewer frames per second than are asked for: some would repeat.
+        """
+        video = self._found[i][0]
+        clip = read_video(video, size=self.size, fps=self.fps or None, max_frames=self.frames)
+        if self.fps and clip.source_fps < 0.99 * self.fps:
+            raise MotionLabError(f"'{video.name}' has {clip.source_fps:g} frames per second: at {self.fps:g} some would repeat, "
+                                 "and a repeated frame has no flow.",
+                                 fix=f"Take it out, or train with -p fps={clip.source_fps:g}.")
+        if len(clip.frames) < self.frames:
+            at = f", at {self.fps:g} per second" if self.fps else ""
+            raise MotionLabError(f"'{video.name}' has {len(clip.frames)} of the {self.frames} frames that are needed{at}.",
+                                 fix="Take it out, or train on shorter clips with -p frames=N.")
+        return clip
+
+    def hash(self) -> str:
+        """Names these very files, by their contents."""
+        return digest({"videos": [fingerprint(path) for path, _ in self._found], "captions": self.captions,
+                       "frames": self.frames, "size": self.size, "fps": self.fps})
+
+
+def find_clips(folder: str | Path) -> list[tuple[Path, str]]:
+    """(video, caption) of all *.mp4 in a folder, by name.
+
+    Captions are the rows of captions.csv in it (columns file and caption), or NAME.txt beside NAME.mp4.
+
+    Raises:
+        MotionLabError: no such folder, no videos, a video without caption, a caption without video.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise MotionLabError(f"There is no folder '{folder}'.", fix="Give the folder that holds the videos.")
+    videos, rows = sorted(folder.glob("*.mp4")), _read_captions(folder / "captions.csv")
+    if not videos:
+        raise MotionLabError(f"'{folder}' holds no *.mp4.", fix="Put the videos into it; ffmpeg rewrites other kinds of files.")
+    names = [video.name for video in videos]
+    for name in rows:
+        if name not in names:
+            raise MotionLabError(f"captions.csv names '{name}', which is not in '{folder}'.{nearest(name, names)}",
+                                 fix="Correct the name, or take the row out.")
+    clips = [(video, (rows.get(video.name) or _sidecar(video)).strip()) for video in videos]
+    bare = [video.name for video, caption in clips if not caption]
+    if bare:
+        raise MotionLabError(f"{len(bare)} of {len(clips)} videos in '{folder}' have no caption, first '{bare[0]}'.",
+                             fix=f"Add a row to captions.csv (file, caption), or {Path(bare[0]).stem}.txt beside it.")
+    return clips
+
+
+def _read_captions(path):
+    if not path.is_file():
+        return {}
+    try:
+        rows = csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines())
+        return {row["file"]: row["caption"] or "" for row in rows}
+    except (KeyError, csv.Error, UnicodeDecodeError) as error:
+        raise MotionLabError(f"'{path}' cannot be read as captions ({error}).",
+                             fix="Its columns are file and caption.") from None
+
+
+def _sidecar(video):
+    text = video.with_suffix(".txt")
+    return text.read_text(encoding="utf-8") if text.is_file() else ""

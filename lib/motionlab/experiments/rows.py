@@ -1,0 +1,130 @@
+"""The row function of every sweep: what one arm's clips score on the protocol's prompts."""
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from motionlab.core.files import explained
+from motionlab.data.prompts import Prompt, load_prompts
+from motionlab.experiments.arms import Arm, read_arm
+from motionlab.experiments.finetune import trained
+from motionlab.experiments.measure import measure
+from motionlab.experiments.shuffled import shuffle_gap
+from motionlab.metrics.reconstruction import psnr
+from motionlab.models.evaluator import load_evaluator
+from motionlab.models.image_encoder import load_image_encoder
+from motionlab.models.pipe import Pipe
+from motionlab.models.shipped import shipped
+from motionlab.models.small.codec import Codec, load_codec
+from motionlab.video import as_frames, as_video, contact_sheet
+
+NOISE_STRIDE = 1000000007     # the noise of a prompt under another run seed
+
+
+def run_row(arm: dict, seed: int, out_dir: Path, tier: str, **common) -> list[dict]:
+    """Clips of one arm and what they score; `out_dir` keeps frames.npy, so that a killed row does not sample again.
+
+    Args:
+        arm: an entry of `ablations.yaml`, see `experiments.arms.read_arm`. common: fields that all arms of the file share.
+
+    Raises:
+        MotionLabError: an unknown field or value, a missing checkpoint.
+    """
+    one, home = read_arm(arm, common), out_dir.parent / "trained"
+    if tier == "smoke":
+        one = smaller(one)
+    if one.measure.of == "shuffle":
+        return shuffle_gap(one, seed, home, tier=tier)
+    prompts, made = load_prompts(one.measure.prompts, one.measure.n or None), {}
+    frames = kept(out_dir / "frames.npy", lambda: _clips(one, seed, home, prompts, made))
+    keep_sheet(frames, out_dir / "samples.png")
+    rows = measure(frames, prompts, load_evaluators(), one.name, seed, load_image_encoder(shipped("image_encoder")))
+    if one.measure.against_truth:
+        rows = [row | {"psnr_true": psnr(clip, p.clip(frames=len(clip)))} for row, clip, p in zip(rows, frames, prompts)]
+    return rows
+
+
+def smaller(arm: Arm) -> Arm:
+    """An arm for tier smoke, which proves that code runs: two prompts, two steps, sixteen clips seen.
+
+    Prompts are those of `examples`: smoke must not look at what judges arms.
+    """
+    budget = arm.budget and dataclasses.replace(arm.budget, clip_steps=16)
+    return dataclasses.replace(arm, budget=budget, sampling=dataclasses.replace(arm.sampling, steps=min(arm.sampling.steps or 2, 2)),
+                               measure=dataclasses.replace(arm.measure, prompts="examples", n=min(arm.measure.n or 2, 2)))
+
+
+def load_evaluators() -> dict:
+    """The two shipped evaluators, first the one that verdicts use."""
+    return {name: load_evaluator(shipped(f"evaluator_{name}")) for name in ("0", "1")}
+
+
+def _clips(arm, seed, home, prompts, made):
+    length = arm.measure.length
+    if arm.source == "render":
+        return np.stack([p.clip(frames=4 * length - 3).frames for p in prompts])
+    if arm.source == "reconstruction":
+        return reconstruct(load_codec(shipped("codec")), prompts, length)
+    pipe = trained(arm, seed, home).to(sampling_device())
+    pipe.frames = 4 * length - 3
+    return sampled(arm, pipe, prompts, seed)
+
+
+def sampled(arm: Arm, pipe: Pipe, prompts: list[Prompt], seed: int) -> np.ndarray:
+    """Clips uint8 (n, f, h, w, 3) of prompts by the arm's method; noise follows from prompt and seed."""
+    first, last = known_frames(prompts, pipe, arm.sampling.mode)
+    seeds = [p.noise + NOISE_STRIDE * seed for p in prompts]
+    states = arm.method.sample(pipe, [p.text for p in prompts], seeds, arm.sampling, first=first, last=last)
+    return pipe.decode(arm.method.video(states))
+
+
+def known_frames(prompts: list[Prompt], pipe: Pipe, mode: str) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """First and last pictures (n, 3, h, w) of the prompts' true clips, as a mode needs them."""
+    if mode == "text":
+        return None, None
+    video = torch.stack([as_video(p.clip(frames=pipe.frames).frames) for p in prompts])
+    return video[:, 0], video[:, -1] if mode == "first_last" else None
+
+
+def sampling_device() -> torch.device:
+    """A GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@torch.no_grad()
+def encode_true(codec: Codec, prompts: list[Prompt], length: int) -> torch.Tensor:
+    """Latents (n, length, c, h, w) of the prompts' true clips."""
+    return torch.cat([codec.encode(as_video(p.clip(frames=4 * length - 3).frames)[None]) for p in prompts])
+
+
+@torch.no_grad()
+def reconstruct(codec: Codec, prompts: list[Prompt], length: int, batch: int = 16) -> np.ndarray:
+    """The prompts' true clips through the codec, uint8 (n, f, h, w, 3)."""
+    return np.concatenate([as_frames(codec.decode(z)) for z in encode_true(codec, prompts, length).split(batch)])
+
+
+def kept(path: Path, make) -> np.ndarray:
+    """The array of `path` that a row made before, or that it makes now."""
+    if path.is_file():
+        try:
+            return np.load(path)
+        except (ValueError, EOFError, OSError):
+            path.unlink()                       # cut short by a kill
+    frames = make()
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_suffix(".draft.npy")
+        np.save(draft, frames)
+        draft.replace(path)
+    return frames
+
+
+def keep_sheet(frames: np.ndarray, path: Path, n: int = 32) -> None:
+    """The first clips as one picture, so that a person can look at every row."""
+    import imageio.v3 as iio
+
+    if not path.is_file():
+        iio.imwrite(path, contact_sheet(frames[:n]))

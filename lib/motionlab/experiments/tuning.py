@@ -1,0 +1,224 @@
+"""Any method on any generator, on your videos: `motionlab train METHOD` and `motionlab sample METHOD`."""
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+
+from motionlab.core.config import from_values
+from motionlab.core.errors import MotionLabError
+from motionlab.core.files import ensure_writable, write_atomic
+from motionlab.core.speed import speed as measured_speed
+from motionlab.data.prompts import read_prompts
+from motionlab.data.sources import Folder, find_clips
+from motionlab.data.store import open_data
+from motionlab.methods import method_class
+from motionlab.methods.base import Method, Sampling
+from motionlab.methods.files import load_method, read_about, save_method
+from motionlab.models.checkpoint import fingerprint
+from motionlab.models.open import open_pipe
+from motionlab.models.pipe import Pipe
+from motionlab.training import TrainConfig, train
+from motionlab.training.trained import load_trained
+from motionlab.video import write_mp4
+
+MAY_CHANGE = ("out_dir", "steps", "checkpoint_every", "log_every", "gradient_checkpointing", "cpu")
+PATIENCE = timedelta(hours=12)               # for other processes to finish encoding; the usual limit is 10 minutes
+
+
+@dataclass(frozen=True)
+class TuneConfig:
+    """A training of a method. 0 means the generator's own.
+
+    backbone: folder of a snapshot, "" for the kit's own. videos: folder with *.mp4 and captions, see `data.sources.find_clips`.
+    frames, height, width, fps: of the clips; of each video the first `frames` frames at `fps` are taken.
+    batch_size: over all processes. lr: constant, no warm-up, since the start is the base. ema: of what is kept at the end.
+    gradient_checkpointing: less memory for a third more time. bf16: autocast over float32 weights.
+
+    Raises:
+        MotionLabError: a value out of range.
+    """
+
+    backbone: str = ""
+    videos: str = ""
+    out_dir: str = "runs/tuned"
+    frames: int = 0
+    height: int = 0
+    width: int = 0
+    fps: float = 0.0
+    steps: int = 2000
+    batch_size: int = 8
+    lr: float = 5e-6
+    ema: float = 0.999
+    gradient_checkpointing: bool = False
+    bf16: bool = True
+    checkpoint_every: int = 200
+    log_every: int = 10
+    seed: int = 0
+    cpu: bool = False
+
+    def __post_init__(self):
+        for name in ("frames", "height", "width", "fps"):
+            if getattr(self, name) < 0:
+                raise MotionLabError(f"{name} is {getattr(self, name)}.", fix="Give 0 for the generator's own.")
+        self.training()
+
+    def training(self) -> TrainConfig:
+        """Settings of the training loop; errors as there."""
+        same = {f.name: getattr(self, f.name) for f in dataclasses.fields(TrainConfig) if f.name in vars(self)}
+        return TrainConfig(**same | {"warmup": 0})
+
+
+def check_inputs(backbone: str, videos: str) -> None:
+    """Refuse a snapshot or videos that are not there before minutes of other work.
+
+    Raises:
+        MotionLabError: as `snapshot_kind` and `find_clips`; no videos given.
+    """
+    if backbone:
+        from motionlab.models.pretrained.snapshot import snapshot_kind
+
+        snapshot_kind(Path(backbone))
+    if not videos:
+        raise MotionLabError("A backbone is given, but no videos.", fix="Give a folder of *.mp4 with captions.csv: -p videos=FOLDER.")
+    find_clips(videos)
+
+
+def tune(method: Method, config: TuneConfig) -> Path:
+    """Train, from the newest checkpoint if there is one; what was trained goes to out_dir/<method>.safetensors.
+
+    Raises:
+        MotionLabError: as `open_pipe`, `find_clips`, `open_data` and `training.train`; another run's out_dir.
+        KeyboardInterrupt: after Ctrl-C; the same call goes on.
+    """
+    from accelerate import PartialState
+
+    check_inputs(config.backbone, config.videos)
+    processes, out = PartialState(cpu=config.cpu, timeout=PATIENCE), ensure_writable(config.out_dir)
+    settings = {"method": method.name, "settings": dataclasses.asdict(method)}
+    _check_same(out / "tuning.yaml", dataclasses.asdict(config) | settings, MAY_CHANGE)
+    pipe = open_pipe(config.backbone, config.frames or None, config.height or None, config.width or None, device=str(processes.device),
+                     cache=out / "text", dtype=torch.float32)
+    with processes.main_process_first():
+        data = open_data(Folder(config.videos, pipe.frames, pipe.size, config.fps or pipe.fps), pipe, method.wants(), out / "clips")
+        pipe.text(["", *data.captions])
+    pipe.forget_text()
+    method.attach(pipe)
+    if processes.is_main_process:
+        print(cost(pipe, config, processes.num_processes, processes.device), flush=True)
+    result = train(pipe, method.loss(pipe), data, config.training())
+    path = out / f"{method.name}.safetensors"
+    if processes.is_main_process:
+        note = {"size": json.dumps([pipe.frames, *pipe.size]), "fps": str(config.fps or pipe.fps), "step": str(result.step)}
+        save_method(method, load_trained(pipe, result.ema_state()), path, note)
+        print(f"{result.step} steps: {path}", flush=True)
+    return path
+
+
+def cost(pipe: Pipe, config: TuneConfig, processes: int, device: torch.device) -> str:
+    """What the training will take, as text: trained and all parameters, FLOPs by 6 per parameter and token, timed by matrix products."""
+    trained = sum(p.numel() for p in pipe.parameters() if p.requires_grad)
+    everything, tokens = sum(p.numel() for p in pipe.denoiser.parameters()), pipe.shape[0] * pipe.size[0] * pipe.size[1] // pipe.cell ** 2
+    lines = [f"{trained:,} of {everything:,} parameters are trained, {tokens} tokens a clip, "
+             f"{config.steps} steps of {config.batch_size} clips"]
+    found = measured_speed("cpu" if device.type == "cpu" else str(device), 1.0)
+    if found:
+        flops = 6 * everything * tokens * config.batch_size * config.steps / processes
+        lines.append(f"at least {flops / max(found.values()) / 1e12 / 3600:.3g} h here, without attention's own products")
+    return "\n".join(lines)
+
+
+# ---------------------------------------------------------------------------------------------- sampling
+@dataclass(frozen=True)
+class SampleConfig:
+    """Clips of a tuned generator. weights: a file of `tune`. prompts: a file of `read_prompts`. seed: of the starting noise."""
+
+    backbone: str = ""
+    weights: str = ""
+    prompts: str = ""
+    out_dir: str = "runs/samples"
+    bf16: bool = True
+    seed: int = 0
+    cpu: bool = False
+
+
+def check_sampling(backbone: str, weights: str, prompts: str) -> None:
+    """Refuse a snapshot, weights or prompts that are not there before minutes of other work.
+
+    Raises:
+        MotionLabError: as `snapshot_kind`, `read_about` and `read_prompts`.
+    """
+    if backbone:
+        from motionlab.models.pretrained.snapshot import snapshot_kind
+
+        snapshot_kind(Path(backbone))
+    read_about(weights)
+    read_prompts(prompts)
+
+
+@torch.no_grad()
+def sample(config: SampleConfig, options: Sampling | None = None) -> list[Path]:
+    """For every prompt its video (000.mp4) and, beside it, whatever else the method generates (000_motion.mp4: both side by side).
+
+    The list of prompts goes to prompts.csv. Clips that are there already are kept.
+
+    Raises:
+        MotionLabError: as `read_prompts`, `load_method` and `open_pipe`; another run's out_dir.
+    """
+    prompts, about = read_prompts(config.prompts), read_about(config.weights)
+    method = from_values(method_class(about["method"]), json.loads(about["settings"]), f"settings in {config.weights}")
+    options, out = options or method.Sampling(), ensure_writable(config.out_dir)
+    settings = {"options": dataclasses.asdict(options), "digest": fingerprint(config.weights)}
+    _check_same(out / "sampling.yaml", dataclasses.asdict(config) | settings)
+    write_atomic(out / "prompts.csv", _table(prompts))
+    device = "cuda" if torch.cuda.is_available() and not config.cpu else "cpu"
+    frames, height, width = json.loads(about["size"])
+    dtype = torch.bfloat16 if config.bf16 else torch.float32
+    pipe = open_pipe(config.backbone, frames, height, width, device=device, cache=out / "text", dtype=dtype)
+    pipe.text(["", *(text for text, _ in prompts)])
+    pipe.forget_text()
+    load_method(method, pipe, config.weights)
+    paths = [out / f"{k:03d}.mp4" for k in range(len(prompts))]
+    for k, path in enumerate(paths):
+        if not path.is_file():
+            state = method.sample(pipe, [prompts[k][0]], [2 * (100_000 * config.seed + k)], options)
+            _write(path, {name: pipe.decode(z)[0] for name, z in method.streams(state).items()}, float(about["fps"]))
+            print(f"{k + 1}/{len(paths)} {path}", flush=True)
+    return paths
+
+
+def _write(path, streams, fps):
+    import numpy as np
+
+    for name, frames in streams.items():
+        if name != "video":
+            write_mp4(path.with_stem(f"{path.stem}_{name}"), np.concatenate([streams["video"], frames], axis=2), fps)
+    write_mp4(path, streams["video"], fps)                    # last: it marks the prompt as done
+
+
+def _check_same(path, now, may_change=()):
+    """A folder holds the work of one set of settings."""
+    import yaml
+
+    now = json.loads(json.dumps(now))
+    before = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else now
+    changed = [f"{name} was {before.get(name)} and is now {value}" for name, value in now.items()
+               if name not in may_change and before.get(name) != value]
+    if changed:
+        raise MotionLabError(f"'{path.parent}' belongs to another run: {', '.join(changed)}.",
+                             fix="Set the old values to go on with it, or choose another --out.")
+    write_atomic(path, yaml.safe_dump(now, sort_keys=False))
+
+
+def _table(prompts):
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["file", "category", "prompt"])
+    writer.writerows([f"{k:03d}.mp4", kind or "", prompt] for k, (prompt, kind) in enumerate(prompts))
+    return text.getvalue()

@@ -1,0 +1,122 @@
+"""`Method`: all that a cure is to the kit. One file per method; nothing else in the library knows its name.
+
+    method = open_method("lora", rank=8)
+    method.attach(pipe)                                       # adapters, hooks or wider projections; says what is trained
+    train(pipe, method.loss(pipe), data, config)              # data: x1, text and the sidecars that method.wants()
+    clips = method.sample(pipe, prompts, seeds)               # or motionlab train | sample | size | sweep
+
+A method is a frozen dataclass: its fields are what its training depends on. What only its sampling depends on is another
+one, `Method.Sampling`. Both are read from an arm's YAML or from the command line, where a misspelt field names the nearest.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from motionlab.data.sidecars import Sidecar
+from motionlab.diffusion import velocity
+from motionlab.models.pipe import Inputs, Pipe
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """What every method's sampling depends on. w: text guidance, steps, solver: by default what the generator usually takes;
+    mode: which known frames it is given."""
+
+    w: float = -1.0
+    steps: int = 0
+    solver: str = ""
+    mode: str = "text"
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method's training settings, and how it acts on a `Pipe`. Subclasses override what they change."""
+
+    name: ClassVar[str] = ""
+    tunes_base: ClassVar[bool] = True          # whether the weights that were there before are trained
+    Sampling: ClassVar[type] = Sampling
+
+    # ------------------------------------------------------------------ training
+    def wants(self) -> tuple[Sidecar, ...]:
+        """What a batch holds beside x1 and text."""
+        return ()
+
+    def attach(self, pipe: Pipe) -> None:
+        """Add to the generator what the method adds, and let requires_grad say what is trained."""
+        pipe.requires_grad_(self.tunes_base)
+        self.attach_to(pipe.denoiser, pipe.shape[1])
+
+    def attach_to(self, network: nn.Module, channels: int) -> None:
+        """`attach` on the network alone, whose latents have so many channels. By default nothing is added."""
+
+    def loss(self, pipe: Pipe) -> Callable:
+        """`loss_fn` of `training.train`."""
+        raise NotImplementedError
+
+    # ------------------------------------------------------------------ sampling
+    def start(self, pipe: Pipe, x0: torch.Tensor, seeds: Sequence[int]) -> torch.Tensor:
+        """The state that sampling begins with, from the video's noise x0."""
+        return x0
+
+    def model(self, pipe: Pipe, text: Inputs, known: Inputs, options: Sampling) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+        """The model (x, t) -> u that is integrated: usual text guidance."""
+        return pipe.guided(text, None if options.w < 0 else options.w, known)
+
+    def streams(self, state: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What is in a state: {"video": latents} and whatever else the method generates with it, each for `Pipe.decode`."""
+        return {"video": state}
+
+    def video(self, state: torch.Tensor) -> torch.Tensor:
+        """The video's latents in the state that sampling ends with."""
+        return self.streams(state)["video"]
+
+    def forward(self, pipe: Pipe, x_t: torch.Tensor, other: torch.Tensor, t: torch.Tensor, text: Inputs) -> torch.Tensor:
+        """The velocity of the method's state where its video is x_t and all else in it is `other`, (b, f, c, h, w) each."""
+        return pipe(x_t, t, text)
+
+    @torch.no_grad()
+    def sample(self, pipe: Pipe, prompts: Sequence[str], seeds: Sequence[int], options: Sampling | None = None, *, first=None, last=None,
+               callback: Callable | None = None, batch: int = 16) -> torch.Tensor:
+        """States (b, f, c, h, w) of prompts, a noise seed each; `video` takes the clips' latents out of them.
+
+        Args:
+            first, last: known frames, pictures (b, 3, h, w) in [-1, 1], as `options.mode` asks for.
+
+        Raises:
+            MotionLabError: as `Pipe.sample`.
+        """
+        options, out = options or self.Sampling(), []
+        for k in range(0, len(prompts), batch):
+            part = slice(k, k + batch)
+            frames = (None if a is None else a[part] for a in (first, last))
+            x0, text, known = pipe.begin(list(prompts[part]), list(seeds[part]), options.mode, *frames)
+            u = self.model(pipe, text, known, options)
+            state = self.start(pipe, x0, seeds[part])
+            out.append(pipe.solve(u, state, steps=options.steps or None, solver=options.solver or None, callback=callback).cpu())
+        return torch.cat(out)
+
+    @torch.no_grad()
+    def losses(self, pipe: Pipe, x_t: torch.Tensor, t: torch.Tensor, text: Inputs, data: dict[str, torch.Tensor],
+               noise: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """What the loss says of clips one by one, {name: (b,)}: "loss", mean |u - v|^2 of the video, and the method's own.
+
+        Args:
+            data, noise: x1 and the sidecars that `wants` names by their keys, and noise for each.
+        """
+        u = pipe.velocity(x_t, t, text)
+        return {"loss": (u - velocity(noise["x1"], data["x1"])).square().flatten(1).mean(1)}
+
+    # ------------------------------------------------------------------ what is kept and told
+    def stored_name(self, pipe: Pipe, name: str) -> str:
+        """A trained tensor's name in `methods.files`; name: in the pipe's state dict."""
+        return name
+
+    def columns(self, pipe: Pipe, states: torch.Tensor) -> list[dict[str, Any]]:
+        """Columns that the method adds to the row of each sampled state."""
+        return [{} for _ in states]
+

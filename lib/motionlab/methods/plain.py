@@ -1,0 +1,77 @@
+"""No cure: the generator's own training, on more clips. What every cure is compared with."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from motionlab.data.sidecars import Sidecar
+from motionlab.diffusion import interpolate, velocity
+from motionlab.methods.base import Method
+from motionlab.models.pipe import Pipe
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What the flow-matching loss draws, per clip.
+
+    length: latent frames of the clips, 0 for all; shorter: share of the batches that are cut to a shorter length, so that one
+    checkpoint keeps serving all of them. text_dropout, attribute_dropout: of the whole text, of single attributes of it.
+    first, first_last: probabilities that the first frame, or the first and the last, are given.
+    """
+
+    length: int = 0
+    shorter: float = 0.0
+    text_dropout: float = 0.15
+    attribute_dropout: float = 0.05
+    first: float = 0.2
+    first_last: float = 0.1
+
+
+def flow_matching_loss(recipe: Recipe, pipe: Pipe) -> Callable:
+    """`loss_fn` of `training.train`: mean over the clip of |u - v|^2, v = x1 - x0 (rectified flow).
+
+    Known frames are given as `stills` where batches have them: pictures encoded alone, as a user has them. A latent frame of
+    the clip itself saw the frames before it, and so would give part of the answer.
+    """
+
+    def loss_fn(model, batch, noise):
+        length = _length(recipe, batch["x1"].shape[1], noise)
+        x1, stills = batch["x1"][:, :length], batch.get("stills", batch["x1"])[:, :length]
+        t = pipe.times(noise)
+        x0 = noise.randn(*x1.shape[1:])
+        text = pipe.drop_text(batch["text"], noise, recipe.text_dropout, recipe.attribute_dropout)
+        known = pipe.draw_known(stills, noise, recipe.first, recipe.first_last)
+        u = model(interpolate(x0, x1, t), t, text, known)
+        per_sample = (u.float() - velocity(x0, x1)).square().mean(dim=(1, 2, 3, 4))
+        return per_sample.mean(), {"t": t, "per_sample": per_sample}
+
+    return loss_fn
+
+
+def _length(recipe, whole, noise):
+    """The batch's length: one length per batch, since clips of different lengths do not stack."""
+    length = recipe.length or whole
+    if recipe.shorter and float(torch.rand(1, generator=noise[0])) < recipe.shorter:
+        return int(torch.randint(1, length, (1,), generator=noise[0]))
+    return length
+
+
+@dataclass(frozen=True)
+class Plain(Method):
+    """All weights, the diffusion loss, nothing else; fields as of `Recipe`. stills: known frames are pictures encoded alone."""
+
+    name: ClassVar[str] = "plain"
+    text_dropout: float = 0.15
+    attribute_dropout: float = 0.05
+    first: float = 0.2
+    first_last: float = 0.1
+    stills: bool = False
+
+    def wants(self) -> tuple[Sidecar, ...]:
+        return (Sidecar("stills"),) if self.stills else ()
+
+    def loss(self, pipe: Pipe) -> Callable:
+        return flow_matching_loss(Recipe(0, 0.0, self.text_dropout, self.attribute_dropout, self.first, self.first_last), pipe)

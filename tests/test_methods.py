@@ -1,0 +1,126 @@
+"""Methods on the small generator and on snapshots: they train what they say, sample, come back from their file, refuse others."""
+import pytest
+import torch
+
+from motionlab.core.errors import MotionLabError
+from motionlab.data.bank import BankConfig
+from motionlab.data.sidecars import Sidecar
+from motionlab.data.sources import World
+from motionlab.data.store import open_data
+from motionlab.methods import METHODS, method_class, open_method
+from motionlab.methods.files import load_method, read_about, save_method
+from motionlab.models.open import open_pipe
+from motionlab.training import TrainConfig, train
+from small import small_model
+from snapshots import cogvideox_snapshot, wan_snapshot
+
+SAID = ["a red dog runs to the left over the meadow", "a blue fish swims to the right under the sea"]
+QUICK = {"batch_size": 2, "warmup": 1, "checkpoint_every": 0, "log_every": 0, "lr": 1e-2}
+
+
+@pytest.fixture
+def pipe():
+    return small_model(layers=2, length=2, stir=0.1)
+
+
+def go(method, pipe, folder, steps=3):
+    data = open_data(World(BankConfig("examples", clips=4, frames=pipe.frames)), pipe, method.wants(), folder / "data", say=lambda text: None)
+    method.attach(pipe)
+    result = train(pipe, method.loss(pipe), data, TrainConfig(steps=steps, out_dir=str(folder / "run"), **QUICK))
+    return pipe.eval(), result
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_trains_samples_and_comes_back(name, pipe, tmp_path):
+    method, untouched = open_method(name), small_model(layers=2, length=2, stir=0.1)
+    method.attach(untouched)
+    start = method.sample(untouched, SAID, [0, 1], method.Sampling(steps=2))
+    trained, result = go(method, pipe, tmp_path)
+    clips = method.sample(trained, SAID, [0, 1], method.Sampling(steps=2))
+    assert result.step == 3 and not torch.allclose(clips, start) and method.video(clips).shape == (2, *pipe.shape)
+    path = save_method(method, trained, tmp_path / "m.safetensors", dtype=torch.float32)
+    again = load_method(method, small_model(layers=2, length=2, stir=0.1), path)
+    assert torch.equal(method.sample(again, SAID, [0, 1], method.Sampling(steps=2)), clips)
+    assert len(method.columns(trained, clips)) == 2 and read_about(path)["method"] == name
+
+
+def test_lora_starts_as_the_base_trains_little_and_writes_little(pipe, tmp_path):
+    method, x, t = open_method("lora", rank=2), torch.randn(1, *pipe.shape), torch.tensor([0.3])
+    text = pipe.text(SAID[:1])
+    before, total = pipe.velocity(x, t, text), sum(p.numel() for p in pipe.parameters())
+    method.attach(pipe)
+    assert torch.equal(pipe.velocity(x, t, text), before)
+    mine = [name for name, p in pipe.named_parameters() if p.requires_grad]
+    assert len(mine) == 2 * 2 * 2 and all("lora_" in name and (".to_k." in name or ".to_v." in name) for name in mine)
+    path = save_method(method, pipe, tmp_path / "l.safetensors")
+    assert path.stat().st_size < 2 * total
+
+
+@pytest.mark.parametrize("snapshot, kwargs", [(wan_snapshot, {}), (cogvideox_snapshot, {}), (cogvideox_snapshot, {"rotary": True})])
+def test_lora_on_a_snapshot_loads_in_stock_diffusers(snapshot, kwargs, tmp_path):
+    from diffusers import DiffusionPipeline
+
+    folder = snapshot(tmp_path / "s", **kwargs)
+    pipe, method = open_pipe(str(folder), 9, 32, 32), open_method("lora", rank=2)
+    method.attach(pipe)
+    with torch.no_grad():
+        for p in pipe.parameters():
+            if p.requires_grad:
+                p.add_(0.3 * torch.randn_like(p))
+    save_method(method, pipe, tmp_path / "lora" / "pytorch_lora_weights.safetensors", dtype=torch.float32)
+    stock = DiffusionPipeline.from_pretrained(str(folder))
+    stock.load_lora_weights(str(tmp_path / "lora"))
+    ours = {n.replace(".default.", "."): p for n, p in pipe.denoiser.named_parameters() if "lora_" in n}
+    theirs = {n.replace(".default_0.", "."): p for n, p in stock.transformer.named_parameters() if "lora_" in n}
+    assert ours.keys() == theirs.keys() and all(torch.allclose(ours[n], theirs[n]) for n in ours)
+
+
+def test_files_of_others_are_refused(pipe, tmp_path):
+    lora = open_method("lora", rank=2)
+    lora.attach(pipe)
+    path = save_method(lora, pipe, tmp_path / "l.safetensors")
+    other = small_model(layers=2, length=2, stir=0.2)
+    for call, says in ((lambda: load_method(open_method("plain"), other, path), "trained by method lora"),
+                       (lambda: load_method(lora, other, path), "another base"),
+                       (lambda: load_method(lora, other, tmp_path / "none"), "There is no file")):
+        with pytest.raises(MotionLabError, match=says):
+            call()
+    (tmp_path / "cut.safetensors").write_bytes(path.read_bytes()[:100])
+    with pytest.raises(MotionLabError, match="may be truncated"):
+        read_about(tmp_path / "cut.safetensors")
+
+
+def test_names_and_settings_are_checked(pipe):
+    for call, says in ((lambda: method_class("lroa"), "Did you mean 'lora'"), (lambda: open_method("lora", rnak=3), "Did you mean 'rank'"),
+                       (lambda: open_method("lora", targets="to_kk").attach(pipe), "no linear layer named"),
+                       (lambda: Sidecar("motoin"), "Did you mean 'motion'"), (lambda: Sidecar("motion", {"techer": "dis"}), "Did you mean 'teacher'")):
+        with pytest.raises(MotionLabError, match=says):
+            call()
+
+
+def test_the_example_of_contributing_is_a_whole_method(pipe, tmp_path, monkeypatch):
+    """It trains, samples, comes back, is an arm and is counted, with a line in METHODS and no other."""
+    import re
+    import sys
+    from pathlib import Path
+
+    from motionlab import methods
+    from motionlab.experiments.arms import read_arm
+    from motionlab.models import size
+
+    text = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    code = re.search(r"```python\n# lib/motionlab/methods/bias.py\n(.*?)```", text, re.S)[1]
+    (tmp_path / "bias_of_contributing.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setitem(methods.METHODS, "bias", "bias_of_contributing:Bias")
+    method, untouched = open_method("bias", only="to_k"), small_model(layers=2, length=2, stir=0.1)
+    start = method.sample(untouched, SAID, [0, 1], method.Sampling(steps=2))
+    trained, _ = go(method, pipe, tmp_path)
+    clips = method.sample(trained, SAID, [0, 1], method.Sampling(steps=2))
+    path = save_method(method, trained, tmp_path / "b.safetensors", dtype=torch.float32)
+    again = load_method(method, untouched, path)
+    assert not torch.allclose(clips, start) and torch.equal(method.sample(again, SAID, [0, 1], method.Sampling(steps=2)), clips)
+    assert path.stat().st_size < 4096 and read_arm({"name": "b", "method": "bias", "train": {"lr": 1e-3, "only": "to_k"}}).method == method
+    counted = size.measure("small", attach=lambda network, channels: (network.requires_grad_(False), method.attach_to(network, channels)))
+    assert counted.trained == 8 * 192
+    sys.modules.pop("bias_of_contributing")
