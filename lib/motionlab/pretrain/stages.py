@@ -136,7 +136,7 @@ def _base_stage(settings, stage, work, home, start, until):
 
     name, kinds = stage["name"], {"bank": BankConfig, "held_out": BankConfig, "model": BackboneConfig}
     print(f"stage base, {name}", flush=True)
-    read = _read({k: stage.get(k, settings[k]) for k in kinds if k in stage or k in settings}, kinds, f"base, {name}")
+    read = _read({k: (settings | stage)[k] for k in kinds if k in settings | stage}, kinds, f"{home}, {name}")
     own = {k: v for k, v in stage.items() if k not in ("name", "only", "bank")}
     part = _read(own, {"recipe": Recipe, "training": TrainConfig}, f"base, {name}")
     recipe, folder = part["recipe"], work / home / name
