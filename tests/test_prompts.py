@@ -65,35 +65,3 @@ def test_held_out_pairs_are_species_and_colours_of_the_world():
 def test_bad_requests_are_named(name, n, message):
     with pytest.raises(MotionLabError, match=message):
         load_prompts(name, n)
-
-
-# ---------------------------------------------------------------------------------------------- a user's own files
-def test_prompt_files_of_every_kind_give_text_and_category(tmp_path):
-    from motionlab.data.prompts import read_prompts
-
-    (tmp_path / "a.csv").write_text('prompt,category\n"a man, running",Basic Motion\na wheel,rotational\n')
-    (tmp_path / "b.txt").write_text("a cat\n\na dog\n")
-    (tmp_path / "c.json").write_text('["x", {"prompt": "y", "category": "physics"}]')
-    assert read_prompts(tmp_path / "a.csv") == [("a man, running", "basic"), ("a wheel", "rotation")]
-    assert read_prompts(tmp_path / "b.txt") == [("a cat", None), ("a dog", None)]
-    assert read_prompts(tmp_path / "c.json") == [("x", None), ("y", "physics")]
-    (tmp_path / "d.csv").write_text("prompt,category\na,unusual_activity\n")
-    assert read_prompts(tmp_path / "d.csv", "moviegen") == [("a", "unusual activity")]
-
-
-@pytest.mark.parametrize("name, text, message", [
-    ("a.csv", "prompt,category\na,phisics\n", "a.csv, prompt 1: .*Did you mean 'physics'"), ("a.csv", "text\na\n", "cannot be read as prompts"),
-    ("a.txt", "\n\n", "holds no prompts"), ("a.xls", "x", "unknown ending"), ("a.json", "{", "cannot be read as prompts")])
-def test_bad_prompt_files_say_what_is_wrong(tmp_path, name, text, message):
-    from motionlab.data.prompts import read_prompts
-
-    (tmp_path / name).write_text(text)
-    with pytest.raises(MotionLabError, match=message):
-        read_prompts(tmp_path / name)
-
-
-def test_a_missing_prompt_file_is_named(tmp_path):
-    from motionlab.data.prompts import read_prompts
-
-    with pytest.raises(MotionLabError, match="No prompt file"):
-        read_prompts(tmp_path / "none.csv")

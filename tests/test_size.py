@@ -10,6 +10,7 @@ import torch
 from motionlab import cli
 from motionlab.core.errors import MotionLabError
 from motionlab.models import size as S
+from motionlab.models import counting
 from motionlab.models.small.backbone import Backbone
 
 
@@ -48,7 +49,7 @@ def test_counts_grow_with_the_batch_and_the_square_of_the_tokens(small):
 def test_kept_bytes_are_counted_once():
     """x (5, 8) for the first weight's gradient, (5, 16) for GELU's, (5, 16) for the second weight's; fp32."""
     model = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.GELU(), torch.nn.Linear(16, 4))
-    kept, x = S._Kept(model), torch.zeros(5, 8, requires_grad=True)
+    kept, x = counting._Kept(model), torch.zeros(5, 8, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(kept.pack, lambda tensor: tensor):
         model(x)
     assert kept.total == {False: 4 * 5 * (8 + 16 + 16), True: 0}
@@ -58,7 +59,7 @@ def test_activations_are_those_that_the_real_model_keeps(small, monkeypatch):
     """The same count on the CPU, where tensors are real; with its fused attention kernel, as an accelerator has it."""
     monkeypatch.setattr("motionlab.models.small.attention._plain", lambda kwargs: False)
     model, _, inputs, _ = S._built("small", 17, 48, 48, 1)
-    kept = S._Kept(model)
+    kept = counting._Kept(model)
     with torch.autograd.graph.saved_tensors_hooks(kept.pack, lambda tensor: tensor):
         model(**inputs)
     assert small.activations == pytest.approx(sum(kept.total.values()), rel=0.05)

@@ -1,10 +1,12 @@
 """`motionlab train METHOD` and `sample METHOD` on the kit's own generator and on snapshots: videos become weights, prompts clips."""
+import dataclasses
 import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from motionlab import cli
@@ -14,11 +16,12 @@ from motionlab.methods import METHODS, open_method
 from motionlab.models.open import open_pipe
 from motionlab.training import SampleNoise, checkpoints
 from motionlab.video import read_video, write_mp4
-from snapshots import cogvideox_snapshot, wan_snapshot
+from snapshots import SIZES, SNAPSHOTS, cogvideox_snapshot, wan_snapshot
 from videos import moving_texture
 
 FPS = 16
 KINDS = {"wan": wan_snapshot, "cogvideox": cogvideox_snapshot}
+OTHERS = [name for name in SNAPSHOTS if name not in ("wan", "cogvideox-2b")]
 
 
 @pytest.fixture(scope="module")
@@ -83,11 +86,33 @@ def test_videos_become_weights_and_prompts_become_clips(config, name, kind, monk
         tuning.sample(sampling, method.Sampling(steps=3))
 
 
+@pytest.mark.parametrize("name", OTHERS)
+def test_lora_trains_samples_and_comes_back_on_every_class(name, videos, tmp_path):
+    """Pictures for image-to-video come from the videos in training and from the prompt file in sampling."""
+    folder, (frames, height, width) = SNAPSHOTS[name](tmp_path / "s"), SIZES.get(name, (9, 32, 32))
+    usual = {"frames": frames, "height": height, "width": width, "fps": FPS, "batch_size": 2, "log_every": 1, "bf16": False, "cpu": True}
+    method = open_method("lora", rank=2)
+    made = tuning.tune(method, tuning.TuneConfig(backbone=str(folder), videos=str(videos), out_dir=str(tmp_path / "run"), steps=2, lr=1e-2, **usual))
+    assert all(value.isfinite().all() for value in load_file(made).values())
+    modes = open_pipe(str(folder), frames, height, width, dtype=torch.float32).modes
+    needs = [] if "text" in modes else ["first"] + ["last"] * ("first" not in modes)
+    Image.fromarray(np.full((80, 80, 3), 99, np.uint8)).save(tmp_path / "x.png")
+    (tmp_path / "p.csv").write_text(",".join(["prompt", *needs]) + "\n" + ",".join(["a cat walks.", *["x.png"] * len(needs)]) + "\n")
+    sampling = tuning.SampleConfig(backbone=str(folder), weights=str(made), prompts=str(tmp_path / "p.csv"), out_dir=str(tmp_path / "clips"),
+                                   bf16=False, cpu=True)
+    (path,) = tuning.sample(sampling, method.Sampling(steps=2))
+    assert read_video(path).frames.shape == (frames, height, width, 3)
+    if needs:
+        (tmp_path / "q.csv").write_text("prompt\na cat walks.\n")
+        with pytest.raises(MotionLabError, match="needs the (first|last) frame of every task"):
+            tuning.sample(dataclasses.replace(sampling, prompts=str(tmp_path / "q.csv"), out_dir=str(tmp_path / "none")), method.Sampling(steps=2))
+
+
 def test_training_times_are_those_of_the_base(folders):
     noise, wan, cogvideox = SampleNoise(0, 0, range(400)), open_pipe(str(folders["wan"]), 9, 32, 32), open_pipe(str(folders["cogvideox"]), 9, 32, 32)
     z = torch.logit(wan.times(noise)) + math.log(3.0)  # logit-normal, shifted by 3
     assert abs(z.mean()) < 0.15 and abs(z.std() - 1) < 0.1
-    timesteps = cogvideox.backbone.border(None).timestep(cogvideox.times(noise)) / 1000
+    timesteps = cogvideox.border.timestep(cogvideox.times(noise)) / 1000
     assert (timesteps.sort().values - torch.linspace(0, 1, 400)).abs().max() < 0.08  # Kolmogorov: p = 0.01
 
 

@@ -58,14 +58,14 @@ def test_a_perfect_network_gives_both_velocities(folders, kind, monkeypatch):
     """It sees both states of its own convention at one noise level and says both targets: ours must come out."""
     pipe = load(folders[kind])
     widen(pipe.denoiser, CHANNELS)
-    (x0, x1, d0, d1), network = map(latents, range(4)), pipe.backbone
+    x0, x1, d0, d1 = map(latents, range(4))
 
-    def perfect(z, timestep, text):
-        states = [network.state(interpolate(a0, a1, T), T) for a0, a1 in ((x0, x1), (d0, d1))]
-        torch.testing.assert_close(z, torch.cat(states, 2))
-        return torch.cat([network.target(x0, x1, T), network.target(d0, d1, T)], 2)
+    def perfect(z, timestep, text, known):
+        noisy = [interpolate(a0, a1, T) for a0, a1 in ((x0, x1), (d0, d1))]
+        torch.testing.assert_close(z, torch.cat([pipe.border.state(x, T) for x in noisy], 2))
+        return torch.cat([pipe.border.native(velocity(a0, a1), x, T) for x, (a0, a1) in zip(noisy, ((x0, x1), (d0, d1)))], 2)
 
-    monkeypatch.setattr(network, "native", perfect)
+    monkeypatch.setattr(pipe, "native", perfect)
     u_x, u_d = joint_velocity(pipe, interpolate(x0, x1, T), interpolate(d0, d1, T), T, pipe.text(["", ""]))
     torch.testing.assert_close(u_x, velocity(x0, x1))
     torch.testing.assert_close(u_d, velocity(d0, d1))
@@ -75,11 +75,11 @@ def test_guided_appearance_is_the_same_whether_v_or_velocity_is_combined(folders
     """For x, which is one state in all passes, guidance commutes with CogVideoX's conversion; w1 = 5 and w2 = 3."""
     pipe, x, d, t = load(folders["cogvideox"]), latents(1, 1), latents(2, 1), torch.tensor([0.1])
     widen(pipe.denoiser, CHANNELS, "copy")
-    seen, native = [], pipe.backbone.native
+    seen, native = [], pipe.native
     with torch.no_grad():
         weight = pipe.denoiser.patch_embed.proj.weight  # drawn, so that motion matters
         weight.add_(0.3 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(3)))
-        pipe.backbone.native = lambda *a: seen.append(native(*a)) or seen[-1]
+        pipe.native = lambda *a: seen.append(native(*a)) or seen[-1]
         u = inner_guidance(pipe, pipe.text(["a cat."]), Guidance(5.0, 3.0))(torch.cat([x, d], 2), t)
     full, no_text, no_motion = seen[0][:, :, :CHANNELS].chunk(3)
     assert not torch.allclose(full, no_motion, atol=1e-3)

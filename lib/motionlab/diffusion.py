@@ -101,12 +101,12 @@ def linear_quadratic_grid(steps: int, n: int) -> torch.Tensor:
 
 # --- guidance
 
-def cfg(u_text: torch.Tensor, u_null: torch.Tensor, w: float) -> torch.Tensor:
-    """Classifier-free guidance (1 + w) u_text - w u_null. w=0 is the conditional model, exactly.
+def cfg(u_text: torch.Tensor, u_null: torch.Tensor, w: float | torch.Tensor) -> torch.Tensor:
+    """Classifier-free guidance (1 + w) u_text - w u_null. w=0 is the conditional model, exactly; a tensor w broadcasts.
 
     The coefficients sum to one, so that what both agree on stays. Careful: diffusers' `guidance_scale` is 1 + w.
     """
-    return u_text if w == 0 else (1 + w) * u_text - w * u_null
+    return u_text if not torch.is_tensor(w) and w == 0 else (1 + w) * u_text - w * u_null
 
 
 # --- samplers
@@ -127,7 +127,7 @@ def euler(model: Model, x: torch.Tensor, grid: torch.Tensor, callback=None) -> t
         MotionLabError: a grid that does not increase, or an edit of another name or shape.
     """
     for step, (t, following) in enumerate(_steps(grid)):
-        x, u = _evaluate(model, x, step, t, callback)
+        x, u = evaluate(model, x, step, t, callback)
         x = x + (following - t) * u
     return x
 
@@ -135,7 +135,7 @@ def euler(model: Model, x: torch.Tensor, grid: torch.Tensor, callback=None) -> t
 def heun(model: Model, x: torch.Tensor, grid: torch.Tensor, callback=None) -> torch.Tensor:
     """As `euler`, by Heun's method (order 2, two evaluations a step); the callback sees and edits the first."""
     for step, (t, following) in enumerate(_steps(grid)):
-        x, u = _evaluate(model, x, step, t, callback)
+        x, u = evaluate(model, x, step, t, callback)
         ahead = x + (following - t) * u
         x = x + (following - t) / 2 * (u + model(ahead, _batch(following, x)))
     return x
@@ -144,7 +144,8 @@ def heun(model: Model, x: torch.Tensor, grid: torch.Tensor, callback=None) -> to
 SAMPLERS = {"euler": euler, "heun": heun}
 
 
-def _evaluate(model, x, step, t, callback):
+def evaluate(model: Model, x: torch.Tensor, step: int, t: float, callback=None) -> tuple[torch.Tensor, torch.Tensor]:
+    """The state and the velocity to go on with at one step, after the callback of `euler` has seen and edited them."""
     u = model(x, _batch(t, x))
     if callback is None:
         return x, u

@@ -41,11 +41,12 @@ def _add_methods(commands) -> None:
     ):
         parser = common.add(commands, name, command, text)
         parser.add_argument("method", help="its name; an unknown one lists them")
-        parser.add_argument("--backbone", metavar="DIR", default="", 
+        parser.add_argument("--backbone", metavar="DIR", default="",
                             help="folder of a diffusers snapshot (default: the kit's own generator)")
         parser.add_argument(f"--{given[0]}", metavar=given[1])
         if name == "sample":
-            parser.add_argument("--prompts", metavar="FILE", help=".csv with columns prompt and category, .json or .txt")
+            parser.add_argument("--prompts", metavar="FILE",
+                                help=".csv with columns prompt, category, first, last (pictures), .json or .txt")
         parser.add_argument("--out", dest="out_dir", metavar="DIR", help="folder to write to")
         parser.add_argument("--steps", type=int, help="of the training" if name == "train" else "of the sampler")
         parser.add_argument("--config", metavar="YAML", help="settings to start from; the other options come on top")

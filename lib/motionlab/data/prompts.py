@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from motionlab.core.errors import MotionLabError, one_of
 from motionlab.core.protocol import held_out, read_protocol, split_seeds
@@ -80,58 +79,3 @@ def _fits(asked, only, protocol):
 
 def _scene(seed, kind):
     return random_scene(seed, kind=kind)
-
-
-# ---------------------------------------------------------------------------------------------- a user's own files
-CATEGORIES = {"videojam": KINDS, "moviegen": ("human activity", "animals", "nature and scenery", "physics", "unusual activity", "scenes")}
-
-
-def read_prompts(path: str | Path, benchmark: str = "videojam") -> list[tuple[str, str | None]]:
-    """(text, category) of a prompt file of yours: VideoJAM-bench and Movie Gen's prompts are not ours to ship.
-
-    Args:
-        path: .csv or .tsv with a column `prompt` and optionally `category`; .json (a list of texts or of such mappings);
-            .txt, one prompt per line. Categories may be written with capitals, "rotational" or "basic motion".
-        benchmark: whose categories are known, "videojam" or "moviegen".
-
-    Raises:
-        MotionLabError: no such file, no prompts, an unknown category (line and nearest named), an unknown format.
-    """
-    known, path = CATEGORIES[one_of(benchmark, CATEGORIES, "benchmark")], Path(path)
-    try:
-        rows = _rows(path)
-    except (FileNotFoundError, IsADirectoryError):
-        raise MotionLabError(f"No prompt file at '{path}'.",
-                             fix="Give a .csv with the columns prompt and category, a .json list or a .txt.") from None
-    except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
-        raise MotionLabError(f"{path} cannot be read as prompts ({error}).",
-                             fix="Give a .csv with the columns prompt and category, a .json list or a .txt.") from None
-    out = [(text.strip(), _category(name, known, f"{path.name}, prompt {k}")) for k, (text, name) in enumerate(rows, 1) if text.strip()]
-    if not out:
-        raise MotionLabError(f"{path} holds no prompts.", fix="One prompt per line or row.")
-    return out
-
-
-def _rows(path):
-    import csv
-    import json
-
-    text = path.read_text(encoding="utf-8-sig")
-    if path.suffix == ".txt":
-        return [(line, None) for line in text.splitlines()]
-    if path.suffix == ".json":
-        return [(row, None) if isinstance(row, str) else (row["prompt"], row.get("category")) for row in json.loads(text)]
-    if path.suffix in (".csv", ".tsv"):
-        rows = list(csv.DictReader(text.splitlines(), delimiter="\t" if path.suffix == ".tsv" else ","))
-        return [(row["prompt"], row.get("category")) for row in rows]
-    raise ValueError(f"unknown ending '{path.suffix}'")
-
-
-def _category(name, known, where):
-    if not name:
-        return None
-    plain = name.strip().lower().removesuffix(" motion").replace("rotational", "rotation").replace("_", " ")
-    try:
-        return one_of(plain, known, "category")
-    except MotionLabError as error:
-        raise MotionLabError(f"{where}: {error.what}", fix=error.fix) from None

@@ -90,6 +90,16 @@ def encode_stills(pictures: np.ndarray, pipe: Pipe) -> torch.Tensor:
     return pipe.encode_video(as_video(pictures.reshape(n * f, 1, *pictures.shape[2:]))).unflatten(0, (n, f))[:, :, 0]
 
 
+def draw_ends(source, i: int) -> np.ndarray:
+    """The first and the last frame, uint8 (2, h, w, 3)."""
+    return source.clip(i).frames[[0, -1]]
+
+
+def encode_ends(pictures: np.ndarray, pipe: Pipe) -> torch.Tensor:
+    """As pictures in [-1, 1], (n, 2, 3, h, w): an image-to-video generator makes of them what it reads, anew at every step."""
+    return as_video(pictures)
+
+
 def draw_motion(source, i: int, teacher: str = "auto", noise: float = 0.0, background: str = "white") -> np.ndarray:
     """Optical flow drawn as pictures, uint8 (f, h, w, 3) (VideoJAM, Eq. 5).
 
@@ -137,6 +147,7 @@ def encoded(source, sidecars, pipe: Pipe) -> dict[str, torch.Tensor]:
 KINDS: dict[str, tuple[Callable, Callable]] = {
     "x1": (draw_frames, encode_clip),
     "stills": (draw_stills, encode_stills),
+    "ends": (draw_ends, encode_ends),
     "motion": (draw_motion, encode_clip),
 }
 

@@ -12,18 +12,19 @@ from pathlib import Path
 import torch
 
 from motionlab.core.config import from_values
-from motionlab.core.errors import MotionLabError
+from motionlab.core.errors import MotionLabError, one_of
 from motionlab.core.files import ensure_writable, write_atomic
 from motionlab.core.speed import speed as measured_speed
-from motionlab.data.prompts import read_prompts
+from motionlab.data.sidecars import Sidecar
 from motionlab.data.sources import Folder, find_clips
 from motionlab.data.store import open_data
+from motionlab.data.tasks import Task, known_frames, read_tasks
 from motionlab.methods import method_class
 from motionlab.methods.base import Method, Sampling
 from motionlab.methods.files import load_method, read_about, save_method
 from motionlab.models.checkpoint import fingerprint
-from motionlab.models.open import open_pipe
-from motionlab.models.pipe import Pipe
+from motionlab.models.open import open_pipe, pipe_class
+from motionlab.models.pipe import FRAMES_OF, Pipe
 from motionlab.training import TrainConfig, train
 from motionlab.training.trained import load_trained
 from motionlab.video import write_mp4
@@ -79,12 +80,10 @@ def check_inputs(backbone: str, videos: str) -> None:
     """Refuse a snapshot or videos that are not there before minutes of other work.
 
     Raises:
-        MotionLabError: as `snapshot_kind` and `find_clips`; no videos given.
+        MotionLabError: as `models.open.pipe_class` and `find_clips`; no videos given.
     """
     if backbone:
-        from motionlab.models.pretrained.snapshot import snapshot_kind
-
-        snapshot_kind(Path(backbone))
+        pipe_class(backbone)
     if not videos:
         raise MotionLabError("A backbone is given, but no videos.", fix="Give a folder of *.mp4 with captions.csv: -p videos=FOLDER.")
     find_clips(videos)
@@ -106,7 +105,8 @@ def tune(method: Method, config: TuneConfig) -> Path:
     pipe = open_pipe(config.backbone, config.frames or None, config.height or None, config.width or None, device=str(processes.device),
                      cache=out / "text", dtype=torch.float32)
     with processes.main_process_first():
-        data = open_data(Folder(config.videos, pipe.frames, pipe.size, config.fps or pipe.fps), pipe, method.wants(), out / "clips")
+        sidecars = (*method.wants(), *(Sidecar(kind) for kind in pipe.reads))
+        data = open_data(Folder(config.videos, pipe.frames, pipe.size, config.fps or pipe.fps), pipe, sidecars, out / "clips")
         pipe.text(["", *data.captions])
     pipe.forget_text()
     method.attach(pipe)
@@ -124,7 +124,7 @@ def tune(method: Method, config: TuneConfig) -> Path:
 def cost(pipe: Pipe, config: TuneConfig, processes: int, device: torch.device) -> str:
     """What the training will take, as text: trained and all parameters, FLOPs by 6 per parameter and token, timed by matrix products."""
     trained = sum(p.numel() for p in pipe.parameters() if p.requires_grad)
-    everything, tokens = sum(p.numel() for p in pipe.denoiser.parameters()), pipe.shape[0] * pipe.size[0] * pipe.size[1] // pipe.cell ** 2
+    everything, tokens = sum(p.numel() for p in pipe.denoiser.parameters()), pipe.tokens
     lines = [f"{trained:,} of {everything:,} parameters are trained, {tokens} tokens a clip, "
              f"{config.steps} steps of {config.batch_size} clips"]
     found = measured_speed("cpu" if device.type == "cpu" else str(device), 1.0)
@@ -137,7 +137,7 @@ def cost(pipe: Pipe, config: TuneConfig, processes: int, device: torch.device) -
 # ---------------------------------------------------------------------------------------------- sampling
 @dataclass(frozen=True)
 class SampleConfig:
-    """Clips of a tuned generator. weights: a file of `tune`. prompts: a file of `read_prompts`. seed: of the starting noise."""
+    """Clips of a tuned generator. weights: a file of `tune`. prompts: a file of `data.tasks.read_tasks`. seed: of the starting noise."""
 
     backbone: str = ""
     weights: str = ""
@@ -152,14 +152,12 @@ def check_sampling(backbone: str, weights: str, prompts: str) -> None:
     """Refuse a snapshot, weights or prompts that are not there before minutes of other work.
 
     Raises:
-        MotionLabError: as `snapshot_kind`, `read_about` and `read_prompts`.
+        MotionLabError: as `models.open.pipe_class`, `read_about` and `read_tasks`.
     """
     if backbone:
-        from motionlab.models.pretrained.snapshot import snapshot_kind
-
-        snapshot_kind(Path(backbone))
+        pipe_class(backbone)
     read_about(weights)
-    read_prompts(prompts)
+    read_tasks(prompts)
 
 
 @torch.no_grad()
@@ -169,25 +167,31 @@ def sample(config: SampleConfig, options: Sampling | None = None) -> list[Path]:
     The list of prompts goes to prompts.csv. Clips that are there already are kept.
 
     Raises:
-        MotionLabError: as `read_prompts`, `load_method` and `open_pipe`; another run's out_dir.
+        MotionLabError: as `read_tasks`, `load_method` and `open_pipe`; another run's out_dir.
     """
-    prompts, about = read_prompts(config.prompts), read_about(config.weights)
+    tasks, about = read_tasks(config.prompts), read_about(config.weights)
     method = from_values(method_class(about["method"]), json.loads(about["settings"]), f"settings in {config.weights}")
     options, out = options or method.Sampling(), ensure_writable(config.out_dir)
     settings = {"options": dataclasses.asdict(options), "digest": fingerprint(config.weights)}
     _check_same(out / "sampling.yaml", dataclasses.asdict(config) | settings)
-    write_atomic(out / "prompts.csv", _table(prompts))
+    write_atomic(out / "prompts.csv", _table(tasks))
     device = "cuda" if torch.cuda.is_available() and not config.cpu else "cpu"
     frames, height, width = json.loads(about["size"])
     dtype = torch.bfloat16 if config.bf16 else torch.float32
     pipe = open_pipe(config.backbone, frames, height, width, device=device, cache=out / "text", dtype=dtype)
-    pipe.text(["", *(text for text, _ in prompts)])
+    mode = one_of(options.mode or pipe.modes[0], pipe.modes, f"conditioning mode of {pipe.kind}")
+    demanded = {name: value for name, value in known_frames(tasks, pipe.size).items() if name in FRAMES_OF[mode]}
+    for name in set(FRAMES_OF[mode]) - set(demanded):
+        raise MotionLabError(f"'{pipe.name}' needs the {name} frame of every task, and '{config.prompts}' gives none.",
+                             fix=f"Add a column {name} with a picture's path to the prompt file.")
+    pipe.text(["", *(task.text for task in tasks)])
     pipe.forget_text()
     load_method(method, pipe, config.weights)
-    paths = [out / f"{k:03d}.mp4" for k in range(len(prompts))]
+    paths = [out / f"{k:03d}.mp4" for k in range(len(tasks))]
     for k, path in enumerate(paths):
         if not path.is_file():
-            state = method.sample(pipe, [prompts[k][0]], [2 * (100_000 * config.seed + k)], options)
+            frames = {name: value[k:k + 1] for name, value in demanded.items()}
+            state = method.sample(pipe, [tasks[k].text], [2 * (100_000 * config.seed + k)], options, **frames)
             _write(path, {name: pipe.decode(z)[0] for name, z in method.streams(state).items()}, float(about["fps"]))
             print(f"{k + 1}/{len(paths)} {path}", flush=True)
     return paths
@@ -216,9 +220,9 @@ def _check_same(path, now, may_change=()):
     write_atomic(path, yaml.safe_dump(now, sort_keys=False))
 
 
-def _table(prompts):
+def _table(tasks: list[Task]):
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["file", "category", "prompt"])
-    writer.writerows([f"{k:03d}.mp4", kind or "", prompt] for k, (prompt, kind) in enumerate(prompts))
+    writer.writerows([f"{k:03d}.mp4", task.category or "", task.text] for k, task in enumerate(tasks))
     return text.getvalue()

@@ -25,12 +25,12 @@ from motionlab.models.pipe import Inputs, Pipe
 @dataclass(frozen=True)
 class Sampling:
     """What every method's sampling depends on. w: text guidance, steps, solver: by default what the generator usually takes;
-    mode: which known frames it is given."""
+    mode: which known frames it is given, "" for the generator's usual one."""
 
     w: float = -1.0
     steps: int = 0
     solver: str = ""
-    mode: str = "text"
+    mode: str = ""
 
 
 @dataclass(frozen=True)
@@ -94,10 +94,11 @@ class Method:
         for k in range(0, len(prompts), batch):
             part = slice(k, k + batch)
             frames = (None if a is None else a[part] for a in (first, last))
-            x0, text, known = pipe.begin(list(prompts[part]), list(seeds[part]), options.mode, *frames)
-            u = self.model(pipe, text, known, options)
-            state = self.start(pipe, x0, seeds[part])
-            out.append(pipe.solve(u, state, steps=options.steps or None, solver=options.solver or None, callback=callback).cpu())
+            start = pipe.begin(list(prompts[part]), list(seeds[part]), options.mode, *frames)
+            u = self.model(pipe, start.text, start.known, options)
+            state = self.start(pipe, start.x0, seeds[part])
+            out.append(pipe.solve(u, state, steps=options.steps or None, solver=options.solver or None, callback=callback,
+                                  draws=start.draws).cpu())
         return torch.cat(out)
 
     @torch.no_grad()

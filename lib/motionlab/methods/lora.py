@@ -39,4 +39,4 @@ class LoRA(Plain):
     def stored_name(self, pipe: Pipe, name: str) -> str:
         """As diffusers' `load_lora_weights` reads them: transformer.blocks.0.attn1.to_k.lora_A.weight."""
         inside = next(prefix for prefix, module in pipe.named_modules() if module is pipe.denoiser)
-        return "transformer." + name.removeprefix(f"{inside}.").replace(".default.", ".")
+        return f"{getattr(pipe, 'network', 'transformer')}." + name.removeprefix(f"{inside}.").replace(".default.", ".")

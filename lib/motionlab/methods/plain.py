@@ -33,17 +33,16 @@ class Recipe:
 def flow_matching_loss(recipe: Recipe, pipe: Pipe) -> Callable:
     """`loss_fn` of `training.train`: mean over the clip of |u - v|^2, v = x1 - x0 (rectified flow).
 
-    Known frames are given as `stills` where batches have them: pictures encoded alone, as a user has them. A latent frame of
-    the clip itself saw the frames before it, and so would give part of the answer.
+    Known frames are the generator's to draw: `Pipe.draw_known`.
     """
 
     def loss_fn(model, batch, noise):
         length = _length(recipe, batch["x1"].shape[1], noise)
-        x1, stills = batch["x1"][:, :length], batch.get("stills", batch["x1"])[:, :length]
+        x1 = batch["x1"][:, :length]
         t = pipe.times(noise)
         x0 = noise.randn(*x1.shape[1:])
         text = pipe.drop_text(batch["text"], noise, recipe.text_dropout, recipe.attribute_dropout)
-        known = pipe.draw_known(stills, noise, recipe.first, recipe.first_last)
+        known = pipe.draw_known(batch | {"x1": x1}, noise, recipe.first, recipe.first_last)
         u = model(interpolate(x0, x1, t), t, text, known)
         per_sample = (u.float() - velocity(x0, x1)).square().mean(dim=(1, 2, 3, 4))
         return per_sample.mean(), {"t": t, "per_sample": per_sample}

@@ -1,15 +1,40 @@
-"""Opening a generator: the kit's own, or a snapshot's."""
+"""Opening a generator: the kit's own, or a snapshot's by the class of its pipeline."""
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import torch
 
 from motionlab.models.pipe import Pipe
 
+# A new class is a subclass of `models.pretrained.base.SnapshotPipe` and a line here.
+PIPELINES = {
+    "WanPipeline": "motionlab.models.pretrained.wan:WanPipe",
+    "WanImageToVideoPipeline": "motionlab.models.pretrained.wan:WanImagePipe",
+    "CogVideoXPipeline": "motionlab.models.pretrained.cogvideox:CogVideoXPipe",
+    "CogVideoXImageToVideoPipeline": "motionlab.models.pretrained.cogvideox:CogVideoXImagePipe",
+    "LTXPipeline": "motionlab.models.pretrained.ltx:LTXPipe",
+    "HunyuanVideoPipeline": "motionlab.models.pretrained.hunyuan:HunyuanVideoPipe",
+    "StableVideoDiffusionPipeline": "motionlab.models.pretrained.unets:StableVideoPipe",
+    "I2VGenXLPipeline": "motionlab.models.pretrained.unets:I2VGenXLPipe",
+}
 
-def open_pipe(folder: str = "", frames: int | None = None, height: int | None = None, width: int | None = None, weights: str = "base",
-              device: str = "cpu", cache: str | Path | None = None, dtype: torch.dtype | None = None) -> Pipe:
+
+def pipe_class(folder: str | Path) -> type[Pipe]:
+    """Which `Pipe` a snapshot is, by its files; loads no weights.
+
+    Raises:
+        MotionLabError: no such folder, not a supported pipeline (the nearest is named), no network.
+    """
+    from motionlab.models.pretrained.files import snapshot_class
+
+    module, _, name = PIPELINES[snapshot_class(folder, PIPELINES)].partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def open_pipe(folder: str | Path = "", frames: int | None = None, height: int | None = None, width: int | None = None,
+              weights: str = "base", device: str = "cpu", cache: str | Path | None = None, dtype: torch.dtype | None = None) -> Pipe:
     """The kit's shipped generator, or a pretrained one from a local folder.
 
     Args:
@@ -25,6 +50,5 @@ def open_pipe(folder: str = "", frames: int | None = None, height: int | None = 
 
         check_size(height, width)
         return open_small(weights, frames or 17)
-    from motionlab.models.pretrained.pipe import open_snapshot
-
-    return open_snapshot(folder, frames, height, width, device, cache, dtype)
+    pipe = pipe_class(folder)(Path(folder), device, dtype or (torch.bfloat16 if device != "cpu" else torch.float32), cache)
+    return pipe.set_clip(*(given or own for given, own in zip((frames, height, width), (pipe.frames, *pipe.size)))).eval()

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,6 +26,17 @@ from motionlab.video import as_frames, as_video
 
 Inputs = dict[str, torch.Tensor]          # what a network reads beside x and t, batch first: text states, known frames
 MODES = ("text", "first", "first_last")
+FRAMES_OF = {"text": (), "first": ("first",), "first_last": ("first", "last")}
+
+
+class Start(NamedTuple):
+    """What sampling of a batch begins with: starting noise x0 (b, f, c, h, w), text and known frames, and `draws`, a generator per
+    clip for whatever else a sampler draws (None: nothing)."""
+
+    x0: torch.Tensor
+    text: Inputs
+    known: Inputs
+    draws: list | None = None
 
 
 class Pipe(nn.Module):
@@ -37,9 +49,11 @@ class Pipe(nn.Module):
         fps: frames per second of the videos that it was made for.
         frames, size: of the clips to work on; (h, w) in pixels. clip_step: clips have 1 + clip_step k frames.
         solvers: what `sample` can step by; the first one is its usual one.
+        reads: kinds of sidecars (`data.sidecars`) that its training needs beside x1 and text.
     """
 
     kind, modes, w, steps, fps, clip_step, solvers = "", ("text",), 2.0, 20, 16.0, 4, ("euler", "heun")
+    reads: tuple[str, ...] = ()
 
     def __init__(self, name: str, frames: int, size: tuple[int, int]):
         super().__init__()
@@ -110,11 +124,20 @@ class Pipe(nn.Module):
         keep = torch.cat([torch.rand(1, generator=g) for g in noise]) >= text_dropout
         return chosen(keep, text, self.text([""]))
 
-    def draw_known(self, stills: torch.Tensor, noise, first: float, first_last: float) -> Inputs | None:
-        """Training's mixture of known frames, one mode drawn per clip: text-to-video classes have none.
+    def null_known(self, known: Inputs) -> Inputs:
+        """The known frames of guidance's other half: as a rule the same, since text is what guidance takes away."""
+        return known
+
+    def weight(self, w: float, x: torch.Tensor) -> float | torch.Tensor:
+        """The guidance weight of every frame of x, where it is not the same."""
+        return w
+
+    def draw_known(self, batch: Inputs, noise, first: float = 0.0, first_last: float = 0.0) -> Inputs | None:
+        """Training's known frames, one mode drawn per clip; text-to-video classes have none.
 
         Args:
-            stills: latents (b, f, c, h, w) of frames encoded alone.
+            batch: x1 and the sidecars of `reads`. noise: `core.noise.SampleNoise`.
+            first, first_last: probabilities of the modes, for a class that can also do without; others always get what they need.
         """
         return None
 
@@ -141,6 +164,12 @@ class Pipe(nn.Module):
         patch = getattr(self.denoiser.config, "patch_size", 1) or 1
         return self.size[0] // self.shape[2] * (patch if isinstance(patch, int) else patch[-1])
 
+    @property
+    def tokens(self) -> int:
+        """Video tokens of a clip."""
+        f, over = self.shape[0], getattr(self.denoiser.config, "patch_size_t", 1) or 1
+        return f // over * (self.size[0] // self.cell) * (self.size[1] // self.cell)
+
     def encode(self, clips: Sequence) -> torch.Tensor:
         """Latents (b, f', c, h', w') of clips that have `.frames`."""
         return self.encode_video(torch.stack([as_video(clip.frames) for clip in clips]))
@@ -157,15 +186,10 @@ class Pipe(nn.Module):
         """`known` for a mode that the class takes.
 
         Raises:
-            MotionLabError: a mode that it does not take, a frame that is missing.
+            MotionLabError: a mode that it does not take, a frame that is missing or of another size.
         """
-        one_of(mode, self.modes, f"conditioning mode of {self.kind}")
-        wanted = {"text": (), "first": ("first",), "first_last": ("first", "last")}[mode]
-        given = {"first": first, "last": last}
-        for name in wanted:
-            if given[name] is None:
-                raise MotionLabError(f"Mode '{mode}' needs the {name} frame.", fix=f"Give {name}=, pictures (b, 3, h, w) in [-1, 1].")
-        return self.known(**{name: given[name] for name in wanted}) if wanted else {}
+        frames = demand_frames(self, mode, first, last)
+        return self.known(**frames) if frames else {}
 
     # ------------------------------------------------------------------ models (x, t) -> u
     @torch.no_grad()
@@ -190,19 +214,19 @@ class Pipe(nn.Module):
         if w == 0:
             return lambda x, t: self.velocity(x, t, text, known)
         n = len(next(iter(text.values())))
-        both, twice = joined(text, self.text([""] * n)), joined(known, known) if known else known
+        both, twice = joined(text, self.text([""] * n)), joined(known, self.null_known(known)) if known else known
 
         def u(x, t):
             t = torch.as_tensor(t, device=x.device).expand(len(x))
-            return cfg(*self.velocity(torch.cat([x, x]), torch.cat([t, t]), both, twice).chunk(2), w)
+            return cfg(*self.velocity(torch.cat([x, x]), torch.cat([t, t]), both, twice).chunk(2), self.weight(w, x))
 
         return u
 
     # ------------------------------------------------------------------ sampling
-    def begin(self, prompts: Sequence[str], seeds: Sequence[int], mode: str = "text", first: torch.Tensor | None = None,
-              last: torch.Tensor | None = None) -> tuple[torch.Tensor, Inputs, Inputs]:
-        """Starting noise, text and known frames of a batch of tasks."""
-        return self.noise(seeds), self.text(prompts), self.mode_inputs(mode, first, last)
+    def begin(self, prompts: Sequence[str], seeds: Sequence[int], mode: str = "", first: torch.Tensor | None = None,
+              last: torch.Tensor | None = None) -> Start:
+        """What sampling of a batch of tasks begins with; errors as `mode_inputs`."""
+        return Start(self.noise(seeds), self.text(prompts), self.mode_inputs(mode or self.modes[0], first, last))
 
     @torch.no_grad()
     def sample(self, prompts: Sequence[str], seeds: Sequence[int], *, mode: str | None = None, first: torch.Tensor | None = None,
@@ -226,17 +250,38 @@ class Pipe(nn.Module):
         for k in range(0, len(prompts), batch):
             part = slice(k, k + batch)
             frames = (None if a is None else a[part] for a in (first, last))
-            x0, text, known = self.begin(prompts[part], seeds[part], mode, *frames)
-            u = self.guided(text, w, known)
-            out.append(self.solve(u, x0, steps=steps, solver=solver, grid=grid, callback=callback).cpu())
+            start = self.begin(prompts[part], seeds[part], mode, *frames)
+            u = self.guided(start.text, w, start.known)
+            out.append(self.solve(u, start.x0, steps=steps, solver=solver, grid=grid, callback=callback, draws=start.draws).cpu())
         return torch.cat(out)
 
     @torch.no_grad()
     def solve(self, u: Callable, x0: torch.Tensor, *, steps: int | None = None, solver: str | None = None,
-              grid: torch.Tensor | None = None, callback: Callable | None = None) -> torch.Tensor:
-        """From noise x0 to data along u(x, t), any model of `guided`'s form: the loop under every way to sample."""
+              grid: torch.Tensor | None = None, callback: Callable | None = None, draws: list | None = None) -> torch.Tensor:
+        """From noise x0 to data along u(x, t), any model of `guided`'s form: the loop under every way to sample.
+
+        Args:
+            draws: of `Start`, for a sampler that draws further noise.
+        """
         solver = one_of(solver or self.solvers[0], self.solvers, "solver")
         return SAMPLERS[solver](u, x0, self.grid(steps) if grid is None else grid, callback)
+
+
+def demand_frames(pipe: Pipe, mode: str, first: torch.Tensor | None, last: torch.Tensor | None) -> Inputs:
+    """{"first": ..., "last": ...}: the frames that a mode needs, of those given.
+
+    Raises:
+        MotionLabError: a mode that the class does not take, a frame that is missing or of another size.
+    """
+    one_of(mode, pipe.modes, f"conditioning mode of {pipe.kind}")
+    wanted = {name: {"first": first, "last": last}[name] for name in FRAMES_OF[mode]}
+    for name, value in wanted.items():
+        if value is None:
+            raise MotionLabError(f"Mode '{mode}' needs the {name} frame.", fix=f"Give {name}=, pictures (b, 3, h, w) in [-1, 1].")
+        if value.dim() != 4 or tuple(value.shape[1:]) != (3, *pipe.size):
+            raise MotionLabError(f"The {name} frame has shape {tuple(value.shape)}.",
+                                 fix=f"Give pictures (b, 3, {pipe.size[0]}, {pipe.size[1]}) in [-1, 1].")
+    return wanted
 
 
 def joined(*parts: Inputs) -> Inputs:

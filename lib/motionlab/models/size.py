@@ -11,19 +11,16 @@ from __future__ import annotations
 
 import contextlib
 import json
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
-from torch.overrides import TorchFunctionMode
-from torch.utils.flop_counter import FlopCounterMode
 
 from motionlab.core.errors import MotionLabError, one_of
+from motionlab.models.counting import count, time_steps
 from motionlab.models.small.backbone import Backbone, BackboneConfig
 
 BLOCKS = {"CogVideoXTransformer3DModel": "transformer_blocks", "WanTransformer3DModel": "blocks"}
@@ -105,7 +102,7 @@ def measure(backbone: str, frames: int = 17, height: int | None = None, width: i
     """
     with torch.device("meta"):
         model, blocks, inputs, about = _built(backbone, frames, height, width, batch, attach)
-        counted = _count(model, blocks, inputs)
+        counted = count(model, blocks, inputs)
     return Size(backbone, batch, parameters=_parameters(model), trained=_parameters(model, True), **about, **counted)
 
 
@@ -115,6 +112,8 @@ def _built(backbone, frames, height, width, batch, attach=None):
     """(model in bf16, its blocks, inputs, what it was built for), all on the current device."""
     if backbone == "small":
         return _small(frames, height or 48, width or 48, batch, attach)
+    if Path(backbone, "model_index.json").is_file():
+        return _snapshot(Path(backbone), frames, height, width, batch, attach)
     about = FULL_SIZE.get(backbone) or _from_folder(backbone)
     latents, pixels = _latents(frames, height or about.height, width or about.width, about.stride, 2)
     import diffusers
@@ -125,6 +124,39 @@ def _built(backbone, frames, height, width, batch, attach=None):
         model = model.to(torch.bfloat16)
     inputs = (_wan_inputs if about.kind.startswith("Wan") else _cogvideox_inputs)(model.config, latents, batch)
     return model, getattr(model, BLOCKS[about.kind]), inputs, _shape(pixels, latents, 2) | found
+
+
+def _snapshot(folder, frames, height, width, batch, attach):
+    """Any class of snapshot, by what its `Pipe` feeds to the network."""
+    from motionlab.models.open import pipe_class
+
+    pipe = pipe_class(folder).of_configs(folder)
+    pipe.set_clip(frames or pipe.frames, height or pipe.size[0], width or pipe.size[1])
+    found = _attached(pipe.denoiser, pipe.channels, attach)
+    with _quietly():
+        pipe.denoiser.to(torch.bfloat16)
+    f, c, h, w = pipe.shape
+    text, known = pipe.example(batch)
+    z = torch.zeros(batch, f, c * found["streams"], h, w, dtype=torch.bfloat16)
+    inputs = {"z": z, "timestep": torch.zeros(batch), "text": text, "known": known}
+    about = {"pixels": (pipe.frames, *pipe.size), "latents": (f, h, w), "tokens": pipe.tokens}
+    blocks = [block for stack in pipe.blocks for block in getattr(pipe.denoiser, stack)]
+    return _Native(pipe), blocks, inputs, about | found
+
+
+class _Native(nn.Module):
+    """A pipe's network called in its own convention, as a module whose parameters are the network's alone."""
+
+    def __init__(self, pipe):
+        super().__init__()
+        self.transformer, self._pipe = pipe.denoiser, [pipe]
+
+    def forward(self, **inputs):
+        try:
+            return self._pipe[0].native(**inputs)
+        except (RuntimeError, NotImplementedError) as error:
+            raise MotionLabError(f"{type(self.transformer).__name__} cannot be counted without memory ({error}).",
+                                 fix="Time a real step of it instead: `motionlab train` says what it takes.") from None
 
 
 def _attached(transformer, channels, attach):
@@ -216,81 +248,6 @@ def _quietly() -> Iterator[None]:
         logging.set_verbosity(before)
 
 
-# --- counting
-
-class _FusedAttention(TorchFunctionMode):
-    """On the meta device attention falls back to explicit N x N maps, which no GPU makes; count the fused kernel.
-    A padding mask changes neither of its counts."""
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        if func is not F.scaled_dot_product_attention:
-            return func(*args, **kwargs)
-        q, k, v = (*args, *(kwargs[name] for name in ("query", "key", "value")[len(args):]))[:3]
-        return torch.ops.aten._scaled_dot_product_flash_attention(q, k, v)[0]
-
-
-class _Kept:
-    """Bytes that autograd keeps for the backward pass, in blocks and outside: each storage once, no parameters."""
-
-    def __init__(self, model: nn.Module):
-        self.seen = {p.untyped_storage()._cdata: p for p in model.parameters()}
-        self.entered: dict[int, torch.Tensor] = {}
-        self.inside, self.total, self.block_inputs = False, {True: 0, False: 0}, 0
-
-    @staticmethod
-    def _new_bytes(tensor: torch.Tensor, seen: dict[int, torch.Tensor]) -> int:
-        storage = tensor.untyped_storage()
-        if storage._cdata in seen:
-            return 0
-        seen[storage._cdata] = tensor          # holding on to it keeps the storage's id from being given again
-        return storage.nbytes()
-
-    def pack(self, tensor: torch.Tensor) -> torch.Tensor:
-        self.total[self.inside] += self._new_bytes(tensor, self.seen)
-        return tensor
-
-    def enter(self, module, args, kwargs) -> None:
-        self.inside = True
-        tensors = [a for a in (*args, *kwargs.values()) if torch.is_tensor(a)]
-        self.block_inputs += sum(self._new_bytes(tensor, self.entered) for tensor in tensors)
-
-    def leave(self, *_: object) -> None:
-        self.inside = False
-
-
-def _count(model: nn.Module, blocks: nn.ModuleList, inputs: dict[str, Any]) -> dict[str, int]:
-    """Activations and FLOPs of a forward and backward pass, without and with gradient checkpointing of the blocks.
-
-    without   what autograd keeps
-    with      what it keeps outside the blocks + the inputs of all blocks + what it keeps in one block
-    """
-    kept, in_blocks, started = _Kept(model), 0, 0
-    handles = []
-    with FlopCounterMode(display=False) as counter, _FusedAttention():
-        def enter(module, args, kwargs):
-            nonlocal started
-            started = counter.get_total_flops()
-            kept.enter(module, args, kwargs)
-
-        def leave(*_):
-            nonlocal in_blocks
-            in_blocks += counter.get_total_flops() - started
-            kept.leave()
-
-        for block in blocks:
-            handles += [block.register_forward_pre_hook(enter, with_kwargs=True), block.register_forward_hook(leave)]
-        with torch.autograd.graph.saved_tensors_hooks(kept.pack, lambda tensor: tensor):
-            out = model(**inputs)
-        (out if torch.is_tensor(out) else out[0]).float().square().mean().backward()
-        flops = counter.get_total_flops()
-    for handle in handles:
-        handle.remove()
-    return {"activations": kept.total[True] + kept.total[False],
-            "activations_checkpointed": kept.total[False] + kept.block_inputs + kept.total[True] // len(blocks),
-            "flops": flops, "flops_checkpointed": flops + in_blocks}
-
-
 # --- timing
 
 def time_on_cuda(size: Size, device: str = "cuda", steps: int = 5, attach: Callable | None = None) -> dict[str, Any]:
@@ -321,24 +278,6 @@ def time_on_cuda(size: Size, device: str = "cuda", steps: int = 5, attach: Calla
     flops = size.flops_checkpointed if checkpointed else size.flops
     return {"seconds": seconds, "tflops": flops / seconds / 1e12, "peak": torch.cuda.max_memory_allocated(device),
             "checkpointed": checkpointed}
-
-
-def time_steps(model: nn.Module, inputs: dict[str, Any], checkpointed: bool, steps: int,
-               wait: Callable[[], None] = lambda: None) -> float:
-    """Median seconds of a forward and backward pass, after one that warms up."""
-    if checkpointed:
-        getattr(model, "transformer", model).enable_gradient_checkpointing()
-    model.train()
-    taken = []
-    for _ in range(steps + 1):
-        wait()
-        began = time.perf_counter()
-        out = model(**inputs)
-        (out if torch.is_tensor(out) else out[0]).float().square().mean().backward()
-        wait()
-        taken.append(time.perf_counter() - began)
-        model.zero_grad(set_to_none=True)
-    return sorted(taken[1:])[steps // 2]
 
 
 # --- text

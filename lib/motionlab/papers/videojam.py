@@ -216,7 +216,7 @@ def joint_training_loss(recipe: JointRecipe, pipe: Pipe):
         keep_text, keep = (drop(len(x1), noise, p).to(x1.device) for p in (recipe.text_dropout, recipe.motion_dropout))
         text = chosen(keep_text, batch["text"], null)
         d_t = interpolate(d0, d1, t) * keep[:, None, None, None, None]
-        u_x, u_d = joint_velocity(model, interpolate(x0, x1, t), d_t, t, text)
+        u_x, u_d = joint_velocity(model, interpolate(x0, x1, t), d_t, t, text, pipe.draw_known(batch, noise))
         appearance, motion = joint_loss(u_x, u_d, x0, x1, d0, d1, keep, recipe.motion_weight)
         return (appearance + motion).mean(), {"t": t, "per_sample": appearance}
 

@@ -55,9 +55,12 @@ _LAYOUTS = {
 
 def find_transformer(model):
     """The one supported transformer in `model`, and its layout. Known by class name: diffusers is not imported."""
-    modules = model.modules() if isinstance(model, nn.Module) else ()
+    modules = list(model.modules()) if isinstance(model, nn.Module) else ()
     found = [(module, _LAYOUTS[cls.__name__]) for module in modules
              for cls in type(module).__mro__ if cls.__name__ in _LAYOUTS]
+    if not found and any("UNet" in type(module).__name__ for module in modules):
+        raise MotionLabError("A U-Net has no one grid of tokens: its attention is over space or over time, at several sizes, so "
+                             "taps do not read it.", fix=f"Give one of {', '.join(_LAYOUTS)}.")
     if len(found) != 1:
         raise MotionLabError(f"{type(model).__name__} holds {len(found)} transformers that can be tapped.",
                              fix=f"Give one {', '.join(_LAYOUTS)}, or a module that holds one; of a pipeline, its "

@@ -19,9 +19,9 @@ from torch import nn
 
 from motionlab import diffusion
 from motionlab.core.errors import MotionLabError, one_of
-from motionlab.models.pipe import Inputs, Pipe, Start, demand_frames
-from motionlab.models.pretrained.files import (DTYPES, NETWORKS, component, component_fingerprint, has, settings_part, skeleton,
-                                               tokenizer)
+from motionlab.models.pipe import FRAMES_OF, Inputs, Pipe, Start, demand_frames
+from motionlab.models.pretrained.files import (DTYPES, NETWORKS, component, component_fingerprint, has, read_json, settings_part,
+                                               skeleton, tokenizer)
 from motionlab.models.pretrained.text import TextStates
 
 
@@ -78,7 +78,9 @@ class SnapshotPipe(Pipe):
         self.set_clip(*self.made_for())
 
     def _small_parts(self, device, dtype):
-        found = {}
+        found, device = {}, torch.device(device)
+        if device.type == "meta":
+            return found
         for name in self.small_parts:
             if has(self.folder, name):
                 is_network = (self.folder / name / "config.json").is_file()
@@ -86,12 +88,20 @@ class SnapshotPipe(Pipe):
                     settings_part(self.folder, name)
         return found
 
+    def demand(self, parts: Sequence[str]) -> None:
+        """Raises MotionLabError where the snapshot lacks one of its small parts."""
+        gone = [name for name in parts if not has(self.folder, name)]
+        if gone:
+            raise MotionLabError(f"'{self.folder}' has no {' and no '.join(gone)}, which its network reads pictures by.",
+                                 fix=f"Fetch the snapshot's folder {gone[0]}/ too.")
+
     def _pipeline(self, parts):
         import diffusers
 
         kind = getattr(diffusers, self.pipeline_class)
         wanted = list(inspect.signature(kind.__init__).parameters.values())[1:]
-        return kind(**{p.name: parts.get(p.name) for p in wanted if p.name in parts or p.default is inspect.Parameter.empty})
+        given = {name: value for name, value in read_json(self.folder / "model_index.json").items() if not isinstance(value, list)} | parts
+        return kind(**{p.name: given.get(p.name) for p in wanted if p.name in given or p.default is inspect.Parameter.empty})
 
     # ------------------------------------------------------------------ what a class of snapshot says
     def latent_channels(self) -> int:
@@ -136,13 +146,23 @@ class SnapshotPipe(Pipe):
 
     def latents_of(self, generators) -> dict:
         """Arguments of `prepare_latents`; it draws noise of the scheduler's size."""
-        return {"batch_size": len(generators), "num_channels_latents": self.channels, "num_frames": self.frames_drawn, "height": self.size[0],
-                "width": self.size[1], "dtype": torch.float32 if self.drawn_in_float32 else self.dtype, "device": self.device,
+        return {"batch_size": len(generators), "num_channels_latents": self.channels, "num_frames": self.frames_drawn,
+                "height": self.size[0], "width": self.size[1], "dtype": torch.float32 if self.drawn_in_float32 else self.dtype, "device": self.device,
                 "generator": list(generators)}
 
     def unpacked(self, z: torch.Tensor) -> torch.Tensor:
         """The pipeline's latents (b, c, f, h, w) as the kit's (b, f, c, h, w) float32, of variance one."""
         return z.transpose(1, 2).float() / float(getattr(self.pipeline.scheduler, "init_noise_sigma", 1.0))
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Image-to-video classes need a clip's first and last frames."""
+        return ("ends",) if FRAMES_OF[self.modes[0]] else ()
+
+    def draw_known(self, batch, noise, first=0.0, first_last=0.0):
+        """Always its usual mode, whatever the probabilities say; what it draws comes from the clips' generators."""
+        names = FRAMES_OF[self.modes[0]]
+        return self.draw(noise, **{name: batch["ends"][:, {"first": 0, "last": 1}[name]] for name in names})[1] if names else None
 
     @property
     def frames_drawn(self) -> int:
@@ -199,9 +219,10 @@ class SnapshotPipe(Pipe):
         return torch.cat([z[:, :, :self.channels], condition.to(z), z[:, :, self.channels:]], 2)
 
     def _check_inputs(self, x, known):
-        if x.dim() != 5 or x.shape[2] != self.channels or any(n % (self.unit // self.stride) for n in x.shape[3:]):
+        unit = self.unit // self.stride
+        if x.dim() != 5 or x.shape[2] != self.channels or any(n % unit for n in x.shape[3:]):
             raise MotionLabError(f"Latents of shape {tuple(x.shape)} were given.",
-                                 fix=f"This model reads (b, f, {self.channels}, h, w) with h and w multiples of {self.unit // self.stride}.")
+                                 fix=f"This model reads (b, f, {self.channels}, h, w) with h and w multiples of {unit}.")
         if "text" not in self.modes and not known:
             raise MotionLabError(f"'{self.name}' was given no known frames, and its class needs them.",
                                  fix=f"Give `known` as pipe.known makes it; modes: {', '.join(self.modes)}.")
@@ -238,6 +259,12 @@ class SnapshotPipe(Pipe):
         return component(self.folder, name, self.dtype).requires_grad_(False).to(self.device)
 
     # ------------------------------------------------------------------ video
+    def known(self, first=None, last=None):
+        """Raises MotionLabError for frames given to a text-to-video model."""
+        if first is not None or last is not None:
+            raise MotionLabError(f"'{self.name}' is a text-to-video model, which takes no known frames.", fix="Use mode='text'.")
+        return {}
+
     @property
     def scale(self) -> tuple[torch.Tensor, torch.Tensor]:
         """mean and std, broadcasting over (b, f, c, h, w), of the autoencoder's latents as the network reads them."""
@@ -291,7 +318,8 @@ class SnapshotPipe(Pipe):
         if one_of(solver or ("own" if grid is None else "euler"), self.solvers, "solver") != "own":
             return super().solve(u, x0, steps=steps, solver=solver or "euler", grid=grid, callback=callback)
         if grid is not None:
-            raise MotionLabError("Solver 'own' steps by the snapshot's scheduler, which has its own times.", fix="Use euler or heun with a grid.")
+            raise MotionLabError("Solver 'own' steps by the snapshot's scheduler, which has its own times.",
+                                 fix="Use euler or heun with a grid.")
         return self._own(u, x0, steps or self.steps, callback, draws)
 
     def _own(self, u: Callable, x0, steps, callback, draws):
@@ -328,11 +356,13 @@ class SnapshotPipe(Pipe):
     @classmethod
     def of_configs(cls, folder: Path) -> SnapshotPipe:
         """The same without weights, for counting: networks as the configs say, on the current device (meta: no memory)."""
-        made = cls.__new__(cls)
-        network = next(name for name in NETWORKS if has(folder, name))
-        made._build(folder, network, {network: skeleton(folder, network), "vae": skeleton(folder, "vae")}, None, torch.float32, None)
+        made, network = cls.__new__(cls), next(name for name in NETWORKS if has(folder, name))
+        device = torch.empty(0).device
+        parts = {network: skeleton(folder, network), "vae": skeleton(folder, "vae")}
+        with torch.device("cpu"):                          # noise levels are looked at, which a meta device has none of
+            made._build(folder, network, parts, device, torch.float32, None)
         return made
 
     def example(self, b: int) -> tuple[Inputs, Inputs]:
-        """Text and known frames of the shapes that the network reads, zeros on its device: what counting needs."""
+        """Text and known frames of the shapes that the network reads, on the current device: what counting needs."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Text states of prompts, worked out once: large text encoders are read late, freed early, and not needed where a cache knows the prompts."""
+"""Text states of prompts, each worked out once: large text encoders are read late, freed early, and not needed beside a cache."""
 from __future__ import annotations
 
 import hashlib

@@ -82,7 +82,11 @@ class SmallPipe(Pipe):
         grammar, rows = self.backbone.grammar, text["tokens"]
         return {"tokens": torch.cat([grammar.drop(row[None], g, text_dropout, attribute_dropout) for row, g in zip(rows, noise)])}
 
-    def draw_known(self, stills, noise, first, first_last):
+    def draw_known(self, batch, noise, first=0.0, first_last=0.0):
+        """Known frames are the batch's `stills` where it has them: a latent of the clip itself saw the frames before it."""
+        if not first + first_last:
+            return None
+        stills = batch.get("stills", batch["x1"])[:, :batch["x1"].shape[1]]
         mask = torch.cat([draw_condition_mask(1, stills.shape[1], g, first, first_last) for g in noise])
         return {"cond": stills, "cond_mask": mask}
 
