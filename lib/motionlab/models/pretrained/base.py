@@ -147,7 +147,8 @@ class SnapshotPipe(Pipe):
     def latents_of(self, generators) -> dict:
         """Arguments of `prepare_latents`; it draws noise of the scheduler's size."""
         return {"batch_size": len(generators), "num_channels_latents": self.channels, "num_frames": self.frames_drawn,
-                "height": self.size[0], "width": self.size[1], "dtype": torch.float32 if self.drawn_in_float32 else self.dtype, "device": self.device,
+                "height": self.size[0], "width": self.size[1], "device": self.device,
+                "dtype": torch.float32 if self.drawn_in_float32 else self.dtype,
                 "generator": list(generators)}
 
     def unpacked(self, z: torch.Tensor) -> torch.Tensor:
