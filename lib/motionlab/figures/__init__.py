@@ -9,9 +9,10 @@ from motionlab.figures.inside import attention_pictures, component_paths, key_fr
 from motionlab.figures.lines import by_quantile, curve_panels, curves, end_to_end, training_curves
 from motionlab.figures.metrics import NO_REFERENCE, REFERENCE, ladder, response_matrix, responses, teacher_errors
 from motionlab.figures.painting import enlarge, flow_frames, limb_frames, show, tile, track_frames, truth_frames
+from motionlab.figures.source import source
 from motionlab.figures.style import ACCENT, ARMS, DARK, METRICS, PALETTE, SOFT, labels, look, metric
 
 __all__ = ["ACCENT", "ARMS", "DARK", "METRICS", "NO_REFERENCE", "PALETTE", "REFERENCE", "SOFT", "arms", "attention_pictures",
     "by_quantile", "columns", "component_paths", "curve_panels", "curves", "distances", "end_to_end", "enlarge", "film",
     "flow_frames", "interval", "key_frame_mass", "labels", "ladder", "limb_frames", "look", "metric", "response_matrix",
-    "responses", "seed_spread", "show", "teacher_errors", "tile", "track_frames", "training_curves", "truth_frames"]
+    "responses", "seed_spread", "show", "source", "teacher_errors", "tile", "track_frames", "training_curves", "truth_frames"]

@@ -1,0 +1,33 @@
+"""The code of an equation, shown in a notebook beside it."""
+from __future__ import annotations
+
+import inspect
+import textwrap
+from collections.abc import Callable
+
+
+def source(*functions: Callable):
+    """The source of functions of the library as a notebook renders it, without their docstrings' sections on arguments and errors.
+
+    What runs is what is shown: it is read from the file that the function was imported from.
+
+    Returns:
+        `IPython.display.Code`.
+
+    Raises:
+        TypeError: something that was not written in Python.
+    """
+    from IPython.display import Code
+
+    return Code("\n\n".join(_shortened(function) for function in functions), language="python")
+
+
+def _shortened(function):
+    code = textwrap.dedent(inspect.getsource(function)).rstrip()
+    document = inspect.getdoc(function) or ""
+    _, _, rest = code.partition('"""')
+    if not document or not rest:
+        return code
+    first = document.split("\n\n")[0].replace("\n", "\n    ")
+    written = rest.partition('"""')[0]
+    return code.replace(f'"""{written}"""', f'"""{first}"""', 1)
