@@ -110,7 +110,7 @@ def test_a_new_criterion_needs_a_new_version(root):
 def test_a_new_version_with_its_reason_passes(root):
     claims = root / "reproductions/audit/claims.yaml"
     edit(claims, "within: [0.05, null]", "within: [0.06, null]")
-    edit(claims, "version: 1\nhistory: [", "version: 2\nhistory: [")
+    edit(claims, "version: 1\n", "version: 2\n")
     edit(claims, 'measurement"}]', 'measurement"}, {version: 2, date: "2026-11-22", reason: "the floor is 0.06"}]')
     ledger.publish(run_notebook(root))
     ledger.update_readme(root)

@@ -13,6 +13,13 @@ def read_protocol(root: Path | None = None) -> dict:
     return read_yaml(Path(root or repo_root()) / "reproductions" / "protocol.yaml")
 
 
+def protocol_version(root: Path | None = None) -> int | None:
+    """The version of the protocol that is in force; None in a checkout without one."""
+    path = Path(root or repo_root()) / "reproductions" / "protocol.yaml"
+    values = read_yaml(path) if path.is_file() else None
+    return values.get("version") if isinstance(values, dict) else None
+
+
 def split_seeds(split: str, n: int | None, root: Path | None = None) -> range:
     """The first `n` world seeds of a split, or all of them (None).
 

@@ -25,6 +25,7 @@ import numpy as np
 from motionlab.core.errors import MotionLabError, one_of
 from motionlab.core.files import ensure_writable, shown, write_atomic, write_json
 from motionlab.core.paths import repo_root
+from motionlab.core.protocol import protocol_version
 from motionlab.core.provenance import environment
 from motionlab.ledger import verdict as judging
 from motionlab.ledger.claims import TIERS, Claim, checksum, load_claims
@@ -253,6 +254,8 @@ class Book:
             "notebook": self.notebook,
             "params": self.params,
             "criterion_version": claim.version,
+            "protocol": protocol_version(self.root),
+            "control": list(claim.control),
             "claim_sha": claim.sha,
             "raw": {name: self.raws[name]["sha256"] for name in sorted({leaf.raw for leaf in claim.criterion.leaves()})},
             **{key: self.environment[key] for key in ("commit", "dirty", "date", "device", "versions")},

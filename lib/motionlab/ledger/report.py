@@ -21,7 +21,7 @@ from motionlab.ledger.claims import canonical_sha
 from motionlab.ledger.standings import Chapter, Standing, chapters, counted
 
 BEGIN, END = "<!-- claims:begin -->", "<!-- claims:end -->"
-SIGNS = {"holds": "✔", "fails": "✘", "inconclusive": "≈", "not transferable": "⇸", "not run": "○"}
+SIGNS = {"holds": "✔", "fails": "✘", "inconclusive": "≈", "blind": "⊘", "not transferable": "⇸", "not run": "○"}
 SOURCES = {
     "stated": "stated in the paper",
     "code": "from the released code",

@@ -14,6 +14,7 @@ from motionlab.core.files import read_json
 from motionlab.core.paths import repo_root
 from motionlab.ledger import verdict as judging
 from motionlab.ledger.claims import Claim, PaperClaims, checksum, load_claims, load_measured, papers
+from motionlab.ledger.soundness import reading_problems
 
 TOLERANCE = 1e-6
 NUMBERS = ("estimate", "ci95", "n", "n_undefined", "by_seed")
@@ -80,6 +81,8 @@ def record_problems(claim: Claim, record: dict, raw: Path) -> list[str]:
                 f"reason, run {record['notebook']} again and publish it."]
     if claim.status == "draft" or claim.criterion is None:
         return ["it is measured, but the claim is a draft or has no criterion."]
+    if problems := reading_problems(claim, record):
+        return problems
     files = [f"raw/{name} is not the file that was judged (its sha256 differs or it is missing); restore it with git, "
              f"or run {record['notebook']} again." for name, sha in record["raw"].items() if sha != sha_of(raw / name)]
     return files or recomputed_problems(claim, record, raw)

@@ -1,0 +1,63 @@
+"""Can these criteria be judged at all? What a claims.yaml is refused for beyond its form, and what a record may not be published for.
+
+Controls exist, in no circle.
+"""
+from __future__ import annotations
+
+import graphlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from motionlab.core.errors import MotionLabError, located, nearest, one_of
+from motionlab.core.protocol import protocol_version
+from motionlab.core.yamls import read_yaml
+from motionlab.ledger.claims import CONTROLLED, Claim, PaperClaims, papers
+
+
+def check_sound(claims: PaperClaims, root: Path) -> None:
+    """Refuse a file whose claims name controls that do not exist, or belong to a protocol that is not there yet.
+
+    Raises:
+        MotionLabError: naming the claim.
+    """
+    version = protocol_version(root)
+    for claim in claims.claims.values():
+        with located(f"reproductions/{claims.paper}/claims.yaml: claim '{claim.id}'"):
+            for control in claim.control:
+                check_known(control, claims, root)
+            if claim.status == "final" and version is not None and claim.protocol > version:
+                raise MotionLabError(f"it is final under protocol {claim.protocol}, but protocol.yaml is at version {version}.",
+                                     fix=f"Set status: draft, or protocol: {version}.")
+
+
+def check_known(control: str, claims: PaperClaims, root: Path) -> None:
+    """Refuse a control that no claims.yaml has; the nearest is named."""
+    paper = control.partition(".")[0]
+    one_of(paper, papers(root), f"paper of the control '{control}':")
+    known = list(claims.claims)
+    if paper != claims.paper:
+        known = list((read_yaml(root / "reproductions" / paper / "claims.yaml") or {}).get("claims") or {})
+    if control not in known:
+        raise MotionLabError(f"its control '{control}' is no claim.{nearest(control, known)}", fix=f"Claims there: {', '.join(known)}.")
+
+
+def check_order(claims: Iterable[Claim]) -> None:
+    """Refuse controls in a circle: each would wait for the other."""
+    try:
+        graphlib.TopologicalSorter({claim.id: claim.control for claim in claims}).prepare()
+    except graphlib.CycleError as error:
+        raise MotionLabError(f"These claims are each other's controls: {' <- '.join(error.args[1])}.", fix="Take one `control` out.") from error
+
+
+def protocol_of(record: dict) -> int:
+    """The version of the protocol that a record was measured under; records of before 7 do not say, and count as 6."""
+    return record.get("protocol") or CONTROLLED - 1
+
+
+def reading_problems(claim: Claim, record: dict) -> list[str]:
+    """What forbids that a record counts, though its numbers are right: no control named, or one dropped since it was measured."""
+    if claim.about == "paper" and protocol_of(record) >= CONTROLLED > claim.protocol:
+        return [f"it was measured under protocol {protocol_of(record)}, but its criterion belongs to protocol {claim.protocol}; name its "
+                f"control, set protocol: {protocol_of(record)} in claims.yaml and raise its version."]
+    dropped = [one for one in record.get("control", []) if one not in claim.control]
+    return [f"its control {one} was dropped after it was measured; name it again, or measure under a new version." for one in dropped]
