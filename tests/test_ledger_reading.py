@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import pytest
 
-from ledger_example import CLAIMS, make_root, run_notebook
+from ledger_example import CLAIMS, make_root, rows, run_notebook, start_book
 from motionlab import ledger
 from motionlab.core.errors import MotionLabError
 from motionlab.ledger.claims import load_all, load_claims, load_measured
@@ -83,6 +83,16 @@ def test_a_ruling_weakens_and_says_why(published):
     assert one.verdict == "blind" and one.reason == "no head-room; by its criterion alone: holds" and one.record["verdict"] == "holds"
     ledger.update_readme(published)
     assert verify(published) == []                     # the record itself is still recomputed, and right
+
+
+@pytest.mark.parametrize("line, told", [
+    ("    control: [audit.A2]\n", "counts only while audit.A2 holds, else it is blind"),
+    ("    ruling: {verdict: blind, reason: no head-room}\n", "shown as blind: no head-room")])
+def test_a_notebook_tells_what_its_record_is_worth(tmp_path, capsys, line, told):
+    book = start_book(make_root(tmp_path, CLAIMS.replace(A1, A1 + line)))
+    book.raw("09_world.csv", rows())
+    assert book.judge("audit.A1")["verdict"] == "holds"
+    assert told in capsys.readouterr().out
 
 
 REFUSED = [

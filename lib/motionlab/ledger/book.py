@@ -201,7 +201,7 @@ class Book:
         else:
             record = self.records[claim_id] = Record(claim, plain(self._record(claim)))
             record["checksum"] = checksum(record)
-        print(judging.record_text(claim_id, record))
+        print("\n".join([judging.record_text(claim_id, record), *read_with(claim)]))
         return record
 
     def final_claims(self) -> list[str]:
@@ -261,6 +261,13 @@ class Book:
             **{key: self.environment[key] for key in ("commit", "dirty", "date", "device", "versions")},
             "seconds": self._seconds(),
         }
+
+
+def read_with(claim: Claim) -> list[str]:
+    """What a reader of a record must know before the report tells how its claim stands: a ruling, or controls; a line or none."""
+    if claim.ruling:
+        return [f"    shown as {claim.ruling.verdict}: {claim.ruling.reason}"]
+    return [f"    counts only while {' and '.join(claim.control)} hold{'s' * (len(claim.control) == 1)}, else it is blind"] * bool(claim.control)
 
 
 def check_name(name: str, pattern: str, what: str) -> None:
