@@ -1,4 +1,4 @@
-"""`motionlab report` and `motionlab verify`."""
+"""`motionlab report`, `motionlab verify` and `motionlab power`."""
 from __future__ import annotations
 
 import argparse
@@ -12,7 +12,18 @@ from motionlab.core.errors import MotionLabError
 def add_commands(commands) -> None:
     """Add them to the parser."""
     common.add(commands, "report", report, "render the README's table and reproductions/report/index.html")
+    common.add(commands, "power", power, "write into protocol.yaml what differences the prompts can show, from the raw rows it names")
     common.add(commands, "verify", verify, "recompute every verdict and table from the committed raw data")
+
+
+def power(options: argparse.Namespace) -> int:
+    """`motionlab power`."""
+    from motionlab.ledger import detectable
+
+    changed = detectable.write(common.root())
+    print(detectable.text(detectable.read(common.root())[1]))
+    print(f"reproductions/protocol.yaml: {'written' if changed else 'up to date'}")
+    return 0
 
 
 def report(options: argparse.Namespace) -> int:

@@ -10,12 +10,17 @@ from motionlab.core.paths import repo_root
 
 def read_protocol(root: Path | None = None) -> dict:
     """`reproductions/protocol.yaml` as plain values."""
-    return read_yaml(Path(root or repo_root()) / "reproductions" / "protocol.yaml")
+    return read_yaml(protocol_file(root))
+
+
+def protocol_file(root: Path | None = None) -> Path:
+    """Where it lies."""
+    return Path(root or repo_root()) / "reproductions" / "protocol.yaml"
 
 
 def protocol_version(root: Path | None = None) -> int | None:
     """The version of the protocol that is in force; None in a checkout without one."""
-    path = Path(root or repo_root()) / "reproductions" / "protocol.yaml"
+    path = protocol_file(root)
     values = read_yaml(path) if path.is_file() else None
     return values.get("version") if isinstance(values, dict) else None
 

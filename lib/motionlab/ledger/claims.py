@@ -32,6 +32,7 @@ READING_ORDER = ("audit", "testbed", "videojam", "det", "sam2videox", "vtg")
 class Criterion:
     """One interval test: the `statistic` over items of `metric` in `arm` must lie `within` (None is unbounded).
 
+    `n`: items that it will be judged on (None: the protocol's usual number): what they can show at all is asked when it is read.
     `minus` names an arm and `against` a column that are subtracted item by item; with `over` (an arm) it is the ratio of
     the two arms' statistics. `where` keeps rows {column: value}.
 
@@ -48,6 +49,7 @@ class Criterion:
     against: str | None = None
     statistic: Literal["mean", "median", "share_true"] = "mean"
     where: dict = field(default_factory=dict)
+    n: int | None = None
     why: str | None = None
 
     def __post_init__(self):

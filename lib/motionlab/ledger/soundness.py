@@ -1,6 +1,6 @@
 """Can these criteria be judged at all? What a claims.yaml is refused for beyond its form, and what a record may not be published for.
 
-Controls exist, in no circle.
+Controls exist, in no circle; minimum effects can be reached, and seen.
 """
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ from pathlib import Path
 from motionlab.core.errors import MotionLabError, located, nearest, one_of
 from motionlab.core.protocol import protocol_version
 from motionlab.core.yamls import read_yaml
+from motionlab.ledger import detectable
 from motionlab.ledger.claims import CONTROLLED, Claim, PaperClaims, papers
 
 
 def check_sound(claims: PaperClaims, root: Path) -> None:
-    """Refuse a file whose claims name controls that do not exist, or belong to a protocol that is not there yet.
+    """Refuse a file whose claims name controls that do not exist, belong to a protocol that is not there yet, or ask for what could
+    not be reached or seen. Under a ruling a claim may ask for that: it is then never said to hold or fail.
 
     Raises:
         MotionLabError: naming the claim.
     """
-    version = protocol_version(root)
+    version, power = protocol_version(root), detectable.read(root)
     for claim in claims.claims.values():
         with located(f"reproductions/{claims.paper}/claims.yaml: claim '{claim.id}'"):
             for control in claim.control:
@@ -28,6 +30,9 @@ def check_sound(claims: PaperClaims, root: Path) -> None:
             if claim.status == "final" and version is not None and claim.protocol > version:
                 raise MotionLabError(f"it is final under protocol {claim.protocol}, but protocol.yaml is at version {version}.",
                                      fix=f"Set status: draft, or protocol: {version}.")
+            if power and claim.criterion and claim.status == "final" and not claim.ruling:
+                for leaf in claim.criterion.leaves():
+                    detectable.check_leaf(leaf, *power)
 
 
 def check_known(control: str, claims: PaperClaims, root: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from motionlab.core.errors import MotionLabError
 from motionlab.core.files import read_json
 from motionlab.core.paths import repo_root
+from motionlab.ledger import detectable
 from motionlab.ledger import verdict as judging
 from motionlab.ledger.claims import Claim, PaperClaims, checksum, load_claims, load_measured, papers
 from motionlab.ledger.soundness import reading_problems
@@ -27,7 +28,7 @@ def verify(root: str | Path | None = None) -> list[str]:
         One sentence per problem; an empty list when all is well.
     """
     root = Path(root) if root else repo_root()
-    problems = [problem for paper in papers(root) for problem in paper_problems(paper, root)]
+    problems = power_problems(root) + [problem for paper in papers(root) for problem in paper_problems(paper, root)]
     return problems or readme_problems(root)
 
 
@@ -130,6 +131,17 @@ def run_problems(path: Path, root: Path) -> list[str]:
 def sha_of(path: Path) -> str | None:
     """A file's sha256, or None where it is missing."""
     return judging.file_sha(path) if path.exists() else None
+
+
+def power_problems(root: Path) -> list[str]:
+    """Is the protocol's table of detectable differences the one that the raw rows give?"""
+    try:
+        committed = detectable.read(root)
+        if committed is None or committed[1] == detectable.made(root):
+            return []
+    except MotionLabError as error:
+        return [str(error)]
+    return ["reproductions/protocol.yaml: the table of detectable differences is not the one that its rows give; run `motionlab power`."]
 
 
 def readme_problems(root: Path) -> list[str]:
