@@ -7,6 +7,9 @@ from motionlab.core.errors import MotionLabError, one_of
 from motionlab.core.yamls import read_yaml
 from motionlab.core.paths import repo_root
 
+# Since this version claims about papers name controls, rates are chosen by a rule, budgets are equal, and streams of noise are apart.
+RULED = 7
+
 
 def read_protocol(root: Path | None = None) -> dict:
     """`reproductions/protocol.yaml` as plain values."""

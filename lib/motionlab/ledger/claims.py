@@ -19,12 +19,12 @@ from motionlab.core.config import from_values
 from motionlab.core.errors import MotionLabError, located, nearest, one_of
 from motionlab.core.files import shown
 from motionlab.core.paths import repo_root
+from motionlab.core.protocol import RULED
 from motionlab.core.yamls import read_yaml
 
 TIERS = ("smoke", "laptop", "full", "paper")
 VERDICTS = ("holds", "fails", "inconclusive", "blind", "not transferable", "not run")
 READING = ("about", "bearing", "because", "control", "protocol", "ruling")  # how a verdict is read: apart from a claim's sha
-CONTROLLED = 7  # since this version of the protocol a judged claim about a paper names a control
 READING_ORDER = ("audit", "testbed", "videojam", "det", "sam2videox", "vtg")
 
 
@@ -171,7 +171,7 @@ class Claim(Written):
         if self.id in self.control:
             raise MotionLabError("it is its own control.", fix="Name a claim that must hold for this one to be seen, or none.")
         judged_paper = self.about == "paper" and self.criterion and self.status == "final"
-        if judged_paper and self.protocol >= CONTROLLED and not (self.control or self.ruling):
+        if judged_paper and self.protocol >= RULED and not (self.control or self.ruling):
             raise MotionLabError(f"it is about a paper, is judged under protocol {self.protocol}, and names no control.",
                                  fix="Add control: [testbed.P-oracle], or whichever claims must hold for its test to see anything.")
 

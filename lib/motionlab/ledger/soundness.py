@@ -9,10 +9,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from motionlab.core.errors import MotionLabError, located, nearest, one_of
-from motionlab.core.protocol import protocol_version
+from motionlab.core.protocol import RULED, protocol_version
 from motionlab.core.yamls import read_yaml
 from motionlab.ledger import detectable
-from motionlab.ledger.claims import CONTROLLED, Claim, PaperClaims, papers
+from motionlab.ledger.claims import Claim, PaperClaims, papers
 
 
 def check_sound(claims: PaperClaims, root: Path) -> None:
@@ -56,12 +56,12 @@ def check_order(claims: Iterable[Claim]) -> None:
 
 def protocol_of(record: dict) -> int:
     """The version of the protocol that a record was measured under; records of before 7 do not say, and count as 6."""
-    return record.get("protocol") or CONTROLLED - 1
+    return record.get("protocol") or RULED - 1
 
 
 def reading_problems(claim: Claim, record: dict) -> list[str]:
     """What forbids that a record counts, though its numbers are right: no control named, or one dropped since it was measured."""
-    if claim.about == "paper" and protocol_of(record) >= CONTROLLED > claim.protocol:
+    if claim.about == "paper" and protocol_of(record) >= RULED > claim.protocol:
         return [f"it was measured under protocol {protocol_of(record)}, but its criterion belongs to protocol {claim.protocol}; name its "
                 f"control, set protocol: {protocol_of(record)} in claims.yaml and raise its version."]
     dropped = [one for one in record.get("control", []) if one not in claim.control]

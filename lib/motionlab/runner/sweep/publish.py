@@ -52,11 +52,11 @@ def check_publishable(tier: str, rows: list[Row], selected: Sequence[Row] = ()) 
     refuse_stale([row for row in rows if row not in selected])
 
 
-def publish(sweep: Sweep, rows: list[Row], say: Callable[[str], None] = print) -> Path:
+def publish(sweep: Sweep, rows: list[Row], say: Callable[[str], None] = print, name: str | None = None) -> Path:
     """Write all finished rows of the sweep as reproductions/<paper>/raw/sweep_<tier>.csv; return its path.
 
     The rows' records (settings, code, commit, seconds) go beside it as sweep_<tier>.json. Of a file other than
-    ablations.yaml, its own name stands in the place of "sweep".
+    ablations.yaml, its own name stands in the place of "sweep", and `name` where it is given.
 
     Raises:
         MotionLabError: tier smoke, a stale row, nothing finished, or published rows that would be lost.
@@ -66,7 +66,7 @@ def publish(sweep: Sweep, rows: list[Row], say: Callable[[str], None] = print) -
     done = [row for row in rows if row.measured]
     if not done:
         raise MotionLabError("No row is finished, so there is nothing to publish.", fix="Run the sweep first.")
-    name = "sweep" if sweep.path.stem == "ablations" else sweep.path.stem
+    name = name or ("sweep" if sweep.path.stem == "ablations" else sweep.path.stem)
     path = sweep.root / "reproductions" / sweep.paper / "raw" / f"{name}_{tier}.csv"
     missing = [row.name for row in rows if row not in done]
     lost = sorted(set(missing) & _published(path))
