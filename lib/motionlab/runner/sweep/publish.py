@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from motionlab.core.errors import MotionLabError
+from motionlab.core.protocol import protocol_version
 from motionlab.core.files import read_json, shown, write_atomic, write_json
 from motionlab.ledger.book import FIRST, csv_text
 from motionlab.runner.sweep.ablations import Sweep
@@ -59,9 +60,12 @@ def publish(sweep: Sweep, rows: list[Row], say: Callable[[str], None] = print, n
     ablations.yaml, its own name stands in the place of "sweep", and `name` where it is given.
 
     Raises:
-        MotionLabError: tier smoke, a stale row, nothing finished, or published rows that would be lost.
+        MotionLabError: tier smoke, a stale row, nothing finished, a protocol that is not in force yet, or published rows that would be lost.
     """
-    tier = rows[0].tier
+    tier, in_force = rows[0].tier, protocol_version(sweep.root)
+    if in_force is not None and sweep.protocol > in_force:
+        raise MotionLabError(f"These arms follow protocol {sweep.protocol}, but protocol.yaml is at version {in_force}.",
+                             fix="Raise protocol.yaml, then measure them again: it decides their noise.")
     check_publishable(tier, rows)
     done = [row for row in rows if row.measured]
     if not done:

@@ -10,7 +10,7 @@ from typing import Any
 
 from motionlab.core.errors import MotionLabError, one_of
 from motionlab.core.files import read_json
-from motionlab.core.protocol import RULED
+from motionlab.core.protocol import RULED, protocol_version
 from motionlab.runner import fingerprint as prints
 from motionlab.runner.sweep.ablations import Sweep, waiting
 
@@ -104,6 +104,8 @@ def _settings(sweep: Sweep, arm: str, seed: int, tier: str) -> dict[str, Any]:
     parts = {"row": sweep.function, "tier": tier, "seed": seed, **values}
     if sweep.protocol >= RULED:             # rows of before do not say, and stay what they are
         parts |= {"protocol": sweep.protocol} | ({"unequal": sweep.unequal[arm]} if arm in sweep.unequal else {})
+    in_force = protocol_version(sweep.root) or 0
+    parts |= {"protocol in force": in_force} if in_force >= RULED else {}    # it decides the noise: rows of before become stale
     parts |= {f"data {name}": sha for name, sha in sweep.data.items()}
     for key, value in values.items():
         if isinstance(value, str) and value.strip(". ") and "\n" not in value:
