@@ -11,7 +11,7 @@ from motionlab.core.errors import MotionLabError
 
 def add_commands(commands) -> None:
     """Add them to the parser."""
-    common.add(commands, "report", report, "render the README's table and reproductions/report/index.html")
+    common.add(commands, "report", report, "render the README's table, every RESULTS.md and reproductions/report/index.html")
     common.add(commands, "power", power, "write into protocol.yaml what differences the prompts can show, from the raw rows it names")
     common.add(commands, "verify", verify, "recompute every verdict and table from the committed raw data")
 
@@ -28,7 +28,8 @@ def power(options: argparse.Namespace) -> int:
 
 def report(options: argparse.Namespace) -> int:
     """`motionlab report`."""
-    from motionlab.ledger.report import render_report, update_readme
+    from motionlab.ledger.report import render_report
+    from motionlab.ledger.results import update_readme
 
     path = render_report(common.root())
     update_readme(common.root())
@@ -40,7 +41,8 @@ def render(root: Path, changed: bool, published: bool) -> None:
     """The report grows after each notebook; a broken report never costs a result."""
     if not changed and (root / "reproductions" / "report" / "index.html").exists():
         return
-    from motionlab.ledger.report import render_report, update_readme
+    from motionlab.ledger.report import render_report
+    from motionlab.ledger.results import update_readme
 
     try:
         render_report(root)

@@ -267,7 +267,9 @@ def read_with(claim: Claim) -> list[str]:
     """What a reader of a record must know before the report tells how its claim stands: a ruling, or controls; a line or none."""
     if claim.ruling:
         return [f"    shown as {claim.ruling.verdict}: {claim.ruling.reason}"]
-    return [f"    counts only while {' and '.join(claim.control)} hold{'s' * (len(claim.control) == 1)}, else it is blind"] * bool(claim.control)
+    if claim.control:
+        return [f"    counts only while {' and '.join(claim.control)} hold{'s' * (len(claim.control) == 1)}, else it is blind"]
+    return []
 
 
 def check_name(name: str, pattern: str, what: str) -> None:

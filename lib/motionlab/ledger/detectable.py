@@ -115,13 +115,14 @@ def rounded(value: float | None) -> float | None:
 
 def text(table: Detectable) -> str:
     """The entry `detectable` as YAML, a line per metric and category."""
-    def cell(value):
-        return "null" if value is None else "{" + ", ".join(f"{k}: {v}" for k, v in value.items()) + "}" if isinstance(value, dict) else value
+    def flow(values: dict) -> str:
+        cells = {key: flow(value) if isinstance(value, dict) else "null" if value is None else value for key, value in values.items()}
+        return f"{{{', '.join(f'{key}: {value}' for key, value in cells.items())}}}"
 
     lines = ["detectable:"]
     for metric, kinds in table.items():
         lines.append(f"  {metric}:")
-        lines += [f"    {kind}: {{{', '.join(f'{key}: {cell(value)}' for key, value in vars(one).items())}}}" for kind, one in kinds.items()]
+        lines += [f"    {kind}: {flow(vars(one))}" for kind, one in kinds.items()]
     return "\n".join(lines)
 
 
@@ -134,7 +135,8 @@ def write(root: Path) -> bool:
     path = protocol_file(root)
     old = path.read_text(encoding="utf-8")
     if old.count(BEGIN) != 1 or old.count(END) != 1 or old.index(BEGIN) > old.index(END):
-        raise MotionLabError(f"{shown(path, root)} has no place for the table.", fix=f"Put the lines {BEGIN} and {END} below the entry `power`.")
+        raise MotionLabError(f"{shown(path, root)} has no place for the table.",
+                             fix=f"Put the lines {BEGIN} and {END} below the entry `power`.")
     new = re.sub(rf"({BEGIN}[^\n]*\n).*?({END})", lambda found: f"{found[1]}{text(made(root))}\n{found[2]}", old, flags=re.DOTALL)
     if new != old:
         write_atomic(path, new)
@@ -181,7 +183,8 @@ def check_between(leaf: Criterion, one: Shown, what: str) -> None:
     """Refuse a level above the ceiling or below the floor."""
     low, high = leaf.within
     if low is not None and one.ceiling is not None and low > one.ceiling:
-        raise MotionLabError(f"it asks {what} for at least {number(low)}, above its ceiling.", fix=f"Ask for at most {number(one.ceiling)}.")
+        raise MotionLabError(f"it asks {what} for at least {number(low)}, above its ceiling.",
+                             fix=f"Ask for at most {number(one.ceiling)}.")
     if high is not None and one.floor is not None and high < one.floor:
         raise MotionLabError(f"it asks {what} for at most {number(high)}, below its floor.", fix=f"Ask for at least {number(one.floor)}.")
 
@@ -194,8 +197,8 @@ def check_head_room(leaf: Criterion, one: Shown, what: str) -> None:
             continue
         room = max(0.0, way * (end - one.comparator))
         if way * bound > room:
-            raise MotionLabError(f"it asks {what} for {number(bound, True)}, where {number(one.comparator)} can move by {number(room)} only "
-                                 f"(to {number(end)}).", fix=f"Ask for at most {number(room)}, or judge a metric with head-room.")
+            raise MotionLabError(f"it asks {what} for {number(bound, True)}, where {number(one.comparator)} can move by {number(room)} "
+                                 f"only (to {number(end)}).", fix=f"Ask for at most {number(room)}, or judge a metric with head-room.")
 
 
 def check_seen(leaf: Criterion, one: Shown, what: str, usual: int) -> None:
@@ -204,8 +207,8 @@ def check_seen(leaf: Criterion, one: Shown, what: str, usual: int) -> None:
     least = detectable_difference(one.spread, n)
     if effect < least * 0.995:          # the table carries four digits
         enough = f", or n: {math.ceil(n * (least / effect) ** 2)}" if effect else ""
-        raise MotionLabError(f"its minimum effect {number(effect)} in {what} is below {number(least)}, what {n} prompts show with 80 % power.",
-                             fix=f"Ask for at least {number(rounded_up(least))}{enough}.")
+        raise MotionLabError(f"its minimum effect {number(effect)} in {what} is below {number(least)}, what {n} prompts show with "
+                             "80 % power.", fix=f"Ask for at least {number(rounded_up(least))}{enough}.")
 
 
 def minimum_effect(within: tuple[float | None, float | None]) -> float:

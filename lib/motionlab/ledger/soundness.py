@@ -51,7 +51,8 @@ def check_order(claims: Iterable[Claim]) -> None:
     try:
         graphlib.TopologicalSorter({claim.id: claim.control for claim in claims}).prepare()
     except graphlib.CycleError as error:
-        raise MotionLabError(f"These claims are each other's controls: {' <- '.join(error.args[1])}.", fix="Take one `control` out.") from error
+        raise MotionLabError(f"These claims are each other's controls: {' <- '.join(error.args[1])}.",
+                             fix="Take one `control` out.") from error
 
 
 def protocol_of(record: dict) -> int:

@@ -23,14 +23,14 @@ NUMBERS = ("estimate", "ci95", "n", "n_undefined", "by_seed")
 
 
 def verify(root: str | Path | None = None) -> list[str]:
-    """Check everything committed under reproductions/ and the README's table.
+    """Check everything committed under reproductions/, each RESULTS.md, and the README's table.
 
     Returns:
         One sentence per problem; an empty list when all is well.
     """
     root = Path(root) if root else repo_root()
     problems = power_problems(root) + [problem for paper in papers(root) for problem in paper_problems(paper, root)]
-    return problems or readme_problems(root)
+    return problems or results_problems(root) + readme_problems(root)
 
 
 def paper_problems(paper: str, root: Path) -> list[str]:
@@ -146,9 +146,17 @@ def power_problems(root: Path) -> list[str]:
     return ["reproductions/protocol.yaml: the table of detectable differences is not the one that its rows give; run `motionlab power`."]
 
 
+def results_problems(root: Path) -> list[str]:
+    """Is every RESULTS.md the one rendered from the data?"""
+    from motionlab.ledger.results import render_results
+
+    return [f"{path.relative_to(root).as_posix()} is not the one rendered from claims.yaml and measured.yaml; run `motionlab report`."
+            for path, text in render_results(root).items() if not path.exists() or path.read_text(encoding="utf-8") != text]
+
+
 def readme_problems(root: Path) -> list[str]:
     """Is the README's table the one rendered from the data, and is the data the one it was rendered from?"""
-    from motionlab.ledger.report import readme_with_table, without_digest
+    from motionlab.ledger.results import readme_with_table, without_digest
 
     try:
         text = (root / "README.md").read_text(encoding="utf-8")

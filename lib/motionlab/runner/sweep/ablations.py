@@ -120,7 +120,8 @@ def read_sweep(file: str | Path, root: Path) -> Sweep:
                    for name in arms if name.split("@")[0] == entry["name"]}
         if written.protocol >= RULED:
             check_by_rule(arms, unequal, written.choose)
-        chosen, given = read_chosen(path.parent), {name: dict(arm["train"]) for name, arm in arms.items() if isinstance(arm.get("train"), dict)}
+        given = {name: dict(arm["train"]) for name, arm in arms.items() if isinstance(arm.get("train"), dict)}
+        chosen = read_chosen(path.parent)
         arms = {name: with_chosen(arm, arms, chosen.arms if chosen else {}) for name, arm in arms.items()}
         data = _read_data(written.data, Path(root))
         code = _code(written.row.partition(":")[0], path)
@@ -214,7 +215,8 @@ def check_by_rule(arms: dict[str, dict], unequal: dict[str, str], choose: Choose
         for field_ in choose.grid:
             value = train.get(field_, arms[name].get(field_))
             if (value is not None or field_ == "lr") and not is_chosen(value):
-                raise MotionLabError(f"the {field_} of arm '{name}' is {value if value is not None else 'left to its default'}, set by hand.",
+                said = "left to its default" if value is None else value
+                raise MotionLabError(f"the {field_} of arm '{name}' is {said}, set by hand.",
                                      fix=f"Write {field_}: chosen (by its own grid) or {field_}: chosen@ARM (as another arm's).")
     check_budgets({name: (train, unequal.get(name)) for name, train in trained.items()})
 

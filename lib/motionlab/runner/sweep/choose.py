@@ -25,7 +25,7 @@ def grids(sweep: Sweep) -> tuple[Sweep, list[Point]]:
     """
     if sweep.choose is None or sweep.path.stem != "ablations":
         raise MotionLabError(f"{sweep.path.name} has nothing to choose.",
-                             fix="In the paper's ablations.yaml, write protocol: 7, choose: {grid: {lr: [...]}}, and lr: chosen in its arms.")
+                             fix="In the paper's ablations.yaml, write protocol: 7, choose: {grid: {lr: [...]}}, and lr: chosen in arms.")
     written = read_written_arms(sweep)
     found = [(point, arm) for name, arm in written.items() for point, arm in points(name, arm, written, sweep.choose)]
     arms = {point.row: arm for point, arm in found}
@@ -47,11 +47,13 @@ def points(name: str, arm: dict, arms: dict[str, dict], how) -> Iterator[tuple[P
         return
     borrowed = [field for field, value in train.items() if isinstance(value, str) and value.startswith(f"{CHOSEN}@")]
     if borrowed:
-        raise MotionLabError(f"Arm '{name}' takes {own[0]} from its own grid and {borrowed[0]} from another arm's.", fix="Write one or the other.")
+        raise MotionLabError(f"Arm '{name}' takes {own[0]} from its own grid and {borrowed[0]} from another arm's.",
+                             fix="Write one or the other.")
     for values in itertools.product(*(how.grid[field] for field in own)):
         point = dict(zip(own, map(float, values)))
         row = f"{DEV}{name.replace('@', '.')}@{','.join(f'{field}={label(value)}' for field, value in point.items())}"
-        yield Point(name, row, point), {**arm, "name": row, "train": {**train, **point}, "measure": {**(arm.get("measure") or {}), **how.measure}}
+        measure = {**(arm.get("measure") or {}), **how.measure}
+        yield Point(name, row, point), {**arm, "name": row, "train": {**train, **point}, "measure": measure}
 
 
 def settle(sweep: Sweep, rows: list[Row], grid: list[Point], say: Callable[[str], None] = print) -> Path:
@@ -75,6 +77,6 @@ def told(chosen: Chosen) -> str:
     for point in chosen.table:
         mark = "chosen" if chosen.arms[point.arm] == point.values else ""
         values = ", ".join(f"{field} {label(value)}" for field, value in point.values.items())
-        lines.append(f"  {point.arm:<24} {values:<24} structure {point.structure:.4f}   move_ok {point.motion:+.3f}   n = {point.n}   {mark}")
+        lines.append(f"  {point.arm:<24} {values:<24} structure {point.structure:.4f}   move_ok {point.motion:+.3f}   n = {point.n}  {mark}")
     lost = [f"  {arm}: no point keeps the motion; the one that loses least of it was taken" for arm in chosen.lost]
     return "\n".join(lines + lost)

@@ -60,7 +60,8 @@ def publish(sweep: Sweep, rows: list[Row], say: Callable[[str], None] = print, n
     ablations.yaml, its own name stands in the place of "sweep", and `name` where it is given.
 
     Raises:
-        MotionLabError: tier smoke, a stale row, nothing finished, a protocol that is not in force yet, or published rows that would be lost.
+        MotionLabError: tier smoke, a stale row, nothing finished, a protocol that is not in force yet, or published rows that would
+            be lost.
     """
     tier, in_force = rows[0].tier, protocol_version(sweep.root)
     if in_force is not None and sweep.protocol > in_force:
