@@ -113,7 +113,8 @@ def render_results(root: Path) -> dict[Path, str]:
 def results_text(one: Chapter) -> str:
     """One paper's claims with everything that a verdict is read by: numbers, what was wanted, bearing, why, controls."""
     blocks = [f"# {one.claims.title}: results",
-              "Rendered by `motionlab report` from claims.yaml, measured.yaml and raw/; `motionlab verify` checks it. What the six words mean is in the [README](../../README.md#claims-and-verdicts)."]
+              "Rendered by `motionlab report` from claims.yaml, measured.yaml and raw/; `motionlab verify` checks it. "
+              "What the six words mean is in the [README](../../README.md#claims-and-verdicts)."]
     for about, heading in WHOSE.items():
         rows = [row for row in one.standings if row.claim.about == about]
         if rows:

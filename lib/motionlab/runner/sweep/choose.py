@@ -77,6 +77,6 @@ def told(chosen: Chosen) -> str:
     for point in chosen.table:
         mark = "chosen" if chosen.arms[point.arm] == point.values else ""
         values = ", ".join(f"{field} {label(value)}" for field, value in point.values.items())
-        lines.append(f"  {point.arm:<24} {values:<24} structure {point.structure:.4f}   move_ok {point.motion:+.3f}   n = {point.n}  {mark}")
+        lines.append(f"  {point.arm:<24} {values:<24} structure {point.structure:.4f}  move_ok {point.motion:+.3f}   n = {point.n}  {mark}")
     lost = [f"  {arm}: no point keeps the motion; the one that loses least of it was taken" for arm in chosen.lost]
     return "\n".join(lines + lost)
