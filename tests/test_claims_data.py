@@ -17,7 +17,7 @@ VERDICTS = ["holds", "fails", "inconclusive", "blind", "not transferable", "not 
 REQUIRED = {"says", "where", "source", "paper_value", "status", "notebook", "criterion", "about"}
 OPTIONAL = {"differs", "not_run", "not_transferable", "bearing", "because", "control", "protocol", "ruling"}
 LEAF_REQUIRED = {"raw", "metric", "arm", "within", "why"}
-LEAF_OPTIONAL = {"minus", "over", "against", "statistic", "where"}
+LEAF_OPTIONAL = {"minus", "over", "against", "statistic", "where", "n"}
 STATISTICS = {"mean", "median", "share_true"}
 
 # The figures a reader will compare with, typed a second time so that a slipped digit in claims.yaml shows up here.

@@ -18,10 +18,10 @@ from motionlab.core.protocol import RULED
 from motionlab.core.yamls import read_yaml
 from motionlab.ledger.claims import Criterion
 from motionlab.ledger.detectable import item_means, rounded
+from motionlab.ledger.soundness import MOTION, READERS
 from motionlab.ledger.verdict import Table, read_raw
 
-RAW, FILE = "choose_full.csv", "chosen.yaml"
-READERS, MOTION, MARGIN = ("structure_0", "structure_1"), "move_ok", 0.05
+RAW, FILE, MARGIN = "choose_full.csv", "chosen.yaml", 0.05
 RULE = (f"lowest mean of {' and '.join(READERS)} on dev among the points whose {MOTION} is at most {MARGIN} below the comparator's, "
         "paired by prompt; ties to the smaller rate. Where no point keeps the motion: the one that loses least of it")
 
