@@ -54,6 +54,13 @@ def test_the_rule(full, lr, why):
     assert found.lost == (("full",) if "none" in why else ())
 
 
+def test_the_comparator_is_taken_at_its_own_choice():
+    """Of its rates the chosen one moves 0.03 less than the best: it is from there that 0.05 count."""
+    plain = {"plain0": (0.3, 0.3, 0.9), "plain1": (0.2, 0.2, 0.87), "plain2": (0.25, 0.25, 0.9)}
+    found = choose(rows(**plain, full0=(0.3, 0.3, 0.9), full1=(0.2, 0.2, 0.83), full2=(0.1, 0.1, 0.8)), grid("full", "plain"), "plain")
+    assert found.arms == {"plain": {"lr": 2}, "full": {"lr": 2}}
+
+
 def test_motion_is_compared_prompt_by_prompt():
     table = rows(**PLAIN, full0=(0.1, 0.1, 0.9), full1=(0.2, 0.2, 0.9), full2=(0.2, 0.2, 0.9))
     moved = table["move_ok"].astype(float)

@@ -92,8 +92,8 @@ def check_motion_kept(leaf: Criterion, beside: tuple[Criterion, ...]) -> None:
     if leaf.minus is None or leaf.within[1] is None:
         return
     if not any(one.metric == MOTION and contrast(one) == contrast(leaf) and one.within[0] is not None for one in beside):
-        raise MotionLabError(f"its structure criterion ({leaf.arm} - {leaf.minus}) has no condition on {MOTION}, so that easier motion could "
-                             "meet it.", fix=f"Add beside it, under all: {{raw: {leaf.raw}, metric: {MOTION}, arm: {leaf.arm}, "
+        raise MotionLabError(f"its structure criterion ({leaf.arm} - {leaf.minus}) has no condition on {MOTION}, so that easier motion "
+                             "could meet it.", fix=f"Add beside it, under all: {{raw: {leaf.raw}, metric: {MOTION}, arm: {leaf.arm}, "
                              f"minus: {leaf.minus}, within: [-0.07, null]}}.")
 
 
