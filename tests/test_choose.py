@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from motionlab.core.errors import MotionLabError
-from motionlab.ledger.selection import Point, budget_problems, choose, chosen_problems, read_chosen
+from motionlab.ledger.selection import Point, budget_problems, choose, chosen_problems, rate_problems, read_chosen, sweep_problems
 from motionlab.runner import sweep as sweeps
 from test_sweep import root, sweep, write  # noqa: F401
 
@@ -92,6 +92,8 @@ def test_a_sweep_chooses_and_its_arms_follow(root, capsys):
     settings = [record["settings"] for record in json.loads((root / "reproductions/example/raw/sweep_full.json").read_text())]
     assert {one["arm name"]: (one["arm train"]["lr"], one["protocol"]) for one in settings} == {
         "full": (1e-3, 7), "plain": (1e-3, 7), "wrong": (1e-3, 7)}
+    assert [one["rates"] for one in settings] == [{"lr": "full"}, {"lr": "plain"}, {"lr": "full"}]
+    assert sweep_problems(root / "reproductions/example") == []
     assert sweep("--tier", "full", "--choose", "--dry-run") == 0 and "6 finished" in capsys.readouterr().out     # nothing is measured twice
 
 
@@ -146,6 +148,23 @@ def test_another_budget_needs_its_reason_and_published_rows_are_held_to_it(root)
     assert [record["settings"].pop("unequal", None) for record in records] == [None, "twice, for P-grow"]
     path.write_text(json.dumps(records))
     assert "arm 'plain' has the budget" in budget_problems(folder)[0]
+
+
+@pytest.mark.parametrize("settings, says", [
+    ({"arm train": {"lr": 3e-3}, "rates": {"lr": "full"}}, "arm 'full' was trained with lr 0.003, chosen was 0.001"),
+    ({"arm train": {"lr": 1e-3}, "rates": {"lr": "wrong"}}, "trained with lr 0.001, chosen was None"),
+    ({"arm train": {"lr": 1e-3}, "rates": {}}, "trained with rates that nobody chose"),
+    ({"arm train": {"lr": 1e-3}, "rates": {"lr": "full"}}, None),
+    ({"arm train": {"lr": 3e-3}, "protocol": 6}, None),
+    ({}, None)])
+def test_published_rows_were_trained_with_what_was_chosen(tmp_path, settings, says):
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "chosen.yaml").write_text("comparator: plain\nrule: x\narms: {plain: {lr: 3e-3}, full: {lr: 1e-3}}\ntable: []\n")
+    (tmp_path / "raw/sweep_full.json").write_text(json.dumps([{"settings": {"arm name": "full", "protocol": 7} | settings}]))
+    found = rate_problems(tmp_path)
+    assert found == [] if says is None else says in found[0]
+    (tmp_path / "raw/sweep_full.json").write_text("[1]")
+    assert "no list of rows' records" in sweep_problems(tmp_path)[0]
 
 
 def test_there_must_be_something_to_choose(root):

@@ -117,6 +117,14 @@ def write_chosen(chosen: Chosen, folder: Path) -> Path:
     return write_atomic(folder / FILE, "\n".join(lines) + "\n")
 
 
+def sweep_problems(folder: Path) -> list[str]:
+    """All that protocol 7 asks of a paper's published sweeps: the choice follows from its rows, arms from the choice, budgets are equal."""
+    try:
+        return chosen_problems(folder) + budget_problems(folder) + rate_problems(folder)
+    except MotionLabError as error:
+        return [str(error)]
+
+
 def chosen_problems(folder: Path) -> list[str]:
     """Does a paper's chosen.yaml follow from its committed dev rows?"""
     try:
@@ -153,16 +161,38 @@ def check_budgets(trained: Mapping[str, tuple[Mapping[str, Any], str | None]]) -
                                  fix="Give it the same, or say in the arm why it may differ: unequal: \"...\"")
 
 
+def rate_problems(folder: Path) -> list[str]:
+    """Were the arms of a published sweep trained with what was chosen for them?"""
+    chosen, found = read_chosen(folder), []
+    for path in sorted(set((folder / "raw").glob("*.json")) - {(folder / "raw" / RAW).with_suffix(".json")}):
+        for one in ruled_settings(path):
+            rates = {field: (chosen.arms if chosen else {}).get(owner, {}).get(field) for field, owner in one.get("rates", {}).items()}
+            wrong = [field for field, value in rates.items() if value != one["arm train"].get(field)]
+            if wrong or not rates:
+                what = f"{wrong[0]} {one['arm train'].get(wrong[0])}, chosen was {rates[wrong[0]]}" if wrong else "rates that nobody chose"
+                found.append(f"{shown(path)}: arm '{one['arm name']}' was trained with {what}; choose, and measure it again.")
+    return found
+
+
+def ruled_settings(path: Path) -> list[dict]:
+    """Settings of the trained rows of a published sweep that follow protocol 7 or later.
+
+    Raises:
+        MotionLabError: the file is no list of records.
+    """
+    try:
+        settings = [record["settings"] for record in json.loads(path.read_text(encoding="utf-8"))]
+        return [one for one in settings if one.get("protocol", 0) >= RULED and "arm train" in one]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise MotionLabError(f"{shown(path)} is no list of rows' records.", fix="Restore it with git.") from error
+
+
 def budget_problems(folder: Path) -> list[str]:
     """Were all arms of a published sweep given the same budget?"""
     found = []
     for path in sorted((folder / "raw").glob("*.json")):
         try:
-            settings = [record["settings"] for record in json.loads(path.read_text(encoding="utf-8"))]
-            ruled = [one for one in settings if one.get("protocol", 0) >= RULED and "arm train" in one]
-            check_budgets({one["arm name"]: (one["arm train"], one.get("unequal")) for one in ruled})
-        except (ValueError, TypeError, KeyError, AttributeError):
-            found.append(f"{shown(path)} is no list of rows' records; restore it with git.")
+            check_budgets({one["arm name"]: (one["arm train"], one.get("unequal")) for one in ruled_settings(path)})
         except MotionLabError as error:
             found.append(f"{shown(path)}: {error}")
     return found

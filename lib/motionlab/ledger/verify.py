@@ -15,7 +15,7 @@ from motionlab.core.paths import repo_root
 from motionlab.ledger import detectable
 from motionlab.ledger import verdict as judging
 from motionlab.ledger.claims import Claim, PaperClaims, checksum, load_claims, load_measured, papers
-from motionlab.ledger.selection import budget_problems, chosen_problems
+from motionlab.ledger.selection import sweep_problems
 from motionlab.ledger.soundness import reading_problems
 
 TOLERANCE = 1e-6
@@ -42,7 +42,7 @@ def paper_problems(paper: str, root: Path) -> list[str]:
         return [str(error)]
     found = [f"reproductions/{paper}/measured.yaml: {problem}" for claim_id, records in measured.items()
              for problem in history_problems(claim_id, records, claims, folder / "raw")]
-    found += chosen_problems(folder) + budget_problems(folder)
+    found += sweep_problems(folder)
     return found + [problem for path in sorted((folder / "executed").glob("*.json")) for problem in run_problems(path, root)]
 
 

@@ -101,6 +101,7 @@ class Sweep:
     choose: Choose | None
     unequal: dict[str, str]  # {arm: why its budget is another}
     written: dict[str, dict]  # {arm: its `train` with the word `chosen` still in it}
+    rates: dict[str, dict[str, str]]  # {arm: {field: the arm whose grid it was chosen from}}
     code: str  # sha256 over the row function's module and all of motionlab that it imports
 
 
@@ -122,12 +123,13 @@ def read_sweep(file: str | Path, root: Path) -> Sweep:
             check_by_rule(arms, unequal, written.choose)
         given = {name: dict(arm["train"]) for name, arm in arms.items() if isinstance(arm.get("train"), dict)}
         chosen = read_chosen(path.parent)
-        arms = {name: with_chosen(arm, arms, chosen.arms if chosen else {}) for name, arm in arms.items()}
+        rates = {name: owners(arm, arms) for name, arm in arms.items()}
+        arms = {name: with_chosen(arm, rates[name], chosen.arms if chosen else {}) for name, arm in arms.items()}
         data = _read_data(written.data, Path(root))
         code = _code(written.row.partition(":")[0], path)
     common = _numbers(written.common)
     return Sweep(path, Path(root), written.paper, written.row, written.check, common, arms, seeds, data, written.cost,
-                 written.protocol, written.choose, unequal, given, code)
+                 written.protocol, written.choose, unequal, given, rates, code)
 
 
 def _find(file: str | Path, root: Path) -> Path:
@@ -232,21 +234,24 @@ def waiting(arm: dict) -> list[str]:
     return [name for name, value in train.items() if is_chosen(value)] if isinstance(train, dict) else []
 
 
-def with_chosen(arm: dict, arms: dict[str, dict], chosen: dict[str, dict[str, float]]) -> dict:
-    """The arm with what was chosen in the place of `chosen`; where nothing was, the word stays, and `plan` refuses it.
+def owners(arm: dict, arms: dict[str, dict]) -> dict[str, str]:
+    """{field: arm whose grid it is chosen from} of an arm as written.
 
     Raises:
         MotionLabError: `chosen@ARM` of an arm that there is not.
     """
-    if not isinstance(arm.get("train"), dict):
-        return arm
-    train = dict(arm["train"])
-    for name, value in train.items():
-        if is_chosen(value):
-            asked = value.partition("@")[2]
-            owner = tuned_as(arms[one_of(asked, arms, f"arm in '{name}: {value}' of arm '{arm['name']}':")] if asked else arm, arms)
-            train[name] = chosen.get(owner, {}).get(name, value)
-    return {**arm, "train": train}
+    found = {}
+    for name in waiting(arm):
+        asked = arm["train"][name].partition("@")[2]
+        other = arms[one_of(asked, arms, f"arm in '{name}: chosen@{asked}' of arm '{arm['name']}':")] if asked else arm
+        found[name] = tuned_as(other, arms)
+    return found
+
+
+def with_chosen(arm: dict, owner: dict[str, str], chosen: dict[str, dict[str, float]]) -> dict:
+    """The arm with what was chosen in the place of `chosen`; where nothing was, the word stays, and `refuse_unchosen` tells it."""
+    values = {field: chosen[name][field] for field, name in owner.items() if field in chosen.get(name, {})}
+    return {**arm, "train": {**arm["train"], **values}} if values else arm
 
 
 def tuned_as(arm: dict, arms: dict[str, dict]) -> str:

@@ -31,7 +31,7 @@ def grids(sweep: Sweep) -> tuple[Sweep, list[Point]]:
     arms = {point.row: arm for point, arm in found}
     seeds = {name: sweep.choose.seeds for name in arms}
     unequal = {point.row: sweep.unequal[point.arm] for point, _ in found if point.arm in sweep.unequal}
-    return dataclasses.replace(sweep, arms=arms, seeds=seeds, unequal=unequal), [point for point, _ in found]
+    return dataclasses.replace(sweep, arms=arms, seeds=seeds, unequal=unequal, rates={}), [point for point, _ in found]
 
 
 def read_written_arms(sweep: Sweep) -> dict[str, dict]:

@@ -103,7 +103,8 @@ def _settings(sweep: Sweep, arm: str, seed: int, tier: str) -> dict[str, Any]:
     values |= {f"common {key}": value for key, value in sweep.common.items()}
     parts = {"row": sweep.function, "tier": tier, "seed": seed, **values}
     if sweep.protocol >= RULED:             # rows of before do not say, and stay what they are
-        parts |= {"protocol": sweep.protocol} | ({"unequal": sweep.unequal[arm]} if arm in sweep.unequal else {})
+        parts |= {"protocol": sweep.protocol, "rates": sweep.rates.get(arm, {})}
+        parts |= {"unequal": sweep.unequal[arm]} if arm in sweep.unequal else {}
     in_force = protocol_version(sweep.root) or 0
     parts |= {"protocol in force": in_force} if in_force >= RULED else {}    # it decides the noise: rows of before become stale
     parts |= {f"data {name}": sha for name, sha in sweep.data.items()}
