@@ -8,6 +8,7 @@ import numpy as np
 
 CLAIMS = """
 version: 1
+protocol: 6
 history: [{version: 1, date: "2026-11-21", reason: "first criteria, before any measurement"}]
 claims:
   audit.A1:
@@ -16,6 +17,9 @@ claims:
     source: stated
     paper_value: "78.3 -> 93.7"
     status: final
+    about: paper
+    bearing: direct
+    because: the sentence speaks of this metric
     notebook: 09_audit
     differs: [other clips, n]
     criterion: {raw: 09_world.csv, metric: mf_paper, arm: identity, minus: reversed, within: [0.05, null],
@@ -26,6 +30,9 @@ claims:
     source: inferred
     paper_value: null
     status: final
+    about: kit
+    bearing: proxy
+    because: a frozen clip stands for one without motion
     notebook: 09_audit
     criterion:
       all:
@@ -36,6 +43,9 @@ claims:
     where: Sec. 4
     source: reported
     status: draft
+    about: kit
+    bearing: direct
+    because: jitter is done to the clip
     criterion: {raw: 09_world.csv, metric: mf_paper, arm: jitter, within: [0.5, null]}
   audit.A4:
     says: Kernel width 128 is best.
@@ -43,6 +53,7 @@ claims:
     source: stated
     paper_value: "128"
     status: final
+    about: paper
     not_transferable: {reason: an optimum at 5 B parameters}
   audit.A5:
     says: Raters prefer it.
@@ -50,6 +61,7 @@ claims:
     source: stated
     paper_value: "82 %"
     status: final
+    about: paper
     not_run: {reason: needs a paid rater study, command: motionlab run 99, cost: 200 EUR}
 """
 

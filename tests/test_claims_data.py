@@ -13,11 +13,11 @@ ROOT = Path(__file__).resolve().parents[1] / "reproductions"
 PAPERS = {path.parent.name: path for path in sorted(ROOT.glob("*/claims.yaml"))}
 EXPECTED_COUNTS = {"videojam": 16, "det": 18, "sam2videox": 16, "vtg": 15}
 SOURCES = {"stated", "code", "inferred", "reported", "unverified", "measured"}
-VERDICTS = ["holds", "fails", "inconclusive", "not transferable", "not run"]
-REQUIRED = {"says", "where", "source", "paper_value", "status", "notebook", "criterion"}
-OPTIONAL = {"differs", "not_run", "not_transferable"}
+VERDICTS = ["holds", "fails", "inconclusive", "blind", "not transferable", "not run"]
+REQUIRED = {"says", "where", "source", "paper_value", "status", "notebook", "criterion", "about"}
+OPTIONAL = {"differs", "not_run", "not_transferable", "bearing", "because", "control", "protocol", "ruling"}
 LEAF_REQUIRED = {"raw", "metric", "arm", "within", "why"}
-LEAF_OPTIONAL = {"minus", "over", "against", "statistic", "where"}
+LEAF_OPTIONAL = {"minus", "over", "against", "statistic", "where", "n"}
 STATISTICS = {"mean", "median", "share_true"}
 
 # The figures a reader will compare with, typed a second time so that a slipped digit in claims.yaml shows up here.
@@ -67,7 +67,7 @@ each_paper = pytest.mark.parametrize("paper", list(PAPERS))
 
 def leaves(criterion: dict) -> list[dict]:
     """The simple criteria inside a nest of `all` and `any`."""
-    for word in ("all", "any"):
+    for word in ("all", "any", "agree"):
         if word in criterion:
             assert set(criterion) <= {word, "why"}, f"'{word}' stands alone, found {sorted(criterion)}"
             assert criterion[word], f"'{word}' is empty"
@@ -77,14 +77,14 @@ def leaves(criterion: dict) -> list[dict]:
 
 def keys_repeated(path: Path) -> list[str]:
     """YAML keeps the last of two equal keys without a word, so claim ids are counted in the text."""
-    keys = re.findall(r"^  ([a-z0-9]+\.\w+):", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    keys = re.findall(r"^  ([a-z0-9]+\.[\w-]+):", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
     return sorted({key for key in keys if keys.count(key) > 1})
 
 
 @each_paper
 def test_claims_file_has_version_and_history_with_quoted_dates(paper):
     data = load(PAPERS[paper])
-    assert set(data) == {"version", "history", "claims"}
+    assert set(data) == {"version", "protocol", "history", "claims"}
     assert [entry["version"] for entry in data["history"]][-1] == data["version"]
     for entry in data["history"]:
         assert set(entry) == {"version", "date", "reason"}
@@ -97,7 +97,7 @@ def test_claims_file_has_version_and_history_with_quoted_dates(paper):
 def test_ids_are_unique_and_carry_the_paper_as_prefix(paper):
     assert keys_repeated(PAPERS[paper]) == []
     for key in load(PAPERS[paper])["claims"]:
-        assert re.fullmatch(rf"{paper}\.[A-Z]\d+", key), key
+        assert re.fullmatch(rf"{paper}\.[A-Z](\d+|-[a-z]+)", key), key
 
 
 @pytest.mark.parametrize("paper, count", EXPECTED_COUNTS.items())
@@ -118,6 +118,23 @@ def test_claim_has_the_fields_of_the_schema(paper, key, claim):
     assert claim["says"].strip().endswith("."), "one full sentence"
     assert claim["where"].strip()
     assert all(isinstance(line, str) and line for line in claim.get("differs", []))
+
+
+@pytest.mark.parametrize("paper, count", EXPECTED_COUNTS.items())
+def test_the_papers_own_sentences_are_about_the_paper_and_no_others(paper, count):
+    claims = load(PAPERS[paper])["claims"]
+    assert [key for key, claim in claims.items() if claim["about"] == "paper"] == [f"{paper}.C{number}" for number in range(1, count + 1)]
+
+
+@pytest.mark.parametrize("paper", sorted(set(PAPERS) - set(EXPECTED_COUNTS)))
+def test_what_is_no_paper_has_no_claims_of_papers(paper):
+    assert {claim["about"] for claim in load(PAPERS[paper])["claims"].values()} == {"kit"}
+
+
+@each_claim
+def test_a_criterion_says_what_it_bears_on_and_why(paper, key, claim):
+    assert not claim["criterion"] or (claim["bearing"] in {"direct", "proxy"} and len(claim["because"]) > 20)
+    assert "ruling" not in claim or len(claim["ruling"]["reason"]) > 20
 
 
 @each_claim

@@ -56,7 +56,7 @@ def test_sha_follows_criterion_and_paper_value_but_not_layout(tmp_path):
         ('paper_value: "128"', "paper_value: 128", ["audit.A4", "paper_value", "quotes"]),
         ("    not_run: {reason: needs a paid rater study, command: motionlab run 99, cost: 200 EUR}", "",
          ["audit.A5", "neither criterion nor"]),
-        ("version: 1\nhistory", "version: 2\nhistory", ["one entry for each version from 1 to 2"]),
+        ("version: 1\n", "version: 2\n", ["one entry for each version from 1 to 2"]),
         ("says: Jitter is seen.", "says:", ["audit.A3", "lacks 'says'"]),
         ("says: Jitter is seen.", "says: ' '", ["audit.A3", "is empty"]),
         ("says: Jitter is seen.", "says: Jitter: is seen", ["not valid YAML", "line", "quotes"]),
@@ -84,7 +84,7 @@ def test_what_yaml_reads_otherwise_stays_what_was_meant(tmp_path):
     assert claims["audit.A1"].sha == load(tmp_path / "c")["audit.A1"].sha
 
 
-@pytest.mark.parametrize("text", ["", "- a\n- b\n", "claims: 3", "version: 1\nhistory: []\nclaims: [a]", "\x00"])
+@pytest.mark.parametrize("text", ["", "- a\n- b\n", "claims: 3", "version: 1\nprotocol: 6\nhistory: []\nclaims: [a]", "\x00"])
 def test_a_malformed_file_never_gives_a_traceback(tmp_path, text):
     with pytest.raises(MotionLabError, match="claims.yaml"):
         load(tmp_path, text)

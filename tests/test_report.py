@@ -17,6 +17,7 @@ from motionlab import ledger
 from motionlab.core.errors import MotionLabError
 from motionlab.ledger.claims import load_claims
 from motionlab.ledger.report import interval
+from motionlab.ledger.results import render_results
 from motionlab.ledger.standings import standing
 
 VOID = {"meta", "link", "img", "br", "rect", "line", "circle", "source"}
@@ -82,21 +83,23 @@ def checked(path):
 
 def test_table_before_anything_is_measured(root):
     table = ledger.render_readme_table(root)
-    assert table.startswith("**5 claims**: 1 ⇸ not transferable, 4 ○ not run.")
-    assert "| audit.A5 | Raters prefer it. | 82 % | needs a paid rater study | **○ not run** |" in table
-    assert "an optimum at 5 B parameters" in table and "0.05 \\| or more" in table
+    assert table.startswith("**What the papers claim: 3**, 1 ⇸ not transferable, 2 ○ not run.")
+    assert "**What the kit claims of itself: 2**, 2 ○ not run." in table
+    assert "| [audit](reproductions/audit/RESULTS.md) |  |  |  |  | 1 | 2 |" in table and "|  |  |  |  |  | 2 |" in table
+    (text,) = render_results(root).values()
+    assert "| audit.A5 | Raters prefer it. | 82 % | needs a paid rater study | **○ not run** |" in text
+    assert "an optimum at 5 B parameters" in text and "0.05 \\| or more" in text
 
 
 def test_table_with_verdicts_is_stable(published):
     assert ledger.update_readme(published) is True and ledger.update_readme(published) is False
     readme = (published / "README.md").read_text()
-    assert readme.startswith("# Kit\n") and readme.endswith("\n\nEnd.\n") and "<details open>" in readme
-    assert (
-        "2 ✔ holds" in readme
-        and "+0.294 [" in readme
-        and "n = 40, wanted ≥ 0.05<br>tier laptop | **✔ holds** |" in readme
-    )
-    rows = [line for line in readme.splitlines() if line.startswith("| audit.")]
+    assert readme.startswith("# Kit\n") and readme.endswith("\n\nEnd.\n") and "**What the papers claim: 3**, 1 ✔ holds" in readme
+    text = (published / "reproductions/audit/RESULTS.md").read_text()
+    assert "+0.294 [" in text and "n = 40, wanted ≥ 0.05<br>tier laptop, protocol 6, no control was asked for | **✔ holds** |" in text
+    assert "n = 40, wanted 0.9 to 1<br>tier laptop, protocol 6 | **✔ holds** |" in text          # the kit's own needs none
+    assert "direct: the sentence speaks of this metric" in text and text.index("What the paper claims") < text.index("of itself")
+    rows = [line for line in text.splitlines() if line.startswith("| audit.")]
     assert len(rows) == 5 and all(len(re.findall(r"(?<!\\)\|", row)) == 6 for row in rows)
 
 
@@ -115,6 +118,23 @@ def test_standings(root):
     assert standing(claims["audit.A3"], []).reason == "its criterion is a draft"
     assert standing(claims["audit.A4"], []).verdict == "not transferable"
     assert standing(claims["audit.A1"], []).command == "motionlab run 09_audit"
+
+
+def test_a_weaker_word_shows_both_words_in_results_and_report(published):
+    path = published / "reproductions/audit/claims.yaml"
+    why = "because: the sentence speaks of this metric\n"
+    path.write_text(path.read_text().replace(why, f"{why}    control: [audit.A5]\n"))
+    ledger.update_readme(published)
+    text, page = (published / "reproductions/audit/RESULTS.md").read_text(), checked(ledger.render_report(published))
+    for one in (text, page):
+        assert "its control audit.A5 does not hold (not run)" in one and "by its criterion alone: holds" in one
+    assert "**⊘ blind** |" in text and "control: audit.A5" in text and '<span class="badge blind">' in page
+    assert "1 ⊘ blind" in (published / "README.md").read_text()
+
+
+def test_the_report_counts_papers_and_kit_apart(published):
+    page = checked(ledger.render_report(published))
+    assert "What the papers claim: 3" in page and "What the kit claims of itself: 2" in page and "5 claims" not in page
 
 
 # ----------------------------------------------------------------------------------------------------------- the report

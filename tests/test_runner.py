@@ -58,7 +58,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "01_small:\n  n_clips: 2\n  _cost: {minutes: 0.1, ram_gb: 0.2}\n02_broken: {}\n"
     )
     (tmp_path / "reproductions" / "audit" / "claims.yaml").write_text(
-        'version: 1\nhistory: [{version: 1, date: "2026-01-01", reason: first}]\nclaims: {}\n'
+        'version: 1\nprotocol: 6\nhistory: [{version: 1, date: "2026-01-01", reason: first}]\nclaims: {}\n'
     )
     write_notebook(
         tmp_path,

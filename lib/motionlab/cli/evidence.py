@@ -1,4 +1,4 @@
-"""`motionlab report` and `motionlab verify`."""
+"""`motionlab report`, `motionlab verify` and `motionlab power`."""
 from __future__ import annotations
 
 import argparse
@@ -11,13 +11,25 @@ from motionlab.core.errors import MotionLabError
 
 def add_commands(commands) -> None:
     """Add them to the parser."""
-    common.add(commands, "report", report, "render the README's table and reproductions/report/index.html")
+    common.add(commands, "report", report, "render the README's table, every RESULTS.md and reproductions/report/index.html")
+    common.add(commands, "power", power, "write into protocol.yaml what differences the prompts can show, from the raw rows it names")
     common.add(commands, "verify", verify, "recompute every verdict and table from the committed raw data")
+
+
+def power(options: argparse.Namespace) -> int:
+    """`motionlab power`."""
+    from motionlab.ledger import detectable
+
+    changed = detectable.write(common.root())
+    print(detectable.text(detectable.read(common.root())[1]))
+    print(f"reproductions/protocol.yaml: {'written' if changed else 'up to date'}")
+    return 0
 
 
 def report(options: argparse.Namespace) -> int:
     """`motionlab report`."""
-    from motionlab.ledger.report import render_report, update_readme
+    from motionlab.ledger.report import render_report
+    from motionlab.ledger.results import update_readme
 
     path = render_report(common.root())
     update_readme(common.root())
@@ -29,7 +41,8 @@ def render(root: Path, changed: bool, published: bool) -> None:
     """The report grows after each notebook; a broken report never costs a result."""
     if not changed and (root / "reproductions" / "report" / "index.html").exists():
         return
-    from motionlab.ledger.report import render_report, update_readme
+    from motionlab.ledger.report import render_report
+    from motionlab.ledger.results import update_readme
 
     try:
         render_report(root)

@@ -21,6 +21,7 @@ def add_commands(commands) -> None:
     parser.add_argument("--dry-run", action="store_true", help="tell what is finished and what the rest costs")
     parser.add_argument("--redo", action="store_true", help="measure again rows whose settings or code have changed")
     parser.add_argument("--publish", action="store_true", help="write all finished rows to reproductions/PAPER/raw/")
+    parser.add_argument("--choose", action="store_true", help="measure the grids of rates on dev and commit what the rule chooses")
     parser.add_argument("--out", metavar="DIR", help="where rows are kept (default runs/sweep)")
 
 
@@ -29,8 +30,11 @@ def sweep(options: argparse.Namespace) -> int:
     from motionlab.runner import sweep as sweeps
     from motionlab.runner.sweep import slurm
 
-    read = sweeps.read_sweep(options.file, common.root())
+    read, grid = sweeps.read_sweep(options.file, common.root()), None
+    if options.choose:
+        read, grid = sweeps.grids(read)
     rows = sweeps.plan(read, options.tier, options.arm, options.seed, options.out)
+    sweeps.refuse_unchosen(read, rows)
     everything = sweeps.plan(read, options.tier, out=options.out)
     settings = None if options.slurm is None else slurm.read_settings(options.slurm)
     queued = None if settings is None else slurm.queued(rows)
@@ -52,7 +56,9 @@ def sweep(options: argparse.Namespace) -> int:
         print(f"\ninterrupted. This goes on from there:\n  {_command(options)}", file=sys.stderr)
         return common.INTERRUPTED
     print(f"\n{sweeps.summary(rows)}")
-    if options.publish:
+    if grid and not failed and options.tier == "full" and not (options.arm or options.seed):
+        print(f"chosen: {sweeps.settle(read, everything, grid)}")
+    elif options.publish:
         print(f"published: {sweeps.publish(read, everything)}")
     if failed:
         print(f"{len(failed)} of {len(todo)} rows failed: {', '.join(failed)}", file=sys.stderr)
@@ -65,7 +71,7 @@ def _queue(options: argparse.Namespace, sweep, rows: list, todo: list, settings:
 
     if todo:
         slurm.submit(sweep, todo, settings, options.redo)
-    then = "; then it publishes" if options.publish else ""
+    then = "; then it chooses" if options.choose else "; then it publishes" if options.publish else ""
     print(f"\n{summary(rows)}\nnot finished yet: the same command tells how far Slurm is{then}.")
     return 0
 
@@ -76,5 +82,5 @@ def _command(options: argparse.Namespace) -> str:
     words += ["--seed", *options.seed] if options.seed else []
     words += ["--jobs", options.jobs] if options.jobs != 1 else []
     words += ["--out", options.out] if options.out else []
-    words += [f"--{name}" for name in ("redo", "publish") if getattr(options, name)]
+    words += [f"--{name}" for name in ("redo", "choose", "publish") if getattr(options, name)]
     return shlex.join(map(str, words))

@@ -7,10 +7,25 @@ from motionlab.core.errors import MotionLabError, one_of
 from motionlab.core.yamls import read_yaml
 from motionlab.core.paths import repo_root
 
+# Since this version claims about papers name controls, rates are chosen by a rule, budgets are equal, and streams of noise are apart.
+RULED = 7
+
 
 def read_protocol(root: Path | None = None) -> dict:
     """`reproductions/protocol.yaml` as plain values."""
-    return read_yaml(Path(root or repo_root()) / "reproductions" / "protocol.yaml")
+    return read_yaml(protocol_file(root))
+
+
+def protocol_file(root: Path | None = None) -> Path:
+    """Where it lies."""
+    return Path(root or repo_root()) / "reproductions" / "protocol.yaml"
+
+
+def protocol_version(root: Path | None = None) -> int | None:
+    """The version of the protocol that is in force; None in a checkout without one."""
+    path = protocol_file(root)
+    values = read_yaml(path) if path.is_file() else None
+    return values.get("version") if isinstance(values, dict) else None
 
 
 def split_seeds(split: str, n: int | None, root: Path | None = None) -> range:

@@ -4,6 +4,7 @@ from __future__ import annotations
 import numpy as np
 
 RESAMPLES, LEVEL = 10_000, 0.95
+Z_INTERVAL, Z_POWER = 1.96, 0.84          # 95 % two-sided interval, 80 % power
 CHUNK = 1_000_000  # resampled values held at once: 16 MB
 
 
@@ -38,6 +39,12 @@ def bootstrap_interval(
         return -np.inf, np.inf
     low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
+
+
+def detectable_difference(spread: float, n: int) -> float:
+    """Smallest mean difference that n paired items show with 80 % power: (1.96 + 0.84) spread / sqrt(n), the spread being the
+    standard deviation of the paired differences."""
+    return (Z_INTERVAL + Z_POWER) * spread / float(np.sqrt(n))
 
 
 def resample(values: np.ndarray, statistic: str, rng: np.random.Generator, rows: int) -> np.ndarray:

@@ -11,6 +11,7 @@ import torch
 
 from motionlab.analyses.inputs import item_seed
 from motionlab.core.errors import MotionLabError
+from motionlab.core.noise import prompt_seeds, stream_seeds
 from motionlab.data.prompts import load_prompts
 from motionlab.data.sidecars import encoded
 from motionlab.data.sources import Listed, World
@@ -84,7 +85,7 @@ def losses_by_t(method: Method, pipe: Pipe, clips: dict, times: Sequence[float],
     items = list(clips)
     for part in (items[k:k + batch] for k in range(0, len(items), batch)):
         data = encoded(Listed([clips[k] for k in part]), method.wants(), pipe)
-        noise = {key: pipe.noise([item_seed(k) + n for k in part], z) for n, (key, z) in enumerate(data.items())}
+        noise = {key: pipe.noise(stream_seeds([item_seed(k) for k in part], n), z) for n, (key, z) in enumerate(data.items())}
         text = pipe.text([clips[k].caption for k in part])
         for t in times:
             at = torch.full((len(part),), float(t))
@@ -102,7 +103,7 @@ def by_loss(table, names: dict[str, str]):
 def generated_streams(method: Method, pipe: Pipe, n: int, options: Sampling, prompts: str = "examples") -> dict[str, np.ndarray]:
     """{caption: frames} of generated clips, each followed by whatever else the method generates with it."""
     said = load_prompts(prompts, n)
-    states = method.sample(pipe, [p.text for p in said], [p.noise for p in said], options)
+    states = method.sample(pipe, [p.text for p in said], prompt_seeds([p.noise for p in said], 0), options)
     streams, out = {name: pipe.decode(z) for name, z in method.streams(states).items()}, {}
     for k, p in enumerate(said):
         for name, frames in streams.items():

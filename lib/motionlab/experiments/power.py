@@ -1,11 +1,13 @@
-"""With so many prompts, what difference can be seen? Minimum effects are chosen from this, before the test split is measured."""
+"""With so many prompts, what difference can be seen? Minimum effects are chosen from this, before the test split is measured.
+
+For a pilot in a notebook; the protocol's own table, which refuses criteria beyond it, is `ledger.detectable`.
+"""
 from __future__ import annotations
 
 import numpy as np
 
 from motionlab.core.errors import MotionLabError
-
-Z_INTERVAL, Z_POWER = 1.96, 0.84          # 95 % two-sided interval, 80 % power
+from motionlab.core.stats import detectable_difference
 
 
 def detectable(table, metric: str, arm: str, minus: str, n: int = 64) -> dict[str, float]:
@@ -30,8 +32,7 @@ def detectable(table, metric: str, arm: str, minus: str, n: int = 64) -> dict[st
     if len(gap) < 3:
         raise MotionLabError(f"The pilot has {len(gap)} pairs of {metric}.", fix="Measure at least three prompts in both arms.")
     spread = float(np.std(gap, ddof=1))
-    smallest = (Z_INTERVAL + Z_POWER) * spread / np.sqrt(n)
-    return {"difference": float(gap.mean()), "spread": spread, "detectable": smallest, "items": len(gap)}
+    return {"difference": float(gap.mean()), "spread": spread, "detectable": detectable_difference(spread, n), "items": len(gap)}
 
 
 def power_table(table, metrics, arm: str, minus: str, n: int = 64):

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from motionlab.core.errors import MotionLabError
+from motionlab.core.noise import prompt_seeds
 from motionlab.models.evaluator import Evaluator, true_limbs
 from motionlab.models.small.generate import generate
 from motionlab.models.small.pipe import SmallPipe
@@ -118,8 +119,8 @@ def middle_rows(model: SmallPipe, prompts: str, n: int, steps: int = 20, evaluat
 
     chosen = load_prompts(prompts, n)
     z = encode_true(model.codec, chosen, model.codec.latent_frames(model.frames))
-    made = as_frames(generate(model.backbone, model.codec, [p.text for p in chosen], [p.noise for p in chosen], length=z.shape[1],
-                              mode="first_last", known=z, steps=steps))
+    made = as_frames(generate(model.backbone, model.codec, [p.text for p in chosen], prompt_seeds([p.noise for p in chosen], 0),
+                              length=z.shape[1], mode="first_last", known=z, steps=steps))
     out = []
     for prompt, frames, known in zip(chosen, made, model.decode(z)):
         clip = prompt.clip(frames=model.frames)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from motionlab.core.files import explained
+from motionlab.core.noise import prompt_seeds
 from motionlab.data.prompts import Prompt, load_prompts
 from motionlab.experiments.arms import Arm, read_arm
 from motionlab.experiments.finetune import trained
@@ -20,8 +21,6 @@ from motionlab.models.pipe import Pipe
 from motionlab.models.shipped import shipped
 from motionlab.models.small.codec import Codec, load_codec
 from motionlab.video import as_frames, as_video, contact_sheet
-
-NOISE_STRIDE = 1000000007     # the noise of a prompt under another run seed
 
 
 def run_row(arm: dict, seed: int, out_dir: Path, tier: str, **common) -> list[dict]:
@@ -76,7 +75,7 @@ def _clips(arm, seed, home, prompts, made):
 def sampled(arm: Arm, pipe: Pipe, prompts: list[Prompt], seed: int) -> np.ndarray:
     """Clips uint8 (n, f, h, w, 3) of prompts by the arm's method; noise follows from prompt and seed."""
     first, last = known_frames(prompts, pipe, arm.sampling.mode)
-    seeds = [p.noise + NOISE_STRIDE * seed for p in prompts]
+    seeds = prompt_seeds([p.noise for p in prompts], seed)
     states = arm.method.sample(pipe, [p.text for p in prompts], seeds, arm.sampling, first=first, last=last)
     return pipe.decode(arm.method.video(states))
 

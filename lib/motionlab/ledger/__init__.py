@@ -1,4 +1,4 @@
-"""Claims as data, verdicts as computed: see `claims`, `verdict`, `book` (the notebook's side), `publishing`, `verify`, `report`.
+"""Claims as data, verdicts as computed: see `claims`, `verdict`, `book` (the notebook's side), `publishing`, `verify`, `results`, `report`.
 
 Names are imported on first use, so that `import motionlab.ledger` stays cheap.
 """
@@ -10,7 +10,8 @@ _NAMES = {
     "book": ("Book", "open_book"),
     "claims": ("VERDICTS", "load_all", "load_claims", "load_measured", "papers"),
     "publishing": ("publish", "read_result"),
-    "report": ("render_readme_table", "render_report", "update_readme"),
+    "report": ("render_report",),
+    "results": ("render_readme_table", "update_readme"),
     "verdict": ("judge",),
 }
 _HOMES = {name: home for home, names in _NAMES.items() for name in names}

@@ -25,6 +25,7 @@ import numpy as np
 from motionlab.core.errors import MotionLabError, one_of
 from motionlab.core.files import ensure_writable, shown, write_atomic, write_json
 from motionlab.core.paths import repo_root
+from motionlab.core.protocol import protocol_version
 from motionlab.core.provenance import environment
 from motionlab.ledger import verdict as judging
 from motionlab.ledger.claims import TIERS, Claim, checksum, load_claims
@@ -200,7 +201,7 @@ class Book:
         else:
             record = self.records[claim_id] = Record(claim, plain(self._record(claim)))
             record["checksum"] = checksum(record)
-        print(judging.record_text(claim_id, record))
+        print("\n".join([judging.record_text(claim_id, record), *read_with(claim)]))
         return record
 
     def final_claims(self) -> list[str]:
@@ -253,11 +254,22 @@ class Book:
             "notebook": self.notebook,
             "params": self.params,
             "criterion_version": claim.version,
+            "protocol": protocol_version(self.root),
+            "control": list(claim.control),
             "claim_sha": claim.sha,
             "raw": {name: self.raws[name]["sha256"] for name in sorted({leaf.raw for leaf in claim.criterion.leaves()})},
             **{key: self.environment[key] for key in ("commit", "dirty", "date", "device", "versions")},
             "seconds": self._seconds(),
         }
+
+
+def read_with(claim: Claim) -> list[str]:
+    """What a reader of a record must know before the report tells how its claim stands: a ruling, or controls; a line or none."""
+    if claim.ruling:
+        return [f"    shown as {claim.ruling.verdict}: {claim.ruling.reason}"]
+    if claim.control:
+        return [f"    counts only while {' and '.join(claim.control)} hold{'s' * (len(claim.control) == 1)}, else it is blind"]
+    return []
 
 
 def check_name(name: str, pattern: str, what: str) -> None:

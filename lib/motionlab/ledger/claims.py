@@ -1,6 +1,7 @@
 """The two data files behind every verdict.
 
-`reproductions/<paper>/claims.yaml` is written by people: what a paper says, and the criterion chosen before measuring.
+`reproductions/<paper>/claims.yaml` is written by people: what a paper says, the criterion chosen before measuring, and how
+its verdict is to be read (whose claim it is, what else must hold for the test to have seen anything).
 `reproductions/<paper>/measured.yaml` is written by published runs only: a list of records per claim, appended and never
 edited. Both are checked here, so that a slip of the pen is found at the door and not in a table.
 """
@@ -18,10 +19,12 @@ from motionlab.core.config import from_values
 from motionlab.core.errors import MotionLabError, located, nearest, one_of
 from motionlab.core.files import shown
 from motionlab.core.paths import repo_root
+from motionlab.core.protocol import RULED
 from motionlab.core.yamls import read_yaml
 
 TIERS = ("smoke", "laptop", "full", "paper")
-VERDICTS = ("holds", "fails", "inconclusive", "not transferable", "not run")
+VERDICTS = ("holds", "fails", "inconclusive", "blind", "not transferable", "not run")
+READING = ("about", "bearing", "because", "control", "protocol", "ruling")  # how a verdict is read: apart from a claim's sha
 READING_ORDER = ("audit", "testbed", "videojam", "det", "sam2videox", "vtg")
 
 
@@ -29,6 +32,7 @@ READING_ORDER = ("audit", "testbed", "videojam", "det", "sam2videox", "vtg")
 class Criterion:
     """One interval test: the `statistic` over items of `metric` in `arm` must lie `within` (None is unbounded).
 
+    `n`: items that it will be judged on (None: the protocol's usual number): what they can show at all is asked when it is read.
     `minus` names an arm and `against` a column that are subtracted item by item; with `over` (an arm) it is the ratio of
     the two arms' statistics. `where` keeps rows {column: value}.
 
@@ -45,6 +49,7 @@ class Criterion:
     against: str | None = None
     statistic: Literal["mean", "median", "share_true"] = "mean"
     where: dict = field(default_factory=dict)
+    n: int | None = None
     why: str | None = None
 
     def __post_init__(self):
@@ -64,7 +69,8 @@ class Criterion:
 
 @dataclass(frozen=True)
 class Combined:
-    """Several criteria that must hold together (`how` = "all") or of which one suffices ("any")."""
+    """Several criteria that must hold together (`how` = "all"), of which one suffices ("any"), or that must say the same
+    ("agree": two readers of one thing; holds or fails only where all of them do)."""
 
     how: str
     parts: tuple[Criterion | Combined, ...]
@@ -92,13 +98,36 @@ class NotTransferable:
 
 
 @dataclass(frozen=True)
+class Ruling:
+    """A weaker word than the criterion's, with the reason: what was measured stays, and is shown beside it.
+
+    No ruling can say that a claim holds or fails: only a measurement can.
+    """
+
+    verdict: Literal["inconclusive", "blind", "not transferable", "not run"]
+    reason: str
+
+
+@dataclass(frozen=True)
 class Written:
-    """A claim as its file has it."""
+    """A claim as its file has it.
+
+    about: whose sentence it is, a paper's or the kit's own; the two are counted apart. bearing: whether the criterion tests the
+    sentence itself or something that stands for it. because: why it tests it. control: ids of claims that must hold, in this
+    folder or another, for the test to have been able to see anything. protocol: the version of protocol.yaml that the criterion
+    was written for (None: the file's); a record of an earlier one judges nothing.
+    """
 
     says: str
     where: str
     source: Literal["stated", "code", "inferred", "reported", "unverified", "measured"]
     status: Literal["final", "draft"]
+    about: Literal["paper", "kit"]
+    bearing: Literal["direct", "proxy"] | None = None
+    because: str | None = None
+    control: tuple[str, ...] = ()
+    protocol: int | None = None
+    ruling: Ruling | None = None
     paper_value: str | None = None
     notebook: str | None = None
     differs: tuple[str, ...] = ()
@@ -109,10 +138,11 @@ class Written:
 
 @dataclass(frozen=True, kw_only=True)
 class Claim(Written):
-    """One falsifiable sentence of a paper. `version` is the file's; `sha` identifies wording and criterion together.
+    """One falsifiable sentence. `version` is the file's; `sha` identifies wording and criterion together, and nothing of READING.
 
     Raises:
-        MotionLabError: an id of another paper, an empty sentence, a final claim that could not be judged.
+        MotionLabError: an id of another paper, an empty sentence, a final claim that could not be judged, a criterion that does
+            not say what it has to do with the sentence, a judged claim about a paper without a control.
     """
 
     id: str
@@ -130,6 +160,20 @@ class Claim(Written):
         if self.status == "final" and not (self.criterion or self.not_run or self.not_transferable):
             raise MotionLabError("it is final, but has neither criterion nor not_run nor not_transferable.",
                                  fix="Add one, or set status: draft.")
+        self._check_reading()
+
+    def _check_reading(self):
+        if self.criterion and not (self.bearing and self.because and self.because.strip()):
+            raise MotionLabError(f"it has a criterion without '{'because' if self.bearing else 'bearing'}'.",
+                                 fix="Add bearing: direct or proxy, and because: why this criterion tests the sentence.")
+        if self.ruling and not self.criterion:
+            raise MotionLabError("it has a ruling, but no criterion over which it could rule.", fix="Write not_run or not_transferable.")
+        if self.id in self.control:
+            raise MotionLabError("it is its own control.", fix="Name a claim that must hold for this one to be seen, or none.")
+        judged_paper = self.about == "paper" and self.criterion and self.status == "final"
+        if judged_paper and self.protocol >= RULED and not (self.control or self.ruling):
+            raise MotionLabError(f"it is about a paper, is judged under protocol {self.protocol}, and names no control.",
+                                 fix="Add control: [testbed.P-oracle], or whichever claims must hold for its test to see anything.")
 
 
 @dataclass(frozen=True)
@@ -143,13 +187,14 @@ class Change:
 
 @dataclass(frozen=True)
 class ClaimsFile:
-    """A claims.yaml as written; `claims` are still plain values.
+    """A claims.yaml as written; `claims` are still plain values. protocol: of the claims that name none themselves.
 
     Raises:
         MotionLabError: a version that the history does not explain.
     """
 
     version: int
+    protocol: int
     history: tuple[Change, ...]
     claims: dict
     title: str | None = None
@@ -191,8 +236,11 @@ def load_claims(paper: str, root: Path | None = None) -> PaperClaims:
     """Read and check reproductions/<paper>/claims.yaml.
 
     Raises:
-        MotionLabError: unknown paper, malformed file, unknown key, duplicate id, bad criterion; naming file and claim.
+        MotionLabError: unknown paper, malformed file, unknown key, duplicate id, bad criterion, and whatever
+            `soundness.check_sound` refuses; naming file and claim.
     """
+    from motionlab.ledger.soundness import check_sound
+
     root = root or repo_root()
     one_of(paper, papers(root), "paper")
     path = root / "reproductions" / paper / "claims.yaml"
@@ -202,11 +250,13 @@ def load_claims(paper: str, root: Path | None = None) -> PaperClaims:
     claims = {}
     for key, values in file.claims.items():
         with located(f"{name}: claim '{key}'"):
-            claims[str(key)] = read_claim(str(key), values, paper, file.version)
-    return PaperClaims(paper, file.title or heading(path.with_name("README.md")) or paper, file.version, file.history, claims)
+            claims[str(key)] = read_claim(str(key), values, paper, file)
+    found = PaperClaims(paper, file.title or heading(path.with_name("README.md")) or paper, file.version, file.history, claims)
+    check_sound(found, root)
+    return found
 
 
-def read_claim(claim_id: str, values: Any, paper: str, version: int) -> Claim:
+def read_claim(claim_id: str, values: Any, paper: str, file: ClaimsFile) -> Claim:
     """One claim of a file as typed data.
 
     Raises:
@@ -216,12 +266,14 @@ def read_claim(claim_id: str, values: Any, paper: str, version: int) -> Claim:
     if isinstance(values, dict) and values.get("criterion") is not None:
         typed["criterion"] = read_criterion(values["criterion"], "criterion")
     written = from_values(Written, typed, "claim")
-    return Claim(**vars(written), id=claim_id, paper=paper, version=version, sha=canonical_sha({"id": claim_id, **values}))
+    asked = {key: value for key, value in values.items() if key not in READING}
+    fields = vars(written) | {"protocol": file.protocol if written.protocol is None else written.protocol}
+    return Claim(**fields, id=claim_id, paper=paper, version=file.version, sha=canonical_sha({"id": claim_id, **asked}))
 
 
 def read_criterion(values: Any, what: str) -> Criterion | Combined:
-    """A single test, or several under `all:` or `any:`."""
-    how = next((how for how in ("all", "any") if isinstance(values, dict) and how in values), None)
+    """A single test, or several under `all:`, `any:` or `agree:`."""
+    how = next((how for how in ("all", "any", "agree") if isinstance(values, dict) and how in values), None)
     if how is None:
         with located(what):
             return from_values(Criterion, values, "criterion")
@@ -232,9 +284,17 @@ def read_criterion(values: Any, what: str) -> Criterion | Combined:
 
 
 def load_all(root: Path | None = None) -> dict[str, PaperClaims]:
-    """Every paper's claims, {paper: PaperClaims}, in reading order."""
+    """Every paper's claims, {paper: PaperClaims}, in reading order.
+
+    Raises:
+        MotionLabError: as `load_claims`; controls in a circle.
+    """
+    from motionlab.ledger.soundness import check_order
+
     root = root or repo_root()
-    return {paper: load_claims(paper, root) for paper in papers(root)}
+    found = {paper: load_claims(paper, root) for paper in papers(root)}
+    check_order([claim for claims in found.values() for claim in claims.claims.values()])
+    return found
 
 
 def load_measured(paper: str, root: Path | None = None) -> dict[str, list[dict]]:

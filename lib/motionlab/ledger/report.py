@@ -1,4 +1,4 @@
-"""The two faces of the ledger: the README's table and `reproductions/report/index.html`, both rendered from data.
+"""The ledger's face for people: `reproductions/report/index.html`, rendered from data (its Markdown is in `results`).
 
 The report is one static page with relative links (templates/report.html): it opens from disk, needs no network and no
 script, and is rendered again after each notebook in a fraction of a second. It works before anything is measured.
@@ -9,19 +9,16 @@ import functools
 import html
 import os
 import re
-from collections import Counter
 from pathlib import Path
 from urllib.parse import quote
 
-from motionlab.core.errors import MotionLabError
 from motionlab.core.files import write_atomic
 from motionlab.core.paths import repo_root
 from motionlab.ledger import verdict as judging
-from motionlab.ledger.claims import canonical_sha
-from motionlab.ledger.standings import Chapter, Standing, chapters, counted
+from motionlab.ledger.results import SIGNS, WHOSE
+from motionlab.ledger.soundness import protocol_of
+from motionlab.ledger.standings import Chapter, Standing, chapters, counted, totals
 
-BEGIN, END = "<!-- claims:begin -->", "<!-- claims:end -->"
-SIGNS = {"holds": "✔", "fails": "✘", "inconclusive": "≈", "not transferable": "⇸", "not run": "○"}
 SOURCES = {
     "stated": "stated in the paper",
     "code": "from the released code",
@@ -30,103 +27,6 @@ SOURCES = {
     "unverified": "unverified",
     "measured": "our own expectation, not the paper's",
 }
-
-
-# ------------------------------------------------------------------------------------------------------- README's table
-
-
-def render_readme_table(root: str | Path | None = None) -> str:
-    """The Markdown between the README's markers: a line of counts, then a table per paper.
-
-    A comment at its end carries a digest of all claims and records, so that a change of the data asks for a new table.
-
-    Raises:
-        MotionLabError: malformed claims or records.
-    """
-    root = Path(root) if root else repo_root()
-    all_chapters = chapters(root)
-    total = sum((one.counts for one in all_chapters), Counter())
-    summary = ", ".join(f"{count} {SIGNS[word]} {word}" for word, count in counted(total)) or "no claims yet"
-    blocks = [f"**{sum(total.values())} claims**: {summary}."] + [markdown_chapter(one) for one in all_chapters]
-    return "\n\n".join([*blocks, f"<!-- data: {data_digest(root)} -->"])
-
-
-def data_digest(root: Path) -> str:
-    """Sixteen hex digits of all YAML and CSV below reproductions/, digit by digit.
-
-    It covers what no record points at: protocol, parameters, and raw rows that no claim is judged from yet.
-    """
-    folder = Path(root) / "reproductions"
-    found = [*folder.rglob("*.yaml"), *folder.rglob("*.csv")]
-    files = sorted(path for path in found if "report" not in path.relative_to(folder).parts)
-    texts = {path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8") for path in files}
-    return canonical_sha(texts)[:16]
-
-
-def without_digest(text: str) -> str:
-    """A README's text without the digest of the data: what of the table a reader sees."""
-    return re.sub(r"<!-- data: [0-9a-f]{16} -->", "", text)
-
-
-def markdown_chapter(one: Chapter) -> str:
-    """One paper as a foldable table; open where something is judged."""
-    counts = ", ".join(f"{count} {word}" for word, count in counted(one.counts))
-    head = [
-        f"<details{' open' if one.judged else ''}>",
-        f"<summary><b>{html.escape(one.claims.title)}</b>: {counts}</summary>",
-        "",
-        "| claim | says | paper | ours | verdict |",
-        "|---|---|---|---|---|",
-    ]
-    return "\n".join([*head, *(markdown_row(row) for row in one.standings), "", "</details>"])
-
-
-def markdown_row(row: Standing) -> str:
-    """One claim as a table row."""
-    ours = f"{row.reason}"
-    if row.record:
-        parts = row.record["parts"]
-        ours = "<br>".join([*(ours_text(part, len(parts) > 1) for part in parts), f"tier {row.record['tier']}"])
-    cells = [row.claim.id, row.claim.says, row.claim.paper_value or "no number", ours, f"**{SIGNS[row.verdict]} {row.verdict}**"]
-    return "| " + " | ".join(re.sub(r"\s+", " ", cell).replace("|", "\\|") for cell in cells) + " |"
-
-
-def ours_text(part: dict, named: bool) -> str:
-    """Estimate, interval, what was wanted and n of one part; with its name where there are several."""
-    name = f"{judging.name_of(part)}: " if named else ""
-    return f"{name}{judging.measured_text(part)}, n = {part['n']}, wanted {judging.wanted(part['within'])}"
-
-
-def readme_with_table(text: str, root: Path) -> str:
-    """A README's text with the table between its markers rendered anew.
-
-    Raises:
-        MotionLabError: the markers are missing.
-    """
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise MotionLabError("README.md has no place for the claims table.", fix=f"Put the lines {BEGIN} and {END} where it belongs.")
-    before, rest = text.split(BEGIN)
-    return f"{before}{BEGIN}\n{render_readme_table(root)}\n{END}{rest.split(END)[1]}"
-
-
-def update_readme(root: str | Path | None = None) -> bool:
-    """Render the README's table anew; True when it changed.
-
-    Raises:
-        MotionLabError: no README.md, no markers, malformed data, a place that cannot be written.
-    """
-    root = Path(root) if root else repo_root()
-    path = root / "README.md"
-    if not path.exists():
-        raise MotionLabError(f"There is no README.md in {root}.", fix="Restore it with git.")
-    old = path.read_text(encoding="utf-8")
-    new = readme_with_table(old, root)
-    if new != old:
-        write_atomic(path, new)
-    return new != old
-
-
-# ----------------------------------------------------------------------------------------------------------- the report
 
 
 def render_report(root: str | Path | None = None, runs_dir: str | Path | None = None) -> Path:
@@ -151,11 +51,10 @@ def render_report(root: str | Path | None = None, runs_dir: str | Path | None = 
         "link": lambda path: quote(Path(os.path.relpath(path, target.parent)).as_posix()),
         "seconds": seconds_text,
     }
-    page.globals |= {"judging": judging, "SIGNS": SIGNS, "SOURCES": SOURCES, "counted": counted, "interval": interval,
+    page.globals |= {"judging": judging, "SIGNS": SIGNS, "SOURCES": SOURCES, "WHOSE": WHOSE, "counted": counted, "interval": interval,
                      "facts": facts, "media": media}
-    total = sum((one.counts for one in found), Counter())
     style = safe((templates / "report.css").read_text(encoding="utf-8"))
-    return write_atomic(target, page.get_template("report.html").render(chapters=found, total=total, style=style))
+    return write_atomic(target, page.get_template("report.html").render(chapters=found, totals=totals(found), style=style))
 
 
 def seconds_text(seconds: float | None) -> str:
@@ -172,7 +71,9 @@ def facts(row: Standing) -> dict[str, str]:
     record, criterion = row.record or row.yours, row.claim.criterion
     whys = dict.fromkeys(one.why for one in ([criterion, *criterion.leaves()] if criterion else []) if one.why)
     found = {
-        "Criterion": "; ".join([f"version {record['criterion_version']}", *whys]),
+        "Criterion": "; ".join([f"version {record['criterion_version']}", f"protocol {protocol_of(record)}", *whys]),
+        "Bearing": f"{row.claim.bearing}: {row.claim.because}" if row.claim.because else "",
+        "Controls": ", ".join(row.claim.control),
         "Cost": seconds_text(record.get("seconds")),
         "Notebook": record["notebook"],
         "Seeds": ", ".join(sorted({seed for part in record["parts"] for seed in part.get("by_seed", {})})),

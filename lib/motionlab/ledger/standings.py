@@ -1,17 +1,24 @@
-"""Where each claim stands now: its verdict and the record behind it, or the reason why there is none."""
+"""Where each claim stands now: its verdict and the record behind it, or the reason why there is none.
+
+A record says what its criterion said, for good. How a claim stands is read from it, anew each time: a ruling or a control
+that does not hold weakens it, and the record's own word stays beside it.
+"""
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from motionlab.core.files import read_json
 from motionlab.ledger.claims import VERDICTS, Claim, PaperClaims, load_all, load_measured
+from motionlab.ledger.soundness import protocol_of
 
 
 @dataclass(frozen=True)
 class Standing:
-    """A claim with its verdict now, the published record behind it or the reason why there is none, and `yours`."""
+    """A claim with its verdict now, the published record behind it, the reason why there is none or why its verdict is weaker than
+    the record's own, and `yours`."""
 
     claim: Claim
     verdict: str
@@ -40,13 +47,17 @@ class Chapter:
     def counts(self) -> Counter:
         return Counter(one.verdict for one in self.standings)
 
+    def counts_of(self, about: str) -> Counter:
+        """Verdicts of the claims about a "paper", or of the "kit"'s own."""
+        return Counter(one.verdict for one in self.standings if one.claim.about == about)
+
     @property
     def judged(self) -> bool:
         return any(one.record for one in self.standings)
 
 
 def standing(claim: Claim, records: list[dict], yours: dict | None = None) -> Standing:
-    """Where a claim stands: fixed by itself, judged by its newest record, or not run with the reason.
+    """Where a claim stands by itself: fixed, judged by its newest record, ruled over, or not run with the reason.
 
     Args:
         records: the claim's published records, oldest first.
@@ -54,13 +65,51 @@ def standing(claim: Claim, records: list[dict], yours: dict | None = None) -> St
     """
     if claim.not_transferable:
         return Standing(claim, "not transferable", reason=claim.not_transferable.reason)
-    if records and records[-1].get("claim_sha") == claim.sha and claim.status == "final":
-        return Standing(claim, records[-1]["verdict"], records[-1], yours=yours)
-    return Standing(claim, "not run", reason=why_not_run(claim, records), yours=yours)
+    newest = records[-1] if records else {}
+    if newest.get("claim_sha") != claim.sha or claim.status != "final" or protocol_of(newest) < claim.protocol:
+        return Standing(claim, "not run", reason=why_not_run(claim, records), yours=yours)
+    found = Standing(claim, newest["verdict"], newest, yours=yours)
+    return weakened(found, claim.ruling.verdict, claim.ruling.reason) if claim.ruling else found
+
+
+def weakened(one: Standing, verdict: str, reason: str) -> Standing:
+    """A standing under a weaker word, with the reason and what its criterion said."""
+    return replace(one, verdict=verdict, reason=f"{reason}; by its criterion alone: {one.record['verdict']}")
+
+
+def under_controls(alone: Mapping[str, Standing]) -> dict[str, Standing]:
+    """Every claim's standing once its controls are looked at: blind where one of them does not hold.
+
+    Args:
+        alone: {id: standing by itself} of all claims of all papers, whose controls stand in no circle.
+    """
+    found: dict[str, Standing] = {}
+
+    def settle(claim_id: str) -> Standing:
+        if claim_id not in found:
+            one = alone[claim_id]
+            judged = one.record is not None and one.reason is None
+            failing = next(filter(None, (silent(settle(control), one) for control in one.claim.control)), None) if judged else None
+            found[claim_id] = weakened(one, "blind", failing) if failing else one
+        return found[claim_id]
+
+    return {claim_id: settle(claim_id) for claim_id in alone}
+
+
+def silent(control: Standing, judged: Standing) -> str | None:
+    """Why a control says nothing for a claim that was judged: it does not hold, or holds on a later ground only."""
+    name = control.claim.id
+    if control.verdict != "holds":
+        return f"its control {name} does not hold ({control.verdict}), so this test could not have seen it"
+    later, earlier = protocol_of(control.record), protocol_of(judged.record)
+    return f"its control {name} holds under protocol {later}, and this was measured under protocol {earlier}" if later > earlier else None
 
 
 def why_not_run(claim: Claim, records: list[dict]) -> str:
     """The reason in words why there is no verdict."""
+    if records and records[-1].get("claim_sha") == claim.sha and protocol_of(records[-1]) < claim.protocol:
+        return (f"not measured under protocol {claim.protocol} yet; under protocol {protocol_of(records[-1])} its record said: "
+                f"{records[-1]['verdict']}")
     if records:
         return "the claim or its criterion changed since it was measured; it waits for a new run"
     if claim.not_run:
@@ -76,7 +125,14 @@ def chapters(root: Path, runs_dir: Path | None = None) -> list[Chapter]:
     """
     yours = newest_runs(runs_dir) if runs_dir else {}
     built = [chapter(claims, root, yours) for claims in load_all(root).values()]
+    settled = under_controls({one.claim.id: one for chapter_ in built for one in chapter_.standings})
+    built = [replace(one, standings=tuple(settled[row.claim.id] for row in one.standings)) for one in built]
     return sorted(built, key=lambda one: not one.judged and not one.your_runs)
+
+
+def totals(found: list[Chapter]) -> dict[str, Counter]:
+    """{"paper": verdicts of the papers' claims, "kit": of the kit's own}: never one number for both."""
+    return {about: sum((one.counts_of(about) for one in found), Counter()) for about in ("paper", "kit")}
 
 
 def chapter(claims: PaperClaims, root: Path, yours: dict[str, tuple[dict, Path]]) -> Chapter:
@@ -102,5 +158,5 @@ def newest_runs(runs_dir: Path) -> dict[str, tuple[dict, Path]]:
 
 
 def counted(counts: Counter) -> list[tuple[str, int]]:
-    """(verdict, how many) of those that occur, in the order of the five words."""
+    """(verdict, how many) of those that occur, in the order of VERDICTS."""
     return [(word, counts[word]) for word in VERDICTS if counts[word]]

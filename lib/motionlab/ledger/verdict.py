@@ -1,4 +1,4 @@
-"""From raw per-item numbers to one of five words, by pure functions of arrays and a criterion.
+"""From raw per-item numbers to holds, fails or inconclusive, by pure functions of arrays and a criterion.
 
 A single test gives a percentile bootstrap interval (95 %, 10 000 resamples over items, `numpy.random.default_rng(0)`)
 and compares it with `within`: inside holds, disjoint fails, anything else is inconclusive. Values of several seeds of
@@ -41,7 +41,9 @@ def bounds(within: tuple[float | None, float | None]) -> tuple[float, float]:
 
 
 def combine(how: str, verdicts: list[str]) -> str:
-    """One of several: "all" holds if all hold and fails if any fails; "any" is its mirror; or inconclusive."""
+    """One of several: "all" holds if all hold and fails if any fails; "any" is its mirror; "agree" is what all say; or inconclusive."""
+    if how == "agree":
+        return verdicts[0] if len(set(verdicts)) == 1 else "inconclusive"
     wins, loses = ("holds", "fails") if how == "any" else ("fails", "holds")
     if wins in verdicts:
         return wins

@@ -12,26 +12,29 @@ from pathlib import Path
 from motionlab.core.errors import MotionLabError
 from motionlab.core.files import read_json
 from motionlab.core.paths import repo_root
+from motionlab.ledger import detectable
 from motionlab.ledger import verdict as judging
 from motionlab.ledger.claims import Claim, PaperClaims, checksum, load_claims, load_measured, papers
+from motionlab.ledger.selection import sweep_problems
+from motionlab.ledger.soundness import reading_problems
 
 TOLERANCE = 1e-6
 NUMBERS = ("estimate", "ci95", "n", "n_undefined", "by_seed")
 
 
 def verify(root: str | Path | None = None) -> list[str]:
-    """Check everything committed under reproductions/ and the README's table.
+    """Check everything committed under reproductions/, each RESULTS.md, and the README's table.
 
     Returns:
         One sentence per problem; an empty list when all is well.
     """
     root = Path(root) if root else repo_root()
-    problems = [problem for paper in papers(root) for problem in paper_problems(paper, root)]
-    return problems or readme_problems(root)
+    problems = power_problems(root) + [problem for paper in papers(root) for problem in paper_problems(paper, root)]
+    return problems or results_problems(root) + readme_problems(root)
 
 
 def paper_problems(paper: str, root: Path) -> list[str]:
-    """Problems of one paper's claims, records, raw data and published runs."""
+    """Problems of one paper's claims, records, raw data, chosen rates, budgets and published runs."""
     folder = root / "reproductions" / paper
     try:
         claims, measured = load_claims(paper, root), load_measured(paper, root)
@@ -39,6 +42,7 @@ def paper_problems(paper: str, root: Path) -> list[str]:
         return [str(error)]
     found = [f"reproductions/{paper}/measured.yaml: {problem}" for claim_id, records in measured.items()
              for problem in history_problems(claim_id, records, claims, folder / "raw")]
+    found += sweep_problems(folder)
     return found + [problem for path in sorted((folder / "executed").glob("*.json")) for problem in run_problems(path, root)]
 
 
@@ -80,6 +84,8 @@ def record_problems(claim: Claim, record: dict, raw: Path) -> list[str]:
                 f"reason, run {record['notebook']} again and publish it."]
     if claim.status == "draft" or claim.criterion is None:
         return ["it is measured, but the claim is a draft or has no criterion."]
+    if problems := reading_problems(claim, record):
+        return problems
     files = [f"raw/{name} is not the file that was judged (its sha256 differs or it is missing); restore it with git, "
              f"or run {record['notebook']} again." for name, sha in record["raw"].items() if sha != sha_of(raw / name)]
     return files or recomputed_problems(claim, record, raw)
@@ -129,9 +135,28 @@ def sha_of(path: Path) -> str | None:
     return judging.file_sha(path) if path.exists() else None
 
 
+def power_problems(root: Path) -> list[str]:
+    """Is the protocol's table of detectable differences the one that the raw rows give?"""
+    try:
+        committed = detectable.read(root)
+        if committed is None or committed[1] == detectable.made(root):
+            return []
+    except MotionLabError as error:
+        return [str(error)]
+    return ["reproductions/protocol.yaml: the table of detectable differences is not the one that its rows give; run `motionlab power`."]
+
+
+def results_problems(root: Path) -> list[str]:
+    """Is every RESULTS.md the one rendered from the data?"""
+    from motionlab.ledger.results import render_results
+
+    return [f"{path.relative_to(root).as_posix()} is not the one rendered from claims.yaml and measured.yaml; run `motionlab report`."
+            for path, text in render_results(root).items() if not path.exists() or path.read_text(encoding="utf-8") != text]
+
+
 def readme_problems(root: Path) -> list[str]:
     """Is the README's table the one rendered from the data, and is the data the one it was rendered from?"""
-    from motionlab.ledger.report import readme_with_table, without_digest
+    from motionlab.ledger.results import readme_with_table, without_digest
 
     try:
         text = (root / "README.md").read_text(encoding="utf-8")

@@ -27,14 +27,20 @@ A setting that changed makes a row stale: nothing is mixed, `--redo` measures it
 names count with their contents, so that a new checkpoint makes rows stale. Code that changed (any module that the row
 function imports) is told, and `--redo` measures these rows again too.
 
+Under `protocol: 7` no rate is set by hand. The file says `choose: {grid: {lr: [3e-4, 1e-3]}}`, one grid for every arm, and arms say
+`train: {lr: chosen}`, or `lr: chosen@full` for what was chosen for another arm. `--choose` measures the grids on dev and writes
+chosen.yaml (`motionlab.ledger.selection`). Budgets are equal; an arm that needs another says why: `unequal: "..."`.
+
 Arms that take too long for the main file may stand in another one beside it, such as longer.yaml.
 """
 from __future__ import annotations
 
 from motionlab.runner.sweep.ablations import read_sweep
 from motionlab.runner.sweep.check import check_apart
+from motionlab.runner.sweep.choose import grids, settle
 from motionlab.runner.sweep.publish import check_publishable, publish, summary
-from motionlab.runner.sweep.rows import plan, refuse_stale
+from motionlab.runner.sweep.rows import plan, refuse_stale, refuse_unchosen
 from motionlab.runner.sweep.running import announce, run_sweep
 
-__all__ = ["announce", "check_apart", "check_publishable", "plan", "publish", "read_sweep", "refuse_stale", "run_sweep", "summary"]
+__all__ = ["announce", "check_apart", "check_publishable", "grids", "plan", "publish", "read_sweep", "refuse_stale",
+           "refuse_unchosen", "run_sweep", "settle", "summary"]

@@ -14,12 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from motionlab.core.config import converted, from_values
-from motionlab.core.errors import MotionLabError, located, nearest
+from motionlab.core.errors import MotionLabError, located, nearest, one_of
 from motionlab.core.files import shown
+from motionlab.core.protocol import RULED
 from motionlab.core.yamls import read_yaml
+from motionlab.ledger.selection import check_budgets, read_chosen
 from motionlab.runner import fingerprint as prints
 
-ARM_FIELDS = ("name", "seeds", "grid")
+CHOSEN = "chosen"  # in the place of a rate: what `motionlab sweep --choose` chose
+ARM_FIELDS = ("name", "seeds", "grid", "unequal")
 GIVEN = ("arm", "seed", "out_dir", "tier")  # what a row function is called with, besides `common`
 
 
@@ -40,8 +43,20 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class Choose:
+    """How rates are chosen: the grid of each field that no arm sets by hand, the arm that all are compared with, and where (fields
+    of `measure`)."""
+
+    grid: dict[str, list[float]]
+    comparator: str = "plain"
+    measure: dict = field(default_factory=lambda: {"prompts": "dev", "n": 64})
+    seeds: tuple[int, ...] = (0,)
+
+
+@dataclass(frozen=True)
 class Written:
-    """An ablations.yaml as written; arms are still plain values.
+    """An ablations.yaml as written; arms are still plain values. protocol: the version that they follow; from 7 on, rates are chosen by
+    rule and budgets are equal.
 
     Raises:
         MotionLabError: a paper that is no name, keyword arguments that every row has already.
@@ -54,6 +69,8 @@ class Written:
     common: dict = field(default_factory=dict)
     data: tuple[str, ...] = ()
     cost: Cost = Cost()
+    protocol: int = RULED - 1
+    choose: Choose | None = None
 
     def __post_init__(self):
         if not re.fullmatch(r"[\w-]+", self.paper):
@@ -80,6 +97,11 @@ class Sweep:
     seeds: dict[str, tuple[int, ...]]
     data: dict[str, str]  # {file: sha256}
     cost: Cost
+    protocol: int
+    choose: Choose | None
+    unequal: dict[str, str]  # {arm: why its budget is another}
+    written: dict[str, dict]  # {arm: its `train` with the word `chosen` still in it}
+    rates: dict[str, dict[str, str]]  # {arm: {field: the arm whose grid it was chosen from}}
     code: str  # sha256 over the row function's module and all of motionlab that it imports
 
 
@@ -88,17 +110,26 @@ def read_sweep(file: str | Path, root: Path) -> Sweep:
 
     Raises:
         MotionLabError: no such file, an unknown field, a malformed arm, no module of the row function's name, files that
-            include each other in a circle.
+            include each other in a circle; under protocol 7, a rate set by hand or a budget of its own.
     """
     path = _find(file, root)
     content = _included(path, root)
     with located(shown(path, root)):
         written = from_values(Written, content, "file")
         arms, seeds = _read_arms(written.arms)
+        unequal = {name: str(entry["unequal"]) for entry in written.arms if entry.get("unequal")
+                   for name in arms if name.split("@")[0] == entry["name"]}
+        if written.protocol >= RULED:
+            check_by_rule(arms, unequal, written.choose)
+        given = {name: dict(arm["train"]) for name, arm in arms.items() if isinstance(arm.get("train"), dict)}
+        chosen = read_chosen(path.parent)
+        rates = {name: owners(arm, arms) for name, arm in arms.items()}
+        arms = {name: with_chosen(arm, rates[name], chosen.arms if chosen else {}) for name, arm in arms.items()}
         data = _read_data(written.data, Path(root))
         code = _code(written.row.partition(":")[0], path)
     common = _numbers(written.common)
-    return Sweep(path, Path(root), written.paper, written.row, written.check, common, arms, seeds, data, written.cost, code)
+    return Sweep(path, Path(root), written.paper, written.row, written.check, common, arms, seeds, data, written.cost,
+                 written.protocol, written.choose, unequal, given, rates, code)
 
 
 def _find(file: str | Path, root: Path) -> Path:
@@ -158,18 +189,77 @@ def _expanded(entry: dict) -> Iterator[tuple[str, dict]]:
     fields = _numbers({key: value for key, value in entry.items() if key not in ARM_FIELDS})
     for point in itertools.product(*grid.values()):
         setting = dict(zip(grid, point))
-        full = "@".join(filter(None, (name, ",".join(f"{key}={_label(value)}" for key, value in setting.items()))))
+        full = "@".join(filter(None, (name, ",".join(f"{key}={label(value)}" for key, value in setting.items()))))
         if not re.fullmatch(r"[\w.+-]+(@[\w.+=,-]+)?", full):
             raise MotionLabError(f"'{full}' is no good name for an arm.", fix="Use letters, digits, _ . + and -.")
         yield full, {"name": full, **fields, **setting}
 
 
-def _label(value: Any) -> str:
+def label(value: Any) -> str:
     """A value in an arm's name: the shorter of 0.001 and 1e-3."""
     if not isinstance(value, float):
         return str(value)
     plain, power = f"{value:g}", re.sub(r"\.?0*e([-+])0*(\d)", r"e\1\2", f"{value:e}").replace("e+", "e")
     return power if len(power) < len(plain) else plain
+
+
+def check_by_rule(arms: dict[str, dict], unequal: dict[str, str], choose: Choose | None) -> None:
+    """What protocol 7 asks of arms that are trained: no rate by hand, one budget.
+
+    Raises:
+        MotionLabError: naming the arm and the field.
+    """
+    trained = {name: arm["train"] for name, arm in arms.items() if isinstance(arm.get("train"), dict)}
+    if trained and (choose is None or "lr" not in choose.grid):
+        raise MotionLabError("its arms are trained under protocol 7, and it says no grid of rates.",
+                             fix="Write choose: {grid: {lr: [3.0e-4, 1.0e-3, 3.0e-3]}}, one grid for every arm.")
+    for name, train in trained.items():
+        for field_ in choose.grid:
+            value = train.get(field_, arms[name].get(field_))
+            if (value is not None or field_ == "lr") and not is_chosen(value):
+                said = "left to its default" if value is None else value
+                raise MotionLabError(f"the {field_} of arm '{name}' is {said}, set by hand.",
+                                     fix=f"Write {field_}: chosen (by its own grid) or {field_}: chosen@ARM (as another arm's).")
+    check_budgets({name: (train, unequal.get(name)) for name, train in trained.items()})
+
+
+def is_chosen(value: Any) -> bool:
+    """Is it `chosen`, or `chosen@ARM`?"""
+    return isinstance(value, str) and (value == CHOSEN or value.startswith(f"{CHOSEN}@"))
+
+
+def waiting(arm: dict) -> list[str]:
+    """Fields of its training for which nothing was chosen yet."""
+    train = arm.get("train")
+    return [name for name, value in train.items() if is_chosen(value)] if isinstance(train, dict) else []
+
+
+def owners(arm: dict, arms: dict[str, dict]) -> dict[str, str]:
+    """{field: arm whose grid it is chosen from} of an arm as written.
+
+    Raises:
+        MotionLabError: `chosen@ARM` of an arm that there is not.
+    """
+    found = {}
+    for name in waiting(arm):
+        asked = arm["train"][name].partition("@")[2]
+        other = arms[one_of(asked, arms, f"arm in '{name}: chosen@{asked}' of arm '{arm['name']}':")] if asked else arm
+        found[name] = tuned_as(other, arms)
+    return found
+
+
+def with_chosen(arm: dict, owner: dict[str, str], chosen: dict[str, dict[str, float]]) -> dict:
+    """The arm with what was chosen in the place of `chosen`; where nothing was, the word stays, and `refuse_unchosen` tells it."""
+    values = {field: chosen[name][field] for field, name in owner.items() if field in chosen.get(name, {})}
+    return {**arm, "train": {**arm["train"], **values}} if values else arm
+
+
+def tuned_as(arm: dict, arms: dict[str, dict]) -> str:
+    """The first arm with the same training: those that differ in sampling or measuring only share its choice."""
+    def training(one: dict) -> dict:
+        return {key: value for key, value in one.items() if key not in ("name", "sample", "measure")}
+
+    return next(name for name, other in arms.items() if training(other) == training(arm))
 
 
 def _read_seeds(name: str, seeds: Any) -> tuple[int, ...]:

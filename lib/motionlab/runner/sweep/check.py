@@ -10,7 +10,7 @@ from pathlib import Path
 
 from motionlab.core.errors import MotionLabError, located, one_of
 from motionlab.core.files import shown
-from motionlab.runner.sweep.ablations import GIVEN, Sweep, importable
+from motionlab.runner.sweep.ablations import GIVEN, Sweep, importable, waiting
 
 
 def check_apart(sweep: Sweep) -> None:
@@ -29,6 +29,8 @@ def check_code(sweep: Sweep) -> None:
         _check_arguments(function(sweep.function, sweep.path.parent), sweep)
         check = function(sweep.check, sweep.path.parent) if sweep.check else None
         for name, arm in sweep.arms.items() if check else ():
+            if waiting(arm):
+                continue                    # its rates come later, by --choose
             with located(f"arm '{name}'"):
                 check(dict(arm), dict(sweep.common))
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from motionlab.core.errors import MotionLabError
+from motionlab.core.protocol import protocol_version
 from motionlab.core.files import read_json, shown, write_atomic, write_json
 from motionlab.ledger.book import FIRST, csv_text
 from motionlab.runner.sweep.ablations import Sweep
@@ -52,21 +53,25 @@ def check_publishable(tier: str, rows: list[Row], selected: Sequence[Row] = ()) 
     refuse_stale([row for row in rows if row not in selected])
 
 
-def publish(sweep: Sweep, rows: list[Row], say: Callable[[str], None] = print) -> Path:
+def publish(sweep: Sweep, rows: list[Row], say: Callable[[str], None] = print, name: str | None = None) -> Path:
     """Write all finished rows of the sweep as reproductions/<paper>/raw/sweep_<tier>.csv; return its path.
 
     The rows' records (settings, code, commit, seconds) go beside it as sweep_<tier>.json. Of a file other than
-    ablations.yaml, its own name stands in the place of "sweep".
+    ablations.yaml, its own name stands in the place of "sweep", and `name` where it is given.
 
     Raises:
-        MotionLabError: tier smoke, a stale row, nothing finished, or published rows that would be lost.
+        MotionLabError: tier smoke, a stale row, nothing finished, a protocol that is not in force yet, or published rows that would
+            be lost.
     """
-    tier = rows[0].tier
+    tier, in_force = rows[0].tier, protocol_version(sweep.root)
+    if in_force is not None and sweep.protocol > in_force:
+        raise MotionLabError(f"These arms follow protocol {sweep.protocol}, but protocol.yaml is at version {in_force}.",
+                             fix="Raise protocol.yaml, then measure them again: it decides their noise.")
     check_publishable(tier, rows)
     done = [row for row in rows if row.measured]
     if not done:
         raise MotionLabError("No row is finished, so there is nothing to publish.", fix="Run the sweep first.")
-    name = "sweep" if sweep.path.stem == "ablations" else sweep.path.stem
+    name = name or ("sweep" if sweep.path.stem == "ablations" else sweep.path.stem)
     path = sweep.root / "reproductions" / sweep.paper / "raw" / f"{name}_{tier}.csv"
     missing = [row.name for row in rows if row not in done]
     lost = sorted(set(missing) & _published(path))

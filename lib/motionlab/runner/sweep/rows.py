@@ -10,8 +10,9 @@ from typing import Any
 
 from motionlab.core.errors import MotionLabError, one_of
 from motionlab.core.files import read_json
+from motionlab.core.protocol import RULED, protocol_version
 from motionlab.runner import fingerprint as prints
-from motionlab.runner.sweep.ablations import Sweep
+from motionlab.runner.sweep.ablations import Sweep, waiting
 
 TIERS = ("smoke", "full")
 TO_DO = ("new", "begun", "damaged")
@@ -77,6 +78,18 @@ def plan(sweep: Sweep, tier: str, arms: Sequence[str] = (), seeds: Sequence[int]
             for seed in having for name in chosen if seed in sweep.seeds[name] and (not seeds or seed in seeds)]
 
 
+def refuse_unchosen(sweep: Sweep, rows: list[Row]) -> None:
+    """Stop before an arm is measured whose rates nobody chose.
+
+    Raises:
+        MotionLabError: naming the arm and the field.
+    """
+    for name in dict.fromkeys(row.arm for row in rows):
+        if waiting(sweep.arms[name]):
+            raise MotionLabError(f"Nothing was chosen yet for {waiting(sweep.arms[name])[0]} of arm '{name}'.",
+                                 fix=f"motionlab sweep {sweep.paper} --choose   # measures its grid on dev, and applies the rule")
+
+
 def _chosen_arms(sweep: Sweep, named: Sequence[str]) -> list[str]:
     families = dict.fromkeys(name.split("@")[0] for name in sweep.arms)
     for name in named:
@@ -89,6 +102,11 @@ def _settings(sweep: Sweep, arm: str, seed: int, tier: str) -> dict[str, Any]:
     values = {f"arm {key}": value for key, value in sweep.arms[arm].items()}
     values |= {f"common {key}": value for key, value in sweep.common.items()}
     parts = {"row": sweep.function, "tier": tier, "seed": seed, **values}
+    if sweep.protocol >= RULED:             # rows of before do not say, and stay what they are
+        parts |= {"protocol": sweep.protocol, "rates": sweep.rates.get(arm, {})}
+        parts |= {"unequal": sweep.unequal[arm]} if arm in sweep.unequal else {}
+    in_force = protocol_version(sweep.root) or 0
+    parts |= {"protocol in force": in_force} if in_force >= RULED else {}    # it decides the noise: rows of before become stale
     parts |= {f"data {name}": sha for name, sha in sweep.data.items()}
     for key, value in values.items():
         if isinstance(value, str) and value.strip(". ") and "\n" not in value:

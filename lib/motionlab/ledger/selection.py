@@ -1,0 +1,198 @@
+"""Rates are chosen by a rule that code applies, on dev rows that are committed; `verify` applies it again.
+
+`motionlab sweep PAPER --choose` measures every arm's grid on dev, commits the rows as raw/choose_full.csv, and writes
+chosen.yaml beside them: per arm the chosen values, and the table that they follow from. Arms say `lr: chosen`.
+"""
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from motionlab.core.config import from_values
+from motionlab.core.errors import MotionLabError, located, one_of
+from motionlab.core.files import shown, write_atomic
+from motionlab.core.protocol import RULED
+from motionlab.core.yamls import read_yaml
+from motionlab.ledger.claims import Criterion
+from motionlab.ledger.detectable import item_means, rounded
+from motionlab.ledger.soundness import MOTION, READERS
+from motionlab.ledger.verdict import Table, read_raw
+
+RAW, FILE, MARGIN = "choose_full.csv", "chosen.yaml", 0.05
+RULE = (f"lowest mean of {' and '.join(READERS)} on dev among the points whose {MOTION} is at most {MARGIN} below the comparator's, "
+        "paired by prompt; ties to the smaller rate. Where no point keeps the motion: the one that loses least of it")
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point of an arm's grid. row: its arm in the raw file. structure: mean of both readers; motion: paired difference of
+    move_ok to the comparator's chosen point (the comparator's own: to its point that moves best). n: prompts."""
+
+    arm: str
+    row: str
+    values: dict[str, float]
+    structure: float | None = None
+    motion: float | None = None
+    n: int = 0
+
+    @property
+    def keeps_motion(self) -> bool:
+        return self.motion >= -MARGIN - 1e-9
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """chosen.yaml. arms: {arm: values}; lost: arms that keep the motion at no point; table: all points, arm by arm in the order of
+    their rates."""
+
+    comparator: str
+    rule: str
+    arms: dict[str, dict[str, float]]
+    table: tuple[Point, ...]
+    lost: tuple[str, ...] = ()
+
+
+def choose(rows: Table, grid: Iterable[Point], comparator: str) -> Chosen:
+    """Apply the rule.
+
+    Args:
+        rows: of dev, a column `move_ok` and the readers'. grid: points of all arms, those of an arm in the order of their rates.
+
+    Raises:
+        MotionLabError: the comparator has no points, a point has no rows.
+    """
+    points: dict[str, list[Point]] = {}
+    for point in sorted(grid, key=lambda point: tuple(point.values.values())):
+        points.setdefault(point.arm, []).append(point)
+    one_of(comparator, points, "comparator of the choice")
+    best_moving = max(points[comparator], key=lambda point: item_means(rows, MOTION, point.row, {}).mean())
+    measured = {comparator: [scored(point, rows, best_moving.row) for point in points[comparator]]}
+    reference = chosen_of(measured[comparator])
+    measured |= {arm: [scored(point, rows, reference.row) for point in own] for arm, own in points.items() if arm != comparator}
+    best = {arm: chosen_of(own) for arm, own in measured.items()}
+    return Chosen(comparator, RULE, {arm: point.values for arm, point in best.items()}, tuple(p for own in measured.values() for p in own),
+                  tuple(arm for arm, point in best.items() if not point.keeps_motion))
+
+
+def scored(point: Point, rows: Table, reference: str) -> Point:
+    """A point with what its rows say, in four digits: what a table shows is what was compared."""
+    values = [item_means(rows, reader, point.row, {}) for reader in READERS]
+    motion = item_means(rows, MOTION, point.row, {}, minus=reference)
+    structure = sum(float(one.mean()) for one in values) / len(values)
+    return Point(point.arm, point.row, point.values, rounded(structure), rounded(float(motion.mean())), len(motion))
+
+
+def chosen_of(points: list[Point]) -> Point:
+    """The rule, among the points of one arm in the order of their rates (`min` and `max` take the first of equals)."""
+    keeping = [point for point in points if point.keeps_motion]
+    return min(keeping, key=lambda point: point.structure) if keeping else max(points, key=lambda point: point.motion)
+
+
+# ------------------------------------------------------------------------------------------------------------- the file
+
+
+def read_chosen(folder: Path) -> Chosen | None:
+    """A paper's chosen.yaml; None where nothing was chosen yet."""
+    path = folder / FILE
+    if not path.is_file():
+        return None
+    with located(shown(path)):
+        return from_values(Chosen, read_yaml(path), "file")
+
+
+def write_chosen(chosen: Chosen, folder: Path) -> Path:
+    """Write a paper's chosen.yaml."""
+    import yaml
+
+    def line(values: Any) -> str:
+        return yaml.safe_dump(values, default_flow_style=True, sort_keys=False, width=10_000).strip()
+
+    lines = ["# Written by `motionlab sweep PAPER --choose`, never by hand; `motionlab verify` chooses again from the committed dev rows.",
+             f"comparator: {chosen.comparator}", f'rule: "{chosen.rule}"', "arms:",
+             *(f"  {arm}: {line(values)}" for arm, values in chosen.arms.items()), f"lost: {line(list(chosen.lost))}", "table:",
+             *(f"  - {line(vars(point))}" for point in chosen.table)]
+    return write_atomic(folder / FILE, "\n".join(lines) + "\n")
+
+
+def sweep_problems(folder: Path) -> list[str]:
+    """All that protocol 7 asks of a paper's published sweeps: the choice follows from its rows, arms from the choice, budgets are equal."""
+    try:
+        return chosen_problems(folder) + budget_problems(folder) + rate_problems(folder)
+    except MotionLabError as error:
+        return [str(error)]
+
+
+def chosen_problems(folder: Path) -> list[str]:
+    """Does a paper's chosen.yaml follow from its committed dev rows?"""
+    try:
+        chosen = read_chosen(folder)
+        if chosen is None or choose(read_raw(folder / "raw" / RAW), chosen.table, chosen.comparator) == chosen:
+            return []
+    except MotionLabError as error:
+        return [str(error)]
+    return [f"{shown(folder / FILE)} is not what the rule chooses from raw/{RAW}; run `motionlab sweep {folder.name} --choose`."]
+
+
+# -------------------------------------------------------------------------------------------------------------- budgets
+
+
+def budget_of(train: Mapping[str, Any]) -> dict[str, int]:
+    """Of a training: clips seen in total and of how many, 0 for the protocol's."""
+    return {name: train.get(name) or 0 for name in ("clip_steps", "clips")}
+
+
+def check_budgets(trained: Mapping[str, tuple[Mapping[str, Any], str | None]]) -> None:
+    """Refuse arms that were given more or less than the others.
+
+    Args:
+        trained: {arm: (its `train`, why its budget may be another, or None)}.
+
+    Raises:
+        MotionLabError: naming the arm, its budget and the usual one.
+    """
+    equal = [(arm, budget_of(train)) for arm, (train, unequal) in trained.items() if not unequal]
+    for arm, budget in equal:
+        if budget != equal[0][1]:
+            first, usual = equal[0]
+            raise MotionLabError(f"arm '{arm}' has the budget {budget}, and arm '{first}' {usual} (0: the protocol's): budgets are equal.",
+                                 fix="Give it the same, or say in the arm why it may differ: unequal: \"...\"")
+
+
+def rate_problems(folder: Path) -> list[str]:
+    """Were the arms of a published sweep trained with what was chosen for them?"""
+    chosen, found = read_chosen(folder), []
+    for path in sorted(set((folder / "raw").glob("*.json")) - {(folder / "raw" / RAW).with_suffix(".json")}):
+        for one in ruled_settings(path):
+            rates = {field: (chosen.arms if chosen else {}).get(owner, {}).get(field) for field, owner in one.get("rates", {}).items()}
+            wrong = [field for field, value in rates.items() if value != one["arm train"].get(field)]
+            if wrong or not rates:
+                what = f"{wrong[0]} {one['arm train'].get(wrong[0])}, chosen was {rates[wrong[0]]}" if wrong else "rates that nobody chose"
+                found.append(f"{shown(path)}: arm '{one['arm name']}' was trained with {what}; choose, and measure it again.")
+    return found
+
+
+def ruled_settings(path: Path) -> list[dict]:
+    """Settings of the trained rows of a published sweep that follow protocol 7 or later.
+
+    Raises:
+        MotionLabError: the file is no list of records.
+    """
+    try:
+        settings = [record["settings"] for record in json.loads(path.read_text(encoding="utf-8"))]
+        return [one for one in settings if one.get("protocol", 0) >= RULED and "arm train" in one]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise MotionLabError(f"{shown(path)} is no list of rows' records.", fix="Restore it with git.") from error
+
+
+def budget_problems(folder: Path) -> list[str]:
+    """Were all arms of a published sweep given the same budget?"""
+    found = []
+    for path in sorted((folder / "raw").glob("*.json")):
+        try:
+            check_budgets({one["arm name"]: (one["arm train"], one.get("unequal")) for one in ruled_settings(path)})
+        except MotionLabError as error:
+            found.append(f"{shown(path)}: {error}")
+    return found
