@@ -10,7 +10,7 @@ from torch import nn
 
 from motionlab.analyses.inputs import item_seed
 from motionlab.core.errors import one_of
-from motionlab.core.noise import prompt_noise
+from motionlab.core.noise import prompt_noise, prompt_seeds, stream_seeds
 from motionlab.data.prompts import Prompt
 from motionlab.data.sidecars import TEACHERS, Sidecar, encoded
 from motionlab.data.sources import Listed
@@ -72,7 +72,7 @@ class VideoJAM(Method):
 
     def start(self, pipe: Pipe, x0: torch.Tensor, seeds: Sequence[int]) -> torch.Tensor:
         """Motion starts from noise of its own."""
-        return torch.cat([x0, prompt_noise([seed + 1 for seed in seeds], x0.shape[1:]).to(x0)], 2)
+        return torch.cat([x0, prompt_noise(stream_seeds(seeds, 1), x0.shape[1:]).to(x0)], 2)
 
     def model(self, pipe: Pipe, text: Inputs, known: Inputs, options: InnerGuidance) -> Callable:
         return paper.inner_guidance(pipe, text, options.guidance(pipe.w), known)
@@ -101,7 +101,7 @@ class VideoJAM(Method):
         The motion input is noised to the same t, as in training: at d = 0 the motion half was never trained.
         """
         data, seeds = encoded(Listed(list(clips.values())), self.wants(), pipe), [item_seed(item) for item in clips]
-        x_t, d_t = (interpolate(pipe.noise([s + k for s in seeds], data[key]), data[key], t) for k, key in enumerate(("x1", "d1")))
+        x_t, d_t = (interpolate(pipe.noise(stream_seeds(seeds, k), data[key]), data[key], t) for k, key in enumerate(("x1", "d1")))
         with pipe.autocast():
             _, u_d = paper.joint_velocity(pipe, x_t, d_t, torch.full((len(x_t),), float(t)), pipe.text([c.caption for c in clips.values()]))
         return data_estimate(d_t, u_d.float(), t)
@@ -114,7 +114,7 @@ def guidance_terms(pipe: Pipe, prompts: Sequence[Prompt], options: InnerGuidance
     Columns: text, motion: of the two guidance directions in the video's half, u(x,d,y) - u(x,d,0) and u(x,d,y) - u(x,0,y),
     before their weights; cosine between them; text_d, motion_d: the same in the motion half; d: of the motion state.
     """
-    seen, method, seeds = [], VideoJAM(), [p.noise for p in prompts]
+    seen, method, seeds = [], VideoJAM(), prompt_seeds([p.noise for p in prompts], 0)
     u = paper.inner_guidance(pipe, pipe.text([p.text for p in prompts]), options.guidance(pipe.w),
                              watch=lambda t, d, passes: seen.append((t, paper.terms(d, passes))))
     pipe.solve(u, method.start(pipe, pipe.noise(seeds), seeds), steps=options.steps or None)
