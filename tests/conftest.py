@@ -1,4 +1,4 @@
-"""No test may reach the network: any connection that is not to this machine raises."""
+"""No test may reach the network: any connection that is not to this machine raises. Tests compute in float32 on every machine."""
 import os
 import socket
 
@@ -6,6 +6,7 @@ import pytest
 
 os.environ.setdefault("WANDB_MODE", "disabled")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("MOTIONLAB_BF16", "0")
 _connect = socket.socket.connect
 
 

@@ -74,7 +74,7 @@ def _clips(arm, seed, home, prompts, made):
 
 def sampled(arm: Arm, pipe: Pipe, prompts: list[Prompt], seed: int) -> np.ndarray:
     """Clips uint8 (n, f, h, w, 3) of prompts by the arm's method; noise follows from prompt and seed."""
-    first, last = known_frames(prompts, pipe, arm.sampling.mode)
+    first, last = known_frames(prompts, pipe, arm.sampling.mode or pipe.modes[0])
     seeds = prompt_seeds([p.noise for p in prompts], seed)
     states = arm.method.sample(pipe, [p.text for p in prompts], seeds, arm.sampling, first=first, last=last)
     return pipe.decode(arm.method.video(states))

@@ -19,6 +19,7 @@ from motionlab.diffusion import interpolate, velocity
 from motionlab.core.errors import MotionLabError, one_of
 from motionlab.flow_rgb import SIGMA, flow_video
 from motionlab.models.pipe import Inputs, Pipe, chosen, joined
+from motionlab.models.widening import more_inputs, more_outputs
 
 MOTION_HALVES = ("literal", "cfg_d", "exact")
 RULES = ("inner", "ip2p", "composable", "no_motion")
@@ -62,84 +63,7 @@ def widen(transformer: nn.Module, channels: int, new: str = "zero", new_lr: floa
     Raises:
         MotionLabError: a transformer without the projections that are expected, new_lr not above 0.
     """
-    if not new_lr > 0:
-        raise MotionLabError(f"new_lr is {new_lr}: new rows and columns would not learn.", fix="Give a factor above 0, for example 1.")
-    one_of(new, ("zero", "copy"), "start of the new output columns")
-    (holder_in, name_in), (holder_out, name_out) = _projections(transformer)
-    embed, out = getattr(holder_in, name_in), getattr(holder_out, name_out)
-    positions = out.out_features // _out_channels(transformer)
-    setattr(holder_in, name_in, _more_inputs(embed, channels, transformer.config["in_channels"], new_lr))
-    setattr(holder_out, name_out, _more_outputs(out, channels, positions, _channels_first(transformer), new, new_lr))
-    for key, more in (("in_channels", channels), ("out_channels", channels)):
-        if transformer.config.get(key) is not None:
-            transformer.register_to_config(**{key: transformer.config[key] + more})
-    return transformer
-
-
-def _projections(transformer):
-    found = []
-    for names in (("patch_embed.proj", "patch_embedding", "x_embedder.proj", "proj_in"), ("proj_out",)):
-        for name in names:
-            holder, _, last = name.rpartition(".")
-            owner = transformer
-            for part in filter(None, holder.split(".")):
-                owner = getattr(owner, part, None)
-            if isinstance(getattr(owner, last, None), (nn.Linear, nn.Conv2d, nn.Conv3d)):
-                found.append((owner, last))
-                break
-        else:
-            raise MotionLabError(f"{type(transformer).__name__} has none of the projections {', '.join(names)} that could be widened.",
-                                 fix="Use CogVideoX, Wan, HunyuanVideo or LTX, or name its projection in papers/videojam.py.")
-    return found
-
-
-def _out_channels(transformer):
-    return transformer.config.get("out_channels") or transformer.config["in_channels"]
-
-
-def _channels_first(transformer):
-    """Is a token's output ordered (channel, patch) as in CogVideoX and HunyuanVideo, or (patch, channel) as in Wan?"""
-    return any(name in type(transformer).__name__ for name in ("CogVideoX", "HunyuanVideo"))
-
-
-def _more_inputs(old, channels, before, new_lr):
-    """A projection with `channels` more input channels behind the `before` old ones; a linear one over patches has channels first."""
-    if isinstance(old, nn.Linear):
-        new = nn.Linear(old.in_features // before * (before + channels), old.out_features, bias=old.bias is not None)
-    else:
-        new = type(old)(old.in_channels + channels, old.out_channels, old.kernel_size, old.stride, old.padding, bias=old.bias is not None)
-    new = new.to(old.weight)
-    with torch.no_grad():
-        new.weight.zero_()
-        new.weight[:, :old.weight.shape[1]] = old.weight
-        if old.bias is not None:
-            new.bias.copy_(old.bias)
-    fresh = torch.ones_like(new.weight)
-    fresh[:, :old.weight.shape[1]] = 0
-    _hurry(new.weight, fresh, new_lr)
-    return new
-
-
-def _more_outputs(old, channels, positions, channels_first, start, new_lr):
-    """A linear layer whose rows are (c, patch) or (patch, c), with `channels` more c behind the old ones."""
-    c = old.out_features // positions
-    if start == "copy" and channels != c:
-        raise MotionLabError(f"{channels} motion channels cannot copy the columns of {c} appearance channels.", fix="Use new='zero'.")
-    new = nn.Linear(old.in_features, (c + channels) * positions, bias=old.bias is not None).to(old.weight)
-    with torch.no_grad():
-        for name, value in old.named_parameters():
-            rows = value.unflatten(0, (c, positions) if channels_first else (positions, c))
-            axis = 0 if channels_first else 1
-            more = rows if start == "copy" else torch.zeros_like(rows.narrow(axis, 0, 1)).repeat_interleave(channels, axis)
-            getattr(new, name).copy_(torch.cat([rows, more], axis).flatten(0, 1))
-            fresh = torch.cat([torch.zeros_like(rows), torch.ones_like(more)], axis).flatten(0, 1)
-            _hurry(getattr(new, name), fresh, new_lr)
-    return new
-
-
-def _hurry(parameter, fresh, new_lr):
-    if new_lr != 1:
-        parameter.lr_scale = 1 + (new_lr - 1) * fresh
+    return more_outputs(more_inputs(transformer, channels, new_lr), channels, new, new_lr)
 
 
 def joint_velocity(model: Callable, x_t, d_t, t, text: Inputs, known: Inputs | None = None) -> tuple[torch.Tensor, torch.Tensor]:
