@@ -65,6 +65,7 @@ def test_muon_moves_as_torchs(rule):
 
 
 def test_bf16_only_where_the_processor_has_it(monkeypatch):
+    monkeypatch.delenv("MOTIONLAB_BF16", raising=False)
     for found, fast in (({"avx512_bf16": True}, True), ({"amx_bf16": True}, True), ({"avx512_bf16": False, "avx2": True}, False), ({}, False)):
         precision.fast_bf16.cache_clear()
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=found: found, raising=False)
@@ -74,3 +75,11 @@ def test_bf16_only_where_the_processor_has_it(monkeypatch):
             assert not torch.is_autocast_enabled("cpu")
     precision.fast_bf16.cache_clear()
     assert precision.fast_bf16("cuda")
+
+
+def test_a_user_may_decide_on_bf16(monkeypatch):
+    for said, fast in (("1", True), ("0", False)):
+        precision.fast_bf16.cache_clear()
+        monkeypatch.setenv("MOTIONLAB_BF16", said)
+        assert precision.fast_bf16("cpu") == precision.fast_bf16("cuda") == fast
+    precision.fast_bf16.cache_clear()
