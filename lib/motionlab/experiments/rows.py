@@ -10,6 +10,8 @@ import torch
 from motionlab.core.files import explained
 from motionlab.core.noise import prompt_seeds
 from motionlab.data.prompts import Prompt, load_prompts
+from motionlab.data.sidecars import encoded
+from motionlab.data.sources import Listed
 from motionlab.experiments.arms import Arm, read_arm
 from motionlab.experiments.finetune import trained
 from motionlab.experiments.measure import measure
@@ -76,7 +78,9 @@ def sampled(arm: Arm, pipe: Pipe, prompts: list[Prompt], seed: int) -> np.ndarra
     """Clips uint8 (n, f, h, w, 3) of prompts by the arm's method; noise follows from prompt and seed."""
     first, last = known_frames(prompts, pipe, arm.sampling.mode or pipe.modes[0])
     seeds = prompt_seeds([p.noise for p in prompts], seed)
-    states = arm.method.sample(pipe, [p.text for p in prompts], seeds, arm.sampling, first=first, last=last)
+    truth = arm.method.truth(arm.sampling)
+    given = encoded(Listed([p.clip(frames=pipe.frames) for p in prompts]), truth, pipe) if truth else None
+    states = arm.method.sample(pipe, [p.text for p in prompts], seeds, arm.sampling, first=first, last=last, given=given)
     return pipe.decode(arm.method.video(states))
 
 

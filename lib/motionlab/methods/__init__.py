@@ -9,6 +9,7 @@ from motionlab.core.errors import one_of
 METHODS = {
     "plain": "motionlab.methods.plain:Plain",
     "lora": "motionlab.methods.lora:LoRA",
+    "oracle": "motionlab.methods.oracle:Oracle",
     "videojam": "motionlab.methods.videojam:VideoJAM",
 }
 

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from motionlab.core.errors import MotionLabError
 from motionlab.data.sidecars import Sidecar
 from motionlab.diffusion import velocity
 from motionlab.models.pipe import Inputs, Pipe
@@ -63,8 +64,13 @@ class Method:
         """The state that sampling begins with, from the video's noise x0."""
         return x0
 
-    def model(self, pipe: Pipe, text: Inputs, known: Inputs, options: Sampling) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-        """The model (x, t) -> u that is integrated: usual text guidance."""
+    def truth(self, options: Sampling) -> tuple[Sidecar, ...]:
+        """What sampling is given of the true clips: positive controls ask for it, cures do not."""
+        return ()
+
+    def model(self, pipe: Pipe, text: Inputs, known: Inputs, options: Sampling,
+              given: dict[str, torch.Tensor] | None = None) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+        """The model (x, t) -> u that is integrated: usual text guidance. given: what `truth` asked for, by key."""
         return pipe.guided(text, None if options.w < 0 else options.w, known)
 
     def streams(self, state: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -81,21 +87,26 @@ class Method:
 
     @torch.no_grad()
     def sample(self, pipe: Pipe, prompts: Sequence[str], seeds: Sequence[int], options: Sampling | None = None, *, first=None, last=None,
-               callback: Callable | None = None, batch: int = 16) -> torch.Tensor:
+               given: dict[str, torch.Tensor] | None = None, callback: Callable | None = None, batch: int = 16) -> torch.Tensor:
         """States (b, f, c, h, w) of prompts, a noise seed each; `video` takes the clips' latents out of them.
 
         Args:
             first, last: known frames, pictures (b, 3, h, w) in [-1, 1], as `options.mode` asks for.
+            given: tensors (b, ...) by the keys of `truth`, of the true clips.
 
         Raises:
-            MotionLabError: as `Pipe.sample`.
+            MotionLabError: as `Pipe.sample`; something of `truth` is missing.
         """
-        options, out = options or self.Sampling(), []
+        options, out, given = options or self.Sampling(), [], given or {}
+        for sidecar in self.truth(options):
+            if sidecar.key not in given:
+                raise MotionLabError(f"Method {self.name} samples with the true clips' {sidecar.kind}, and was given none.",
+                                     fix="It is a control for the world's prompts: run it as an arm of a sweep.")
         for k in range(0, len(prompts), batch):
             part = slice(k, k + batch)
             frames = (None if a is None else a[part] for a in (first, last))
             start = pipe.begin(list(prompts[part]), list(seeds[part]), options.mode, *frames)
-            u = self.model(pipe, start.text, start.known, options)
+            u = self.model(pipe, start.text, start.known, options, {key: value[part].to(pipe.device) for key, value in given.items()})
             state = self.start(pipe, start.x0, seeds[part])
             out.append(pipe.solve(u, state, steps=options.steps or None, solver=options.solver or None, callback=callback,
                                   draws=start.draws).cpu())

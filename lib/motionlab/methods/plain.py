@@ -30,10 +30,14 @@ class Recipe:
     first_last: float = 0.1
 
 
-def flow_matching_loss(recipe: Recipe, pipe: Pipe) -> Callable:
+def flow_matching_loss(recipe: Recipe, pipe: Pipe, beside: Callable | None = None) -> Callable:
     """`loss_fn` of `training.train`: mean over the clip of |u - v|^2, v = x1 - x0 (rectified flow).
 
-    Known frames are the generator's to draw: `Pipe.draw_known`.
+    Known frames are the generator's to draw: `Pipe.draw_known`. Whatever a method draws besides comes after what every method
+    draws, so that all of them see the same noise, times and dropouts.
+
+    Args:
+        beside: (batch, noise) -> further channels (b, f, n, h, w) that a widened network reads.
     """
 
     def loss_fn(model, batch, noise):
@@ -43,7 +47,8 @@ def flow_matching_loss(recipe: Recipe, pipe: Pipe) -> Callable:
         x0 = noise.randn(*x1.shape[1:])
         text = pipe.drop_text(batch["text"], noise, recipe.text_dropout, recipe.attribute_dropout)
         known = pipe.draw_known(batch | {"x1": x1}, noise, recipe.first, recipe.first_last)
-        u = model(interpolate(x0, x1, t), t, text, known)
+        extra = () if beside is None else (beside(batch, noise),)
+        u = model(interpolate(x0, x1, t), t, text, known, *extra)
         per_sample = (u.float() - velocity(x0, x1)).square().mean(dim=(1, 2, 3, 4))
         return per_sample.mean(), {"t": t, "per_sample": per_sample}
 
@@ -72,5 +77,10 @@ class Plain(Method):
     def wants(self) -> tuple[Sidecar, ...]:
         return (Sidecar("stills"),) if self.stills else ()
 
+    @property
+    def recipe(self) -> Recipe:
+        """What the loss draws."""
+        return Recipe(0, 0.0, self.text_dropout, self.attribute_dropout, self.first, self.first_last)
+
     def loss(self, pipe: Pipe) -> Callable:
-        return flow_matching_loss(Recipe(0, 0.0, self.text_dropout, self.attribute_dropout, self.first, self.first_last), pipe)
+        return flow_matching_loss(self.recipe, pipe)

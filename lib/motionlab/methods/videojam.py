@@ -74,7 +74,7 @@ class VideoJAM(Method):
         """Motion starts from noise of its own."""
         return torch.cat([x0, prompt_noise(stream_seeds(seeds, 1), x0.shape[1:]).to(x0)], 2)
 
-    def model(self, pipe: Pipe, text: Inputs, known: Inputs, options: InnerGuidance) -> Callable:
+    def model(self, pipe: Pipe, text: Inputs, known: Inputs, options: InnerGuidance, given: dict | None = None) -> Callable:
         return paper.inner_guidance(pipe, text, options.guidance(pipe.w), known)
 
     def streams(self, state: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -193,32 +193,35 @@ class Pipe(nn.Module):
 
     # ------------------------------------------------------------------ models (x, t) -> u
     @torch.no_grad()
-    def velocity(self, x: torch.Tensor, t: torch.Tensor, text: Inputs, known: Inputs | None = None) -> torch.Tensor:
+    def velocity(self, x: torch.Tensor, t: torch.Tensor, text: Inputs, known: Inputs | None = None,
+                 extra: torch.Tensor | None = None) -> torch.Tensor:
         """`forward` as sampling and analyses call it: without gradient, in `autocast`."""
         with self.autocast():
-            return self(x, t, text, known).float()
+            return self(x, t, text, known, extra).float()
 
     def bound(self, captions: Sequence[str], known: Inputs | None = None) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
         """The unguided model (x, t) -> u of these captions."""
         text = self.text(captions)
         return lambda x, t: self.velocity(x, t, text, known)
 
-    def guided(self, captions: Sequence[str] | Inputs, w: float | None = None,
-               known: Inputs | None = None) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-        """The model (x, t) -> u with usual text guidance, both halves in one batch; known frames are given to both.
+    def guided(self, captions: Sequence[str] | Inputs, w: float | None = None, known: Inputs | None = None,
+               extra: torch.Tensor | None = None) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+        """The model (x, t) -> u with usual text guidance, both halves in one batch.
 
         Args:
             captions: or their `text`. w: by default what is usual for its class; 0 is the conditional model, in one pass.
+            known, extra: as of `forward`; both halves are given them.
         """
         w, text = self.w if w is None else w, captions if isinstance(captions, dict) else self.text(captions)
         if w == 0:
-            return lambda x, t: self.velocity(x, t, text, known)
+            return lambda x, t: self.velocity(x, t, text, known, extra)
         n = len(next(iter(text.values())))
         both, twice = joined(text, self.text([""] * n)), joined(known, self.null_known(known)) if known else known
+        more = None if extra is None else torch.cat([extra, extra])
 
         def u(x, t):
             t = torch.as_tensor(t, device=x.device).expand(len(x))
-            return cfg(*self.velocity(torch.cat([x, x]), torch.cat([t, t]), both, twice).chunk(2), self.weight(w, x))
+            return cfg(*self.velocity(torch.cat([x, x]), torch.cat([t, t]), both, twice, more).chunk(2), self.weight(w, x))
 
         return u
 

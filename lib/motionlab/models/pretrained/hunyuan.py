@@ -32,11 +32,11 @@ class HunyuanVideoPipe(SnapshotPipe):
         found = super().text(prompts)
         return found | {"strength": torch.full((len(found["pooled"]),), 1000 * (1 + self.w), device=self.device)}
 
-    def guided(self, captions, w=None, known=None):
+    def guided(self, captions, w=None, known=None, extra=None):
         """One pass that is told the strength."""
         text = captions if isinstance(captions, dict) else self.text(captions)
         text = text | {"strength": torch.full_like(text["strength"], 1000 * (1 + (self.w if w is None else w)))}
-        return lambda x, t: self.velocity(x, t, text, known)
+        return lambda x, t: self.velocity(x, t, text, known, extra)
 
     def native(self, z, timestep, text, known):
         dtype = self.denoiser.dtype
