@@ -58,7 +58,7 @@ def test_the_matrix_draws_static_changes_below_a_line():
     table = pd.DataFrame(list(audit.audit_world([1, 2], points=8, frames=5)))
     ax = figures.response_matrix(table).axes[0]
     said = [label.get_text() for label in ax.get_yticklabels()]
-    assert said[-len(ARMS):] == figures.labels(ARMS) and "static" in ax.get_ylabel()
+    assert said[-len(ARMS):] == figures.labels(ARMS) and "static" in ax.texts[-1].get_text()
     assert ax.lines[-1].get_ydata()[0] == len(said) - len(ARMS) - 0.5
 
 

@@ -52,8 +52,10 @@ def response_matrix(table, metrics=REFERENCE + NO_REFERENCE):
     ax.set_yticks(range(len(arms)), labels(arms), fontsize=9)
     ax.axvline(sum(m in REFERENCE for m in metrics) - 0.5, color="white", lw=4)
     if any(a in STATIC for a in arms):
-        ax.axhline(sum(a in CHANGES for a in arms) - 0.5, color=DARK, lw=1.5)
-        ax.set_ylabel("static: should stay white   |   of motion", fontsize=8, color=DARK)
+        moving = sum(a in CHANGES for a in arms)
+        ax.axhline(moving - 0.5, color=DARK, lw=1.5)
+        ax.text(len(metrics) - 0.42, (moving + len(arms) - 1) / 2, "static: should stay white (left part: by construction)",
+                rotation=270, ha="left", va="center", fontsize=8, color=DARK)
     ax.set_xlabel("left: change of the score (scale -1 to 1)      "
                   "right: change relative to the original's score; no reference clip", fontsize=8)
     _colour_key(fig, ax, image)

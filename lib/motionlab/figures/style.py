@@ -172,8 +172,8 @@ METRICS: dict[str, Metric] = {
     "move_ok": Metric("motion and heading\nas asked", SHARE, "more"),
     **{f"look_ok_{k}": Metric(f"look as asked,\nevaluator {k}", SHARE, "more") for k in (0, 1)},
     **{f"move_ok_{k}": Metric(f"motion and heading\nas asked, evaluator {k}", SHARE, "more") for k in (0, 1)},
-    "structure": Metric("structure error\n(palette)", "sum of terms", "less"),
-    "articulation": Metric("structure error\n(palette)", "sum of terms", "less"),
+    "structure": Metric("structure error\n(palette; judges\nnothing)", "sum of terms", "less"),
+    "articulation": Metric("structure error\n(palette; judges\nnothing)", "sum of terms", "less"),
     **{f"{name}_{k}": Metric(f"structure error\n(evaluator {k})", "sum of terms", "less") for name in ("structure", "articulation")
        for k in (0, 1)},
     **{f"broken_{name}": Metric(label, SHARE, "less") for name, label in DETECTED.items()},
