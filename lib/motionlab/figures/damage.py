@@ -89,7 +89,7 @@ def structure_and_motion(table, names: Sequence[str], paper: str = "", floor: st
     """Arms as points, structure error across and recognised motion upwards, with 95 % intervals over items; a panel per reader.
 
     An arm is better only where it lies further left and no lower. Dotted lines: real clips after the codec, the floor of structure
-    and the ceiling of motion.
+    and the ceiling of motion. Intervals are each arm's own; `metrics.agreement` judges paired differences, which spread less.
 
     Args:
         table: rows {item, arm, seed, structure_0, structure_1, move_ok, move_ok_1}. names: arms, in order. paper: as `dots.arms`.
@@ -108,16 +108,23 @@ def structure_and_motion(table, names: Sequence[str], paper: str = "", floor: st
             x, y = (interval(per_item.loc[arm, column]) for column in (across, upwards))
             ax.errorbar(x[0], y[0], xerr=_arms_of(x), yerr=_arms_of(y), fmt=MARKERS[k % len(MARKERS)], color=colour, ms=6, lw=1.4,
                         capsize=3, label=label)
-        ax.axvline(per_item.loc[floor, across].mean(), color=SOFT, ls=":", lw=1.3, zorder=0)
-        ax.axhline(per_item.loc[floor, upwards].mean(), color=SOFT, ls=":", lw=1.3, zorder=0)
-        ax.annotate("better", (0.04, 0.96), (0.2, 0.8), xycoords="axes fraction", textcoords="axes fraction", fontsize=8, color=DARK,
+        _limits(ax, per_item.loc[floor, across].mean(), per_item.loc[floor, upwards].mean())
+        ax.annotate("better", (0.03, 0.20), (0.14, 0.06), xycoords="axes fraction", textcoords="axes fraction", fontsize=8, color=DARK,
                     arrowprops={"arrowstyle": "->", "color": DARK})
         ax.set_title(f"reader {across[-1]}", fontsize=10, color=DARK)
-        ax.set_xlabel(metric("structure_0").axis(), fontsize=9)
+        ax.set_xlabel(f"structure error, {metric('structure_0').axis()}", fontsize=9)
         plain(ax)
     axes[0].set_ylabel("motion and heading as asked, share of clips →", fontsize=9)
     fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     return fig
+
+
+def _limits(ax, floor, ceiling):
+    """What real clips reach after the codec, and its names at the ends of the lines."""
+    ax.axvline(floor, color=SOFT, ls=":", lw=1.3, zorder=0)
+    ax.axhline(ceiling, color=SOFT, ls=":", lw=1.3, zorder=0)
+    ax.text(floor, 0.5, " floor", transform=ax.get_xaxis_transform(), rotation=90, ha="right", va="center", fontsize=8, color=DARK)
+    ax.text(0.98, ceiling, "ceiling", transform=ax.get_yaxis_transform(), ha="right", va="bottom", fontsize=8, color=DARK)
 
 
 def _arms_of(found):
