@@ -91,6 +91,7 @@ def test_the_figure_draws_the_means_in_units_of_the_dose_and_the_floor(table):
     late = fig.axes[0]
     curve, floor = late.lines[0].get_xydata(), late.lines[1].get_ydata()
     assert np.allclose(curve, [(0, 0.1), (45, 0.15), (180, 0.3)]) and np.allclose(floor, 0.1)
+    assert [list(ax.get_xticks()) for ax in fig.axes[3:5]] == [[0, 90, 180], [0, 50, 100]]
     assert "lag in degrees" in fig.axes[3].get_xlabel() and "worse →" in late.get_ylabel()
     assert len({line.get_color() for ax in fig.axes[::3] for line in ax.lines}) == 4          # one colour per column
     fig.draw_without_rendering()
@@ -98,7 +99,7 @@ def test_the_figure_draws_the_means_in_units_of_the_dose_and_the_floor(table):
 
 def test_the_title_says_what_both_readers_see_and_no_more(table):
     said = figures.dose_response(table, subject="reconstructions").get_suptitle()
-    assert "n = 20" in said and "structure answers: one limb late." in said and "motion answers: one limb late." in said
-    assert said.endswith("Neither: one limb stuck, another species' gait.")
+    assert "n = 20" in said and "structure answers: one limb late." in said and "motion as asked answers: one limb late." in said
+    assert said.endswith("Seen by both in neither: one limb stuck, another species' gait.")
     with pytest.raises(MotionLabError, match="no undamaged clips"):
         figures.dose_response(table[table["arm"] != "clean_0"])

@@ -2,15 +2,15 @@
 
 The world paints every limb in a shade of its own, so a limb is where its shade is. On renders the reader is nearly exact. On
 what comes out of a codec it is an illustration that judges nothing, because colours move limbs for it (16 dev reconstructions,
-structure error 0.342; what one limb late by half a cycle adds is 0.067):
+structure error 0.342; what one limb late by half a cycle adds on 32 others is 0.067, of one stuck 0.015):
 
     change without motion            palette   learned readers
     contrast x 0.9                   +0.121    0.000,  0.000
-    blotches of 12 levels            +0.100    and, by another draw of them, +0.114
+    blotches of 12 levels            +0.100    +0.018, +0.026
     10 levels brighter               +0.079    +0.005, +0.010
-    blur of 0.7 px                   +0.016    0.000, -0.003
+    blur of 0.7 px                   +0.016    0.000,  -0.003
 
-A repair would have to stay below a tenth of that limb, 0.007. Tried and left: gain and offset per channel, fitted to the known
+A repair would have to stay below a tenth of such a limb, 0.007. Tried and left: gain and offset per channel, fitted to the known
 colours of the clip (contrast +0.073, brightness +0.082), and a smooth field of residuals on top of it (contrast +0.039, brightness
 +0.080, blotches +0.44): bright colours saturate, and blotches pull shades that are 35 levels apart across one another. Nor can it
 meet claim testbed.K3 by reading colours better: limbs of originals are read to 0.14 px, and a blur of 0.5 px alone, with every
