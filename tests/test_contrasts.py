@@ -9,7 +9,7 @@ from motionlab.metrics.failures import DETECTORS
 
 
 def rows(arm, n=40, seed=0, **columns):
-    plain = {"speed": 2.0, "smoothness": 0.98, "look_ok": 1.0, "move_ok": 1.0, "structure": 0.3} | {f"failure_{d}": 0.1 for d in DETECTORS}
+    plain = {"speed": 2.0, "smoothness": 0.98, "look_ok": 1.0, "move_ok": 1.0, "structure_0": 0.3, "structure_1": 0.3} | {f"failure_{d}": 0.1 for d in DETECTORS}
     return pd.DataFrame([{"item": f"p{k}", "arm": arm, "seed": seed} | plain | {c: (v[k] if np.ndim(v) else v) for c, v in columns.items()} for k in range(n)])
 
 
@@ -38,8 +38,8 @@ def test_smoothness_is_compared_at_equal_speed():
 
 
 def test_votes_follow_their_question_and_ties_are_halves():
-    cure = rows("full", 3, structure=[0.1, 0.3, 0.5], move_ok=[1, 1, 0], failure_frozen=[0.1, 0.1, 0.1])
-    rival = rows("continued", 3, structure=[0.2, 0.3, 0.4], move_ok=[0, 1, 0], failure_frozen=[0.1, 9.0, 0.1])
+    cure = rows("full", 3, structure_0=[0.1, 0.3, 0.5], structure_1=[0.2, 0.3, 0.3], move_ok=[1, 1, 0], failure_frozen=[0.1, 0.1, 0.1])
+    rival = rows("continued", 3, structure_0=[0.2, 0.3, 0.4], structure_1=[0.2, 0.3, 0.3], structure=[0, 0, 0], move_ok=[0, 1, 0], failure_frozen=[0.1, 9.0, 0.1])
     found = pd.DataFrame(votes(flagged(pd.concat([cure, rival, rows("reconstruction")])), "full", "continued"))
     assert found["quality"].tolist() == [1, 0.5, 0] and found["text"].tolist() == [1, 0.5, 0.5] and found["motion"].tolist() == [1, 1, 0.5]
     assert set(found["arm"]) == {"full_vs_continued"}

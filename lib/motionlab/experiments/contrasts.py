@@ -50,8 +50,9 @@ def at_equal_speed(table, arms: list[str]):
 def votes(table, arm: str, minus: str, name: str = "") -> list[dict]:
     """Two-alternative votes of the instruments, per prompt and seed: 1 for `arm`, 0 for `minus`, 0.5 for a tie.
 
-    The stand-in for a study with raters. text: more of look and motion recognised as asked. quality: smaller structure error.
-    motion: motion and heading recognised; where both or neither are, fewer failures.
+    The stand-in for a study with raters. text: more of look and motion recognised as asked. quality: smaller structure error by
+    both learned readers together (the palette reader judges nothing). motion: motion and heading recognised; where both or neither
+    are, fewer failures.
 
     Args:
         table: rows of `flagged`. name: of the resulting arm; by default "<arm>_vs_<minus>".
@@ -115,8 +116,12 @@ def frechet_to(table, arms: list[str], reference: str = "original") -> dict:
 
 def _vote(a, b):
     return {"text": _better(a["look_ok"] + a["move_ok"], b["look_ok"] + b["move_ok"]),
-            "quality": _better(-a["structure"], -b["structure"]),
+            "quality": _better(-_learned(a), -_learned(b)),
             "motion": _better((a["move_ok"], -a["broken"]), (b["move_ok"], -b["broken"]))}
+
+
+def _learned(row):
+    return (row["structure_0"] + row["structure_1"]) / 2
 
 
 def _better(a, b):

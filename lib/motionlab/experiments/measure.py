@@ -35,8 +35,9 @@ def measure(frames: np.ndarray, prompts: Sequence[Prompt], evaluators: dict[str,
     Columns: for each evaluator species_ok, colour_ok, place_ok, motion_ok, heading_ok, camera_ok (1 or 0; motion only where
     the clip has several frames), look_ok and move_ok (all of the first three; motion and heading); palette_species_ok,
     palette_colour_ok, palette_place_ok (no network); dynamic_degree (0/1), speed (mean of the fastest 5 % of pixels,
-    pixels per sampled step), smoothness; structure (metrics.structure `articulation`, read by the palette), its terms as
-    structure_<term>, and structure_<evaluator>, the same from a learned reader's limbs; failure_<name> of every detector.
+    pixels per sampled step), smoothness; structure_<evaluator> (metrics.structure `articulation` of a learned reader's limbs, the
+    columns that judge structure); structure and structure_<term>, the same by the palette, which judge nothing
+    (`metrics.palette` says why); failure_<name> of every detector.
 
     Raises:
         MotionLabError: another number of clips than prompts.

@@ -5,9 +5,11 @@ import numpy as np
 
 from motionlab.figures.axes import figure, interval, plain, row_labels, rung
 from motionlab.figures.style import ACCENT, DARK, SOFT, labels, metric
+from motionlab.metrics import still_changes
 
 CHANGES = ("identity", "dropped_limb", "amplitude_half", "amplitude_more", "spatial_shift", "speed_half", "speed_double", "jitter",
            "frame_shuffle", "mirror", "time_reversal", "frozen", "another_clip")               # as drawn, from top to bottom
+STATIC = still_changes.ARMS                                                                    # below them: nothing moves otherwise
 TEACHERS = ("dis", "raft", "lucas_kanade", "dis_chained", "cotracker")
 REFERENCE = ("mf_paper", "mf_release", "mf_dmt")
 NO_REFERENCE = ("dynamic_top5", "smoothness", "vtg_smoothness", "roughness")
@@ -22,7 +24,7 @@ def responses(table, metrics, arms=None):
     for name in metrics:
         wide = table.pivot_table(index="item", columns="arm", values=name, dropna=False)
         scale = 1.0 if name.startswith("mf_") else abs(wide["identity"].mean())
-        for arm in arms or [a for a in CHANGES if a in wide and a != "identity"]:
+        for arm in arms or [a for a in CHANGES + STATIC if a in wide and a != "identity"]:
             out[arm, name] = interval((wide[arm] - wide["identity"]) / scale)
     return out
 
@@ -30,9 +32,10 @@ def responses(table, metrics, arms=None):
 def response_matrix(table, metrics=REFERENCE + NO_REFERENCE):
     """What each metric answers to each known change: mean of the change, 95 % half-width below it.
 
-    Colour says which way a score goes, never whether that is good; the key below says so.
+    Colour says which way a score goes, never whether that is good; the key below says so. Static changes, which should leave
+    every cell white, lie below a line.
     """
-    arms = [a for a in CHANGES if a != "identity" and a in set(table["arm"])]
+    arms = [a for a in CHANGES + STATIC if a != "identity" and a in set(table["arm"])]
     found = responses(table, metrics, arms)
     fig, ax = figure(9, 0.46 * len(arms) + 2.2)
     grid = np.array([[found[a, m][0] for m in metrics] for a in arms])
@@ -48,6 +51,11 @@ def response_matrix(table, metrics=REFERENCE + NO_REFERENCE):
     ax.xaxis.tick_top()
     ax.set_yticks(range(len(arms)), labels(arms), fontsize=9)
     ax.axvline(sum(m in REFERENCE for m in metrics) - 0.5, color="white", lw=4)
+    if any(a in STATIC for a in arms):
+        moving = sum(a in CHANGES for a in arms)
+        ax.axhline(moving - 0.5, color=DARK, lw=1.5)
+        ax.text(len(metrics) - 0.42, (moving + len(arms) - 1) / 2, "static: should stay white (left part: by construction)",
+                rotation=270, ha="left", va="center", fontsize=8, color=DARK)
     ax.set_xlabel("left: change of the score (scale -1 to 1)      "
                   "right: change relative to the original's score; no reference clip", fontsize=8)
     _colour_key(fig, ax, image)

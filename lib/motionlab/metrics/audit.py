@@ -1,8 +1,9 @@
 """Audit of motion metrics: apply known changes to clips whose motion is known, and record what each metric answers.
 
 Reference metrics (hybrid motion fidelity in both forms, DMT's base metric) compare changed tracks with the true ones.
-No-reference metrics (dynamic degree, smoothness in VBench's and VTG's forms) look at the changed pictures alone. Rows are
-flat dicts `{item, arm, seed, <metric>: value}` as the ledger stores them; an undefined value is NaN.
+No-reference metrics (dynamic degree, smoothness in VBench's and VTG's forms) look at the changed pictures alone. Besides changes
+of motion there are static ones (`still_changes`), which no metric of motion should answer; exact tracks cannot, by construction.
+Rows are flat dicts `{item, arm, seed, <metric>: value}` as the ledger stores them; an undefined value is NaN.
 """
 from __future__ import annotations
 
@@ -10,13 +11,15 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from motionlab.metrics import still_changes
 from motionlab.metrics.changes import CHANGES, apply_change
 from motionlab.metrics.motion import (consistency, dynamic_degree, gini_smoothness, mf_dmt, mf_paper, mf_release,
                                       motion_smoothness)
 from motionlab.teachers.flow import dis_flow
 from motionlab.world import random_scene, render
 
-ARMS = ("identity", *CHANGES)
+MOVING = ("identity", *CHANGES)
+ARMS = (*MOVING, *still_changes.ARMS)
 REFERENCE = ("mf_paper", "mf_release", "mf_dmt")
 NO_REFERENCE = ("dynamic_top5", "dynamic", "smoothness", "vtg_smoothness", "vtg_undefined", "roughness")
 
@@ -43,7 +46,7 @@ def audit_world(seeds, size: int = 64, frames: int = 17, points: int = 40, fps: 
 def audit_tracks(item: str, tracks: np.ndarray, size, other: np.ndarray, seed: int = 0) -> Iterator[dict]:
     """Rows of the audit on given tracks (f, n, 2) of a real clip; `other` (f', m, 2) serves as another clip."""
     rng = np.random.default_rng([seed, 9])
-    for arm in ARMS:
+    for arm in MOVING:
         yield {"item": item, "arm": arm, "seed": 0, **reference_scores(
                 changed_tracks(arm, tracks, rng, size, other=other), tracks, size, seed)}
 
@@ -57,8 +60,8 @@ def kind_of(clip) -> str:
 
 # ---------------------------------------------------------------------------------------------- changes
 def changed_tracks(arm: str, tracks, rng, size, other=None, parts=None) -> np.ndarray:
-    """Tracks (f, n, 2) after one change; "identity" leaves them."""
-    if arm == "identity":
+    """Tracks (f, n, 2) after one change; "identity" and static changes leave them."""
+    if arm == "identity" or arm in still_changes.ARMS:
         return tracks
     labels = parts if parts is not None and len(np.unique(parts)) > 1 else None
     return apply_change(arm, tracks, rng, size, other=other, parts=labels)
@@ -88,6 +91,8 @@ def _frame_change(arm, frames, rng, other):
     h, w = frames.shape[1:3]
     if arm == "identity":
         return frames
+    if arm in still_changes.ARMS:
+        return still_changes.by_arm(frames, arm, rng)
     if arm == "time_reversal":
         return frames[::-1].copy()
     if arm == "frame_shuffle":

@@ -17,6 +17,7 @@ import numpy as np
 
 from motionlab.core.errors import MotionLabError, one_of
 from motionlab.metrics.palette import LimbReading, limb_links, limb_table, read_limbs
+from motionlab.metrics.still_changes import SIZES, still_change
 from motionlab.world.motions import MOTIONS
 from motionlab.world.puppets import SPECIES, species as anatomy_of
 
@@ -25,8 +26,8 @@ TERMS = ("missing", "extra", "stray", "area_variation", "length_variation", "len
 ARTICULATION = ("missing", "length_variation", "length_error", "jump", "flicker")
 STILL = 0.05           # pixels per frame at 48 px height: below this no limb is said to move
 _PROFILE_CLIPS = 6
-DAMAGES = {"clean": (0,), "hide": (1, 2), "shift": (2, 4, 8), "blur": (1, 2, 3), "frozen": (1,), "shuffled": (1,),
-           "species": (1,)}
+DAMAGES = {"clean": (0,), "hide": (1, 2), "shift": (2, 4, 8), "blur": (0.7, 1, 2, 3), "frozen": (1,), "shuffled": (1,),
+           "species": (1,), **{name: sizes for name, sizes in SIZES.items() if name != "blur"}}
 
 
 def structure_error(reading: LimbReading, reference: LimbReading | None = None) -> dict:
@@ -226,8 +227,9 @@ def dose_response(clips, damages: dict | None = None, seed: int = 0, transform=N
     Args:
         clips: list of `Clip` with one actor each.
         damages: name -> doses; default `DAMAGES`: hide (number of limbs not drawn), shift (one limb by k px at 48 px
-            height), blur (Gaussian sigma in px), frozen (first frame repeated), shuffled (frames in random order),
-            species (another species drawn in its place, read as the one asked for), clean.
+            height), blur (Gaussian sigma in px at 48 px height), frozen (first frame repeated), shuffled (frames in random
+            order), species (another species drawn in its place, read as the one asked for), clean; and the static changes of
+            `still_changes.SIZES`, which are no damage to structure: blur up to 1 px, contrast, brightness, blotches.
         transform: uint8 frames -> uint8 frames applied after the damage, for example a codec's reconstruction.
 
     Returns:
@@ -265,7 +267,9 @@ def damage(clip, name: str, dose, rng) -> np.ndarray:
         MotionLabError: unknown damage.
     """
     one_of(name, DAMAGES, "damage")
-    return {"clean": lambda *_: clip.frames, "hide": _hide, "shift": _shift, "blur": _blur, "frozen": _freeze,
+    if name in SIZES:
+        return still_change(clip.frames, name, dose, rng)
+    return {"clean": lambda *_: clip.frames, "hide": _hide, "shift": _shift, "frozen": _freeze,
             "shuffled": _shuffle, "species": _swap}[name](clip, dose, rng)
 
 
@@ -298,12 +302,6 @@ def _shift(clip, dose, rng):
     keep = (y + k < clip.size[0]) & (x + k < clip.size[1])
     out[t[keep], y[keep] + k, x[keep] + k] = clip.frames[t[keep], y[keep], x[keep]]
     return out
-
-
-def _blur(clip, dose, rng):
-    import cv2
-
-    return np.stack([cv2.GaussianBlur(frame, (0, 0), float(dose)) for frame in clip.frames])
 
 
 def _freeze(clip, dose, rng):

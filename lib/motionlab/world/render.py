@@ -12,8 +12,9 @@ import numpy as np
 
 from motionlab.core.errors import MotionLabError
 from motionlab.world.clip import Clip
+from motionlab.world.faults import faulty_pose
 from motionlab.world.geometry import Box, Ridge, affine, apply, inverse, length_scale
-from motionlab.world.motions import GROUND, pose
+from motionlab.world.motions import GROUND
 from motionlab.world.palette import PLACES, shade
 from motionlab.world.puppets import species
 from motionlab.world.scenes import Actor, Scene
@@ -104,7 +105,7 @@ def _actor_layers(actor: Actor, index: int, times, duration, view) -> list[Layer
 
 def place_parts(actor: Actor, times: np.ndarray, duration: float) -> dict[str, np.ndarray]:
     """Forward kinematics: part name -> map from its own frame to scene coordinates, (f, 3, 3)."""
-    posed, anatomy = pose(actor, times, duration), species(actor.species)
+    posed, anatomy = faulty_pose(actor, times, duration), species(actor.species)
     relative = _chain(anatomy, posed.joints, len(times))
     direction = 1.0 if actor.heading == "right" else -1.0
     y = posed.y - _lowest_foot(anatomy, relative) * actor.size + GROUND if posed.grounded else posed.y

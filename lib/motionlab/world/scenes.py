@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from motionlab.core.errors import MotionLabError, nearest, one_of
+from motionlab.world.faults import Fault
 from motionlab.world.motions import GROUND, KINDS, MOTIONS
 from motionlab.world.palette import COLOURS, PLACES
 from motionlab.world.puppets import SPECIES, species
@@ -27,7 +28,7 @@ class Actor:
         period, speed: seconds per cycle, frame heights per second; None takes the motion's usual ones.
         phase: in cycles. amplitude: scale of the joint angles and hop heights.
         path: control points (dx, dy) of an extra trajectory spread over the clip.
-        hide: names of parts or limbs that are not drawn (damage for metrics).
+        hide: names of parts or limbs that are not drawn; faults: what is wrong with its motion (damage for metrics).
     """
 
     species: str = "person"
@@ -43,6 +44,7 @@ class Actor:
     amplitude: float = 1.0
     path: tuple[tuple[float, float], ...] = ()
     hide: tuple[str, ...] = ()
+    faults: tuple[Fault, ...] = ()
 
     def __post_init__(self):
         anatomy = species(self.species)
@@ -58,6 +60,7 @@ class Actor:
         object.__setattr__(self, "speed", float(motion.speed if self.speed is None else self.speed))
         object.__setattr__(self, "path", tuple((float(a), float(b)) for a, b in self.path))
         object.__setattr__(self, "hide", tuple(self.hide))
+        object.__setattr__(self, "faults", tuple(f if isinstance(f, Fault) else _build(Fault, f, "a fault") for f in self.faults))
         if len(self.path) == 1:
             raise MotionLabError("An actor's path needs at least two control points.",
                                  fix="Add a point, or leave path empty.")
