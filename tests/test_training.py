@@ -389,3 +389,11 @@ def test_nothing_to_train_and_nowhere_to_train(tmp_path, monkeypatch):
 def test_loss_function_that_returns_something_else(tmp_path):
     with pytest.raises(MotionLabError, match="loss_fn must return"):
         go(tmp_path, loss_fn=lambda model, x, noise: model(x, x[:, 0]).mean())
+
+
+def test_two_trainings_do_not_share_an_out_dir(tmp_path):
+    from motionlab.core.locks import Busy, only_one
+
+    with only_one(tmp_path / ".lock"), pytest.raises(Busy, match=f"is in use by process {os.getpid()} on "):
+        train(script.Net(), script.flow_loss, script.Points(), script.config(tmp_path, steps=2))
+    assert train(script.Net(), script.flow_loss, script.Points(), script.config(tmp_path, steps=2)).status == "finished"

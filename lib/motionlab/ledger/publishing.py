@@ -2,11 +2,10 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 from motionlab.core.errors import MotionLabError
-from motionlab.core.files import read_json, replacing, shown, write_atomic, write_json
+from motionlab.core.files import copy_file, read_json, shown, write_atomic, write_json
 from motionlab.core.paths import repo_root
 from motionlab.ledger.claims import TIERS, checksum, load_claims, load_measured
 from motionlab.ledger.verify import record_problems, sha_of
@@ -117,5 +116,4 @@ def copy(source: Path, target: Path) -> None:
     """
     if not source.exists():
         raise MotionLabError(f"{shown(source)} is missing, though the run's result names it.", fix="Run the notebook again.")
-    with replacing(target) as draft:
-        shutil.copyfile(source, draft)
+    copy_file(source, target)

@@ -14,7 +14,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from motionlab.core.files import write_json
+from motionlab.core.digests import digest_of
+from motionlab.core.files import read_json, write_json
+
+
+LISTED = "files.json"
+UNLISTED = (LISTED, "log.jsonl", "fingerprint.json")  # a log may grow, and the fingerprint is written last
 
 
 class Folders:
@@ -52,6 +57,18 @@ class Folders:
         if self.partial.exists():
             self.keep_failed()
 
+    def seal(self) -> None:
+        """List size and digest of every file of the partial run; `broken` holds a finished run to it."""
+        files = {path.relative_to(self.partial).as_posix(): path for path in sorted(self.partial.rglob("*")) if path.is_file()}
+        write_json(self.partial / LISTED, {name: digest_of(path) for name, path in files.items() if name not in UNLISTED})
+
+    def broken(self) -> list[str]:
+        """Files of the finished run that are missing or not as listed: with one of these it is not finished."""
+        listed = read_json(self.run / LISTED)
+        if listed is None:
+            return [LISTED]
+        return [name for name, known in listed.items() if not _as_listed(self.run / name, known)]
+
     def last_cell_seconds(self) -> list[float] | None:
         """Seconds of each code cell in the finished run, or in the failed one; None where there is neither."""
         for folder in (self.run, self.failed):
@@ -60,6 +77,10 @@ class Folders:
             if seconds and events[-1].get("event") != "failed":
                 return seconds
         return None
+
+
+def _as_listed(path: Path, known: Any) -> bool:
+    return path.is_file() and isinstance(known, list) and path.stat().st_size == known[-1] and list(digest_of(path)) == known
 
 
 class Log:

@@ -17,7 +17,7 @@ from motionlab.ledger.notebooks import Notebook, find_notebook, read_notebook
 from motionlab.runner import fingerprint as prints
 from motionlab.runner import params as parameters
 from motionlab.runner.folders import Folders, Log, read_log, slim
-from motionlab.runner.lock import only_one
+from motionlab.core.locks import only_one
 from motionlab.runner.memory import Peak, short_of
 from motionlab.runner.progress import Progress, duration
 
@@ -72,7 +72,8 @@ class Plan:
 
     def changed(self) -> list[str]:
         """Why it has to run: parts that differ from the finished run; empty when it is up to date."""
-        return prints.changes(read_json(self.run_dir / "fingerprint.json"), self.fingerprint)
+        changed = prints.changes(read_json(self.run_dir / "fingerprint.json"), self.fingerprint)
+        return changed or [f"damaged {name}" for name in self.folders.broken()]
 
 
 def plan(stem: str, tier: str, given: dict[str, Any], root: Path) -> Plan:
@@ -187,6 +188,7 @@ def _execute(todo: Plan, progress: Say) -> None:
     _check_result(todo, log)
     slim(notebook, folders.partial.name, todo.stem)
     log(event="finish", seconds=round(sum(watch.seconds), 3), peak_ram_gb=round(memory.peak / 2**30, 3))
+    folders.seal()
     write_json(folders.partial / "fingerprint.json", todo.fingerprint)  # last: it marks the run as complete
 
 

@@ -23,7 +23,7 @@ from motionlab.training.cursor import DataCursor
 from motionlab.training.ema import Ema
 from motionlab.training.log import Log, Window
 from motionlab.training.optim import flatten, make_optimizers, scaled_moves, set_lr, unflatten
-from motionlab.training.prepare import make_accelerator, prepared, unwrapped
+from motionlab.training.prepare import alone, make_accelerator, prepared, unwrapped
 from motionlab.training.shards import whole
 from motionlab.training.signals import StopSignals
 from motionlab.training.trained import demand_rest, frozen_entries, frozen_fingerprint, load_trained, trained_state
@@ -76,6 +76,7 @@ def train(model: torch.nn.Module, loss_fn: Callable, data: Any, config: TrainCon
         TrainResult. In the model are the last weights, not the averaged ones.
 
     Raises:
+        Busy: another training has this out_dir.
         MotionLabError: a loss or gradient that is not finite (no update is made with it and the last checkpoint stays);
             a checkpoint of another model, base or run, or none that can be read; a frozen tensor that changed; a batch
             that the processes cannot share; a device that is not there; a loss_fn that returns something else.
@@ -86,12 +87,13 @@ def train(model: torch.nn.Module, loss_fn: Callable, data: Any, config: TrainCon
     if config.threads:
         torch.set_num_threads(config.threads)
     run = _Run(make_accelerator(config), model, loss_fn, data, config, on_sample)
-    run.start(resume)
-    try:
-        with StopSignals() as signals:
-            return run.loop(config.steps if until is None else min(until, config.steps), signals)
-    finally:
-        run.log.close()
+    with alone(run.accelerator, run.out_dir):
+        run.start(resume)
+        try:
+            with StopSignals() as signals:
+                return run.loop(config.steps if until is None else min(until, config.steps), signals)
+        finally:
+            run.log.close()
 
 
 class _Run:
