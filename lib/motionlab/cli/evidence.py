@@ -18,8 +18,11 @@ def add_commands(commands) -> None:
 def report(options: argparse.Namespace) -> int:
     """`motionlab report`."""
     from motionlab.ledger.report import render_report, update_readme
+    from motionlab.ledger.standings import left_out
 
     path = render_report(common.root())
+    for note in left_out(common.root() / "runs"):
+        print(f"  note: {note}")
     update_readme(common.root())
     print(f"report: {path}")
     return 0

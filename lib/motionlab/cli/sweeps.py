@@ -6,6 +6,7 @@ import shlex
 import sys
 
 from motionlab.cli import common
+from motionlab.core.errors import MotionLabError
 
 
 def add_commands(commands) -> None:
@@ -29,6 +30,8 @@ def sweep(options: argparse.Namespace) -> int:
     from motionlab.runner import sweep as sweeps
     from motionlab.runner.sweep import slurm
 
+    if options.jobs < 1:
+        raise MotionLabError(f"--jobs {options.jobs} runs nothing.", fix="Give at least 1.")
     read = sweeps.read_sweep(options.file, common.root())
     rows = sweeps.plan(read, options.tier, options.arm, options.seed, options.out)
     everything = sweeps.plan(read, options.tier, out=options.out)

@@ -19,6 +19,7 @@ from typing import Any
 
 from motionlab.core.errors import MotionLabError
 
+MAX_JSON_DEPTH = 100
 READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 FULL = (errno.ENOSPC, errno.EDQUOT) if hasattr(errno, "EDQUOT") else (errno.ENOSPC,)
 
@@ -230,13 +231,46 @@ def write_json(path: str | Path, data: Any) -> Path:
     return write_atomic(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
 
 
-def read_json(path: str | Path) -> dict | None:
-    """A JSON mapping, or None for a file that is missing, broken or half there."""
+def parse_json(text: str) -> Any:
+    """JSON text as plain data, at most `MAX_JSON_DEPTH` deep.
+
+    Raises:
+        ValueError: no JSON, or nested deeper.
+    """
     try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
+        data = json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+    level = [data]
+    for _ in range(MAX_JSON_DEPTH):
+        level = [item for one in level if isinstance(one, (dict, list)) for item in (one.values() if isinstance(one, dict) else one)]
+        if not level:
+            return data
+    raise ValueError(f"nested more than {MAX_JSON_DEPTH} deep")
+
+
+def read_json(path: str | Path) -> dict | None:
+    """A JSON mapping, or None for a file that is missing, broken, half there or absurdly deep."""
+    try:
+        data = parse_json(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return data if isinstance(data, dict) else None
+
+
+def require_room(folder: str | Path, size: int) -> None:
+    """Demand `size` free bytes where `folder` is, or will be, before hours are spent on what it should hold.
+
+    Raises:
+        MotionLabError: there are fewer.
+    """
+    place = Path(folder).absolute()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if free < size:
+        raise MotionLabError(f"{shown(folder)} needs {size / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free there.",
+                             fix="Free some space, or choose a folder on another disk.")
 
 
 def ensure_writable(folder: str | Path) -> Path:

@@ -28,7 +28,11 @@ CHUNK = 64
 @dataclass(frozen=True)
 class BankConfig:
     """Which clips. split: of the protocol; offset: seeds of it to leave out; clips, frames, size: how many, how long,
-    how large; flow: with a flow picture of every clip (4 bytes become 7 a pixel)."""
+    how large; flow: with a flow picture of every clip (4 bytes become 7 a pixel).
+
+    Raises:
+        MotionLabError: a value out of range, frames that are not 1 + 4k (the nearest is named).
+    """
 
     split: str = "pretraining"
     offset: int = 0
@@ -36,6 +40,15 @@ class BankConfig:
     frames: int = 17
     size: int = 48
     flow: bool = False
+
+    def __post_init__(self):
+        for name, least, most in (("clips", 1, 10 ** 7), ("offset", 0, 10 ** 8), ("frames", 1, 1025), ("size", 32, 1024)):
+            value = getattr(self, name)
+            if not least <= value <= most:
+                raise MotionLabError(f"A bank's {name} is {value}.", fix=f"Give {least} to {most}, such as {min(most, max(least, value))}.")
+        if self.frames % 4 != 1:
+            raise MotionLabError(f"A bank's clips have {self.frames} frames, where autoencoders take 1 + 4k.",
+                                 fix=f"Give {max(1, round((self.frames - 1) / 4) * 4 + 1)}.")
 
 
 class Bank:
@@ -89,6 +102,9 @@ def bank_seeds(config: BankConfig) -> list[int]:
     """World seeds of the bank; no seed whose scene the protocol keeps from this split."""
     protocol = read_protocol()
     wanted, out = config.offset + config.clips, []
+    if wanted > len(split_seeds(config.split, None)):           # told at once, and not after a look at every seed
+        raise MotionLabError(f"Split '{config.split}' has {len(split_seeds(config.split, None))} seeds, fewer than {wanted}.",
+                             fix="Ask for fewer clips, or a smaller offset.")
     shows_all = config.split in protocol["held_out"]["shown_only_in"]
     for seed in split_seeds(config.split, None):
         if shows_all or not held_out(_said(seed), protocol):

@@ -250,6 +250,13 @@ def load_measured(paper: str, root: Path | None = None) -> dict[str, list[dict]]
     if not all(isinstance(records, list) and all(isinstance(record, dict) for record in records) for records in lists):
         raise MotionLabError(f"{shown(path, root)} is not a mapping of claim ids to lists of records.",
                              fix="It is written by published runs only: restore it with git.")
+    from motionlab.ledger.shapes import record_problem
+
+    for claim_id, records in data.items():
+        for index, record in enumerate(records):
+            if problem := record_problem(record):
+                raise MotionLabError(f"{shown(path, root)}: record {index + 1} of {claim_id} is none: {problem}.",
+                                     fix="It is written by published runs only: restore it with git.")
     return data
 
 

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import ast
-import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from motionlab.core.errors import MotionLabError, nearest, one_of
+from motionlab.core.files import parse_json
 
 RUNNER_OWNED = ("tier", "out_dir")  # parameters that say where a run stands, not what it measures
 KINDS = {kind.__name__: kind for kind in (bool, int, float, str, list, dict)}
@@ -36,6 +36,7 @@ class Notebook:
     parameters: dict[str, Parameter] = field(repr=False)
     sources: tuple[str, ...] = field(repr=False)  # its code cells, in order
     data: tuple[str, ...] = ()  # files and folders named in the metadata, relative to the root
+    limits: Mapping[str, Any] = field(default_factory=dict, repr=False)  # of parameters, see `runner.limits`
 
 
 def notebook_paths(root: Path) -> dict[str, Path]:
@@ -75,7 +76,7 @@ def read_notebook(stem: str, root: Path) -> Notebook:
 def read_file(path: Path) -> Notebook:
     """`read_notebook` of a file."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
         code = [cell for cell in content["cells"] if cell["cell_type"] == "code"]
     except (ValueError, KeyError, TypeError) as error:
         raise MotionLabError(f"{path} is not a readable notebook ({error}).", fix="Restore the file from git.") from None
@@ -89,7 +90,7 @@ def read_file(path: Path) -> Notebook:
                              fix="Tag the cell that holds the defaults, and only that one.")
     return Notebook(path.stem, path, str(about["paper"]), str(about.get("title", path.stem)), tuple(about.get("claims", ())),
                     read_parameters("".join(tagged[0]["source"]), path.name), tuple("".join(cell["source"]) for cell in code),
-                    tuple(about.get("data", ())))
+                    tuple(about.get("data", ())), dict(about.get("limits", {})))
 
 
 def read_parameters(source: str, where: str = "the notebook") -> dict[str, Parameter]:

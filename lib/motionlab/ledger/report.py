@@ -18,6 +18,7 @@ from motionlab.core.files import write_atomic
 from motionlab.core.paths import repo_root
 from motionlab.ledger import verdict as judging
 from motionlab.ledger.claims import canonical_sha
+from motionlab.ledger.escaping import html_text, markdown_cell, visible
 from motionlab.ledger.standings import Chapter, Standing, chapters, counted
 
 BEGIN, END = "<!-- claims:begin -->", "<!-- claims:end -->"
@@ -73,7 +74,7 @@ def markdown_chapter(one: Chapter) -> str:
     counts = ", ".join(f"{count} {word}" for word, count in counted(one.counts))
     head = [
         f"<details{' open' if one.judged else ''}>",
-        f"<summary><b>{html.escape(one.claims.title)}</b>: {counts}</summary>",
+        f"<summary><b>{html.escape(visible(one.claims.title))}</b>: {counts}</summary>",
         "",
         "| claim | says | paper | ours | verdict |",
         "|---|---|---|---|---|",
@@ -83,12 +84,12 @@ def markdown_chapter(one: Chapter) -> str:
 
 def markdown_row(row: Standing) -> str:
     """One claim as a table row."""
-    ours = f"{row.reason}"
+    ours = [row.reason]
     if row.record:
         parts = row.record["parts"]
-        ours = "<br>".join([*(ours_text(part, len(parts) > 1) for part in parts), f"tier {row.record['tier']}"])
-    cells = [row.claim.id, row.claim.says, row.claim.paper_value or "no number", ours, f"**{SIGNS[row.verdict]} {row.verdict}**"]
-    return "| " + " | ".join(re.sub(r"\s+", " ", cell).replace("|", "\\|") for cell in cells) + " |"
+        ours = [*(ours_text(part, len(parts) > 1) for part in parts), f"tier {row.record['tier']}"]
+    cells = [markdown_cell(text) for text in (row.claim.id, row.claim.says, row.claim.paper_value or "no number")]
+    return "| " + " | ".join([*cells, "<br>".join(map(markdown_cell, ours)), f"**{SIGNS[row.verdict]} {row.verdict}**"]) + " |"
 
 
 def ours_text(part: dict, named: bool) -> str:
@@ -145,9 +146,10 @@ def render_report(root: str | Path | None = None, runs_dir: str | Path | None = 
     target = root / "reproductions" / "report" / "index.html"
     found = chapters(root, Path(runs_dir) if runs_dir else root / "runs")
     templates = Path(__file__).with_name("templates")
-    page = jinja2.Environment(loader=jinja2.FileSystemLoader(templates), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    page = jinja2.Environment(loader=jinja2.FileSystemLoader(templates), autoescape=True, trim_blocks=True, lstrip_blocks=True,
+                              finalize=visible)
     page.filters |= {
-        "code": lambda text: safe(re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(str(text)))),
+        "code": lambda text: safe(html_text(text)),
         "link": lambda path: quote(Path(os.path.relpath(path, target.parent)).as_posix()),
         "seconds": seconds_text,
     }

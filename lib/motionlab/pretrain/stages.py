@@ -2,12 +2,13 @@
 from __future__ import annotations
 
 import importlib
+import re
 from pathlib import Path
 
 from motionlab.core import config as configs
 from motionlab.core import digests
 from motionlab.core.digests import copy_recorded
-from motionlab.core.errors import MotionLabError, one_of
+from motionlab.core.errors import MotionLabError, located, one_of
 from motionlab.core.files import shown, whole_weights
 from motionlab.core.locks import held
 from motionlab.core.paths import repo_root
@@ -70,13 +71,24 @@ def read_settings(root: Path | None = None) -> dict:
     """`pretrain.yaml`: stage -> settings, in the order in which they run.
 
     Raises:
-        MotionLabError: a stage that the code does not know.
+        MotionLabError: no such file, a stage that the code does not know, a field of another kind.
     """
     path = Path(root or repo_root()) / HOME / "pretrain.yaml"
-    settings = read_yaml(path)
-    for name, values in settings.items():
-        if "function" not in values:
-            one_of(name, STAGES, f"stage in {path}")
+    content = read_yaml(path) or {}
+    with located(shown(path)):
+        settings = configs.converted(dict[str, dict], content, "stages", "file")
+        for name, values in settings.items():
+            if not re.fullmatch(r"[\w-]+", str(name)):
+                raise MotionLabError(f"'{name}' is no name of a stage.", fix="Use letters, digits, _ and -.")
+            if "function" not in values:
+                one_of(name, STAGES, "stage")
+            for field, kind in (("function", str), ("about", str), ("stages", list[dict])):
+                configs.converted(kind, values[field], field, f"stage {name}") if field in values else None
+            for part in values.get("stages", ()):
+                if not isinstance(part.get("name"), str) or not re.fullmatch(r"[\w-]+", part["name"]):
+                    raise MotionLabError(f"A part of stage {name} has no name.", fix="Write - name: frames, with letters, digits, _ and -.")
+            if "function" not in values and STAGES[name] in (_base, _gate) and not values.get("stages"):
+                raise MotionLabError(f"Stage {name} lacks its stages.", fix="Write stages: [{name: frames, ...}], as in the shipped file.")
     return settings
 
 
@@ -96,7 +108,7 @@ def _function(name, settings):
     module, _, function = settings["function"].partition(":")
     try:
         return getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError):
+    except (ImportError, AttributeError, ValueError):
         raise MotionLabError(f"Stage '{name}' names the function '{settings['function']}', which is not there.",
                              fix="Write function: module:name, as in pretrain.yaml.") from None
 
@@ -191,7 +203,7 @@ def _shows(only):
 
     def keep(text):
         actor = parse_caption(text)["actors"][0] | {"camera": parse_caption(text)["camera"]}
-        good = all(actor[name] in values for name, values in only.items() if name != "clips")
+        good = all(actor[one_of(name, actor, "attribute of only")] in values for name, values in only.items() if name != "clips")
         left[0] -= good
         return good and left[0] >= 0
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from motionlab.core.digests import digest_of
-from motionlab.core.files import read_json, write_json
+from motionlab.core.files import parse_json, read_json, write_json
 
 
 LISTED = "files.json"
@@ -73,7 +73,7 @@ class Folders:
         """Seconds of each code cell in the finished run, or in the failed one; None where there is neither."""
         for folder in (self.run, self.failed):
             events = read_log(folder)
-            seconds = [event["seconds"] for event in events if event.get("event") == "cell"]
+            seconds = [event["seconds"] for event in events if event.get("event") == "cell" and isinstance(event.get("seconds"), float)]
             if seconds and events[-1].get("event") != "failed":
                 return seconds
         return None
@@ -96,13 +96,13 @@ class Log:
 
 
 def read_log(run_dir: Path) -> list[dict[str, Any]]:
-    """The events of a run's `log.jsonl`, in order; a line cut short by a kill is left out."""
+    """The events of a run's `log.jsonl`, in order; lines that are none, such as one cut short by a kill, are left out."""
     events = []
     with contextlib.suppress(FileNotFoundError):
-        for line in (run_dir / "log.jsonl").read_text(encoding="utf-8").splitlines():
+        for line in (run_dir / "log.jsonl").read_text(encoding="utf-8", errors="replace").splitlines():
             with contextlib.suppress(ValueError):
-                events.append(json.loads(line))
-    return events
+                events.append(parse_json(line))
+    return [event for event in events if isinstance(event, dict)]
 
 
 def slim(path: Path, before: str, after: str) -> None:

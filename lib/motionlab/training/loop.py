@@ -14,10 +14,11 @@ from typing import Any
 import torch
 
 from motionlab.core.errors import MotionLabError
+from motionlab.core.files import require_room
 from motionlab.core.noise import SampleNoise, seed_of
 from motionlab.core.precision import autocast
-from motionlab.training.checkpoints import (check_same_base, check_same_model, check_same_run, export_ema, latest, read_checkpoint,
-                                            write_checkpoint)
+from motionlab.training.checkpoints import (KEEP, check_same_base, check_same_model, check_same_run, export_ema, latest,
+                                            read_checkpoint, write_checkpoint)
 from motionlab.training.config import TrainConfig, lr_factor
 from motionlab.training.cursor import DataCursor
 from motionlab.training.ema import Ema
@@ -126,6 +127,8 @@ class _Run:
     # -- beginning
 
     def start(self, resume: bool) -> None:
+        size = sum(p.numel() for p in self.params) * 4
+        require_room(self.out_dir, (KEEP + 1) * 4 * size if self.main else 0)  # weights, average, two moments
         found, broken = latest(self.out_dir)
         if found is not None and not resume:
             raise MotionLabError(f"{self.out_dir} already has a checkpoint, {found.name}.",
@@ -227,6 +230,13 @@ class _Run:
         raise MotionLabError(text, fix="Lower lr or muon_lr, lengthen the warm-up, or look at those samples; "
                                        "the same call goes on from the last checkpoint.")
 
+    def _demand_finite_weights(self, weights: dict[str, torch.Tensor]) -> None:
+        bad = next((name for name, value in weights.items() if value.is_floating_point() and not torch.isfinite(value).all()), None)
+        if bad:
+            text = f"The weights '{bad}' are not finite after step {self.step}; no checkpoint was written."
+            self.log.note(self.step, text)
+            raise MotionLabError(text, fix="Lower lr or muon_lr (or a method's own rate); the same call goes on from the last checkpoint.")
+
     # -- between steps
 
     def _after_step(self, until: int, stop: int) -> None:
@@ -249,6 +259,7 @@ class _Run:
         tensors = {"model.safetensors": trained_state(self.bare), "ema.safetensors": self.ema.state(self.bare),
                    "optimizer.safetensors": flatten(self.optimizers)}
         tensors = {file: {name: whole(value) for name, value in named.items()} for file, named in tensors.items()}
+        self._demand_finite_weights(tensors["ema.safetensors"] | tensors["model.safetensors"])
         if self.main:
             write_checkpoint(self.out_dir, self.step, tensors, {
                 "config": dataclasses.asdict(self.config), "data_length": len(self.data), "frozen": self.base,

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from motionlab.core.errors import MotionLabError
+from motionlab.video.clip import MAX_PIXELS
 
 REWRITE = "Download or export it again; `ffmpeg -i IN -c:v libx264 OUT.mp4` rewrites what is still readable."
 
@@ -112,6 +113,8 @@ def _shown_size(frame) -> tuple[int, int]:
 
 
 def to_rgb(frame) -> np.ndarray:
+    if frame.width * frame.height > MAX_PIXELS:
+        raise MotionLabError(f"A frame has {frame.width} x {frame.height} pixels.", fix=f"Frames are read up to {MAX_PIXELS:,} pixels.")
     return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), _turns(frame)))
 
 
