@@ -122,12 +122,12 @@ def _check_whole(file, container, stream, index: int, end: float, damaged: str) 
     """A file cut off in transfer may end without an error: compare with the duration that its header promises."""
     if damaged != "error":
         return
-    promised = _promised_seconds(container, stream)
+    promised = promised_seconds(container, stream)
     if promised and promised - end > max(0.5, 0.1 * promised):
         raise _damage(file, index, end, f"the header promises {promised:.2f} s")
 
 
-def _promised_seconds(container, stream) -> float:
+def promised_seconds(container, stream) -> float:
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
     alone = all(other is stream for other in container.streams)

@@ -4,7 +4,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from motionlab.video.decoding import _promised_seconds, decode, opened, picture_track
+from motionlab.core.errors import MotionLabError
+from motionlab.video.decoding import REWRITE, decode, opened, picture_track, promised_seconds
 from motionlab.video.reading import existing_file
 
 LAST_S = 2.0  # how far before its end the last frame is looked for
@@ -27,10 +28,12 @@ def probe_video(path: str | os.PathLike) -> Probe:
     """
     file = existing_file(path)
     with opened(file) as container:
-        seconds = _promised_seconds(container, picture_track(container, file))
+        seconds = promised_seconds(container, picture_track(container, file))
     facts: dict = {}
     for *_, facts in decode(file):
         break
     for *_, found in decode(file, start=max(0.0, seconds - LAST_S)):
         facts = facts or found
+    if "size" not in facts:
+        raise MotionLabError(f"'{file}' has no frame that can be decoded.", fix=REWRITE)
     return Probe(facts["size"], facts["source_fps"], seconds)
