@@ -37,7 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.errno not in (*FULL, *READ_ONLY):
             return _defect(error)
         sys.stdout = open(os.devnull, "w")
-        return tell(MotionLabError(f"The output cannot be written: {error.strerror}.", fix="Free some space, or send it elsewhere."), FAILED)
+        told = MotionLabError(f"The output cannot be written: {error.strerror}.", fix="Free some space, or send it elsewhere.")
+        return tell(told, FAILED)
     except Exception as error:
         return _defect(error)
 
@@ -46,7 +47,8 @@ def _defect(error: Exception) -> int:
     """A defect of ours: still a sentence, and how to see the rest."""
     if os.environ.get("MOTIONLAB_DEBUG") == "1":
         raise error
-    return tell(MotionLabError(f"{type(error).__name__}: {error}", fix="This is a defect of motionlab; MOTIONLAB_DEBUG=1 shows where."), FAILED)
+    fix = "This is a defect of motionlab; MOTIONLAB_DEBUG=1 shows where."
+    return tell(MotionLabError(f"{type(error).__name__}: {error}", fix=fix), FAILED)
 
 
 class _Parser(argparse.ArgumentParser):

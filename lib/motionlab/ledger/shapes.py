@@ -43,9 +43,12 @@ def part_problem(part: Any) -> str | None:
         if len(part[name]) != 2 or not all(_number(value) for value in part[name]):
             return f"its {name} is {part[name]!r}"
     known = part.get("estimate") is not None
-    if not _number(part.get("estimate")) or part["verdict"] not in VERDICTS or (known and None in part["ci95"]) or part["within"] == [None] * 2:
-        return "its estimate, interval, bounds or verdict are of another kind"
-    return next((f"its {name} is no text" for name in ("minus", "over", "against", "reason") if not isinstance(part.get(name), str | None)), None)
+    if not _number(part.get("estimate")) or (known and None in part["ci95"]):
+        return "its estimate or interval is no number"
+    if part["verdict"] not in VERDICTS or part["within"] == [None] * 2:
+        return "its bounds or verdict are none"
+    texts = ("minus", "over", "against", "reason")
+    return next((f"its {name} is no text" for name in texts if not isinstance(part.get(name), str | None)), None)
 
 
 def result_problem(result: Any, records: bool = True) -> str | None:

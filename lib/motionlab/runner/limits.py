@@ -14,7 +14,9 @@ from motionlab.core.errors import MotionLabError, nearest
 from motionlab.ledger.notebooks import Notebook
 
 USUAL: dict[str, Any] = {"device": "device", "video": "video", "videos": "videos", "backbone": "folder", "weights": "file",
-                         "prompt_file": "file", "vbench": "folder", "seed": [0, 2**63], "n_clips": [1, 1_000_000], "n_prompts": [1, 100_000], "steps": [1, 10_000], "size": [1, 16_384]}
+                         "prompt_file": "file", "vbench": "folder", "seed": [0, 2**63],
+                         "n_clips": [1, 1_000_000], "n_prompts": [1, 100_000],
+                         "steps": [1, 10_000], "size": [1, 16_384]}
 COUNT = re.compile(r"n_\w+")
 
 
@@ -59,7 +61,8 @@ def _check_device(what: str, value: str, root: Path) -> None:
     if value == "cpu":
         return
     if not re.fullmatch(r"(cuda|mps)(:\d+)?", value):
-        raise MotionLabError(f"{what} is '{value}', which is no device.{nearest(value, ('cpu', 'cuda', 'mps'))}", fix="Give cpu, cuda, cuda:1 or mps.")
+        raise MotionLabError(f"{what} is '{value}', which is no device.{nearest(value, ('cpu', 'cuda', 'mps'))}",
+                             fix="Give cpu, cuda, cuda:1 or mps.")
     import torch
 
     kind, _, index = value.partition(":")
@@ -88,7 +91,8 @@ def _check_videos(what: str, value: str, root: Path) -> None:
 
     videos = sorted(_check_path(what, value, root, "folder").glob("*.mp4"))
     if not videos:
-        raise MotionLabError(f"{what} is '{value}', which holds no *.mp4.", fix="Put the videos into it; ffmpeg rewrites other kinds of files.")
+        raise MotionLabError(f"{what} is '{value}', which holds no *.mp4.",
+                             fix="Put the videos into it; ffmpeg rewrites other kinds of files.")
     for video in videos:
         probe_video(video)
 

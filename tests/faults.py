@@ -1,0 +1,410 @@
+"""The fault campaign: kills, full disks, torn files and two of everything at once. POSIX only; full disks need root (tmpfs).
+
+    python tests/faults.py --kills 200 --disks 20 --torn 40 --twice 20 --out docs/faults.md
+
+Each trial runs one activity in a process of its own, disturbs it at a random moment, and then demands that nothing finished
+was lost, that a second call finishes, that its results equal those of an undisturbed call to the last bit, and that no
+process and no draft is left. The processes are forked from this one, which has imported everything, so that a trial takes
+about a second.
+"""
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+os.environ |= {"PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent / "lib"), *filter(None, [os.environ.get("PYTHONPATH")])]),
+               "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled", "HF_HUB_OFFLINE": "1"}
+
+import psutil  # noqa: E402
+
+from motionlab.core.errors import MotionLabError  # noqa: E402
+from motionlab.core.locks import Busy  # noqa: E402
+
+OK, TOLD, BUSY, BROKEN = 0, 3, 4, 5         # how a trial's process ends: done, a sentence, a sentence on who holds it, a traceback
+END_S = 15.0                                # processes must be gone this soon after their parent
+DRAFTS = ("**/.*.tmp*", "**/unfinished_*", "**/.draft")
+
+
+def digest(*paths: Path) -> str:
+    """Names and contents of files, and of all files in folders."""
+    found = hashlib.sha256()
+    for path in paths:
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if file.is_file() and not file.name.startswith(".lock") and file.suffix not in (".md",):
+                found.update(str(file.relative_to(path.parent)).encode() + file.read_bytes())
+    return found.hexdigest()
+
+
+def weights(path: Path) -> str:
+    """The tensors of a safetensors file: its metadata may stand in any order."""
+    from safetensors.torch import load_file
+
+    found = hashlib.sha256()
+    for name, value in sorted(load_file(path).items()):
+        found.update(name.encode() + value.double().numpy().tobytes())
+    return found.hexdigest()
+
+
+# ----------------------------------------------------------------------------------------------------------- activities
+
+
+@dataclass(frozen=True)
+class Activity:
+    """prepare(root) lays out what is needed, once per trial; run(root) does it, or goes on with it; result(root) names what it made."""
+
+    prepare: Callable[[Path], None]
+    run: Callable[[Path], None]
+    result: Callable[[Path], str]
+    torn: tuple[str, ...] = ()              # patterns of files that may be torn after the end, and must be made again
+    times: dict[str, float] = field(default_factory=dict)
+
+
+def preload() -> None:
+    """What forked processes would import each on its own; not at the top, where every spawned one would run it too."""
+    import accelerate  # noqa: F401
+    import jinja2  # noqa: F401
+    import matplotlib.figure  # noqa: F401
+    import pandas  # noqa: F401
+    import torch
+
+    import small  # noqa: F401
+    import training_script  # noqa: F401
+    from motionlab import cli, ledger  # noqa: F401
+    from motionlab.data import store  # noqa: F401
+    from motionlab.ledger import book, publishing, report  # noqa: F401
+    from motionlab.pretrain import cards, image_encoder  # noqa: F401
+    from motionlab.runner.sweep import running  # noqa: F401
+    from motionlab.training import loop  # noqa: F401
+
+    torch.set_num_threads(1)
+
+
+def _checkout(root):
+    from ledger_example import make_root
+
+    make_root(root)
+    shutil.copy(HERE.parent / "reproductions/protocol.yaml", root / "reproductions/protocol.yaml")
+    os.environ["MOTIONLAB_ROOT"] = str(root)
+    os.chdir(root)
+
+
+def _training(root):
+    import training_script as script
+
+    script.train(script.Net(64), script.flow_loss, script.Points(), script.config(root / "out", steps=40, checkpoint_every=4, log_every=4))
+
+
+def _sweep_prepare(root):
+    _checkout(root)
+    (root / "reproductions/example").mkdir()
+    (root / "reproductions/example/ablations.yaml").write_text(
+        "paper: example\nrow: sweep_example:run_row\ncommon: {units: 4, sleep_s: 0.1}\narms:\n  - {name: base, seeds: [0, 1]}\n")
+
+
+def _sweep(root):
+    from motionlab import cli
+
+    if cli.main(["sweep", "example", "--tier", "smoke", "--jobs", "2"]):
+        raise MotionLabError("the sweep told of a failure")
+
+
+def _publish_prepare(root):
+    from ledger_example import run_notebook
+
+    _checkout(root)
+    run = run_notebook(root, with_pictures=True)
+    (run / "raw" / "large.csv").write_text("item,arm,seed\n" + "x,y,0\n" * 400_000)
+    _list_raw(run, "large.csv")
+
+
+def _list_raw(run, name):
+    from motionlab.core.files import read_json, write_json
+    from motionlab.ledger.verdict import file_sha
+
+    result = read_json(run / "result.json")
+    result["raw"].append({"file": name, "sha256": file_sha(run / "raw" / name), "rows": 1})
+    write_json(run / "result.json", result)
+
+
+def _publish(root):
+    from motionlab import ledger
+
+    ledger.publish(root / "runs/laptop/09_audit", root)
+
+
+def _report(root):
+    from motionlab.ledger.report import render_report, update_readme
+
+    for _ in range(10):
+        render_report(root)
+        update_readme(root)
+
+
+def _bank(root):
+    from motionlab.data.bank import BankConfig, open_bank
+
+    open_bank(BankConfig("examples", clips=192, frames=5, size=32), root / "banks", 2)
+
+
+def _sidecar(root):
+    import torch
+
+    from motionlab.data import store
+    from motionlab.data.bank import BankConfig
+    from motionlab.data.sidecars import Sidecar
+    from motionlab.data.sources import World
+    from small import small_model
+
+    torch.manual_seed(0)
+    store.SHARD = 8
+    store.open_data(World(BankConfig("examples", clips=40, frames=5)), small_model(length=2), (Sidecar("stills"),), root / "data", lambda text: None)
+
+
+def _pretrain_prepare(root):
+    import yaml
+
+    from motionlab.pretrain import stages
+
+    _checkout(root)
+    bank = {"split": "pretraining", "clips": 8, "frames": 5}
+    training = {"steps": 12, "batch_size": 4, "checkpoint_every": 2, "log_every": 2, "warmup": 1}
+    (root / stages.HOME).mkdir()
+    (root / stages.HOME / "pretrain.yaml").write_text(yaml.safe_dump(
+        {"image_encoder": {"bank": bank | {"split": "teacher"}, "model": {"d": 32, "layers": 1, "heads": 2}, "training": training}}))
+
+
+def _pretrain(root):
+    from motionlab.pretrain import stages
+
+    stages.run_stage("image_encoder", root / "work", root)
+    stages.publish(["image_encoder"], root / "work", root)
+
+
+def _pretrained(root):
+    from motionlab.core import digests
+    from motionlab.pretrain import stages
+
+    places = [root / "work/checkpoints/image_encoder.safetensors", stages.shipping_place("image_encoder", root)]
+    assert [digests.problem_of(place) for place in places] == [None, None] and all(map(digests.known_digests, places))
+    return " ".join(map(weights, places))
+
+
+def _trained(root):
+    from motionlab.training.checkpoints import checkpoints, problem_of
+
+    found = checkpoints(root / "out")
+    assert [problem_of(path) for path in found] == [None] * len(found)
+    return found[-1].name + "".join(weights(found[-1] / f"{name}.safetensors") for name in ("model", "ema", "optimizer"))
+
+
+ACTIVITIES = {
+    "training": Activity(lambda root: None, _training, _trained, ("out/checkpoints/step_*/*",)),
+    "sweep": Activity(_sweep_prepare, _sweep, lambda root: digest(*sorted((root / "runs/sweep/example/smoke/rows").glob("*.csv"))), ("runs/sweep/example/smoke/rows/*",)),
+    "publish": Activity(_publish_prepare, _publish, lambda root: digest(root / "reproductions")),
+    "report": Activity(lambda root: (_publish_prepare(root), _publish(root)), _report, lambda root: digest(root / "reproductions/report", root / "README.md")),
+    "bank": Activity(_checkout, _bank, lambda root: digest(root / "banks"), ("banks/bank_*/*",)),
+    "sidecar": Activity(_checkout, _sidecar, lambda root: digest(root / "data"), ("data/*/*/*.npy",)),
+    "pretrain": Activity(_pretrain_prepare, _pretrain, _pretrained, ("work/checkpoints/*.safetensors", "work/bank_*/frames.npy", "work/image_encoder/checkpoints/step_*/*")),
+}
+
+
+# --------------------------------------------------------------------------------------------------------------- trials
+
+
+def start(action: Callable[[Path], None], root: Path, log: Path) -> int:
+    """Fork a process that does it; its exit code says how it ended."""
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid:
+        return pid
+    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(handle, 1), os.dup2(handle, 2)
+    code = BROKEN
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if (root / "reproductions").is_dir():
+            os.environ["MOTIONLAB_ROOT"] = str(root)
+            os.chdir(root)
+        action(root)
+        code = OK
+    except Busy as error:
+        code = BUSY
+        print(f"error: {error}")
+    except MotionLabError as error:
+        code = TOLD
+        print(f"error: {error}")
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush(), sys.stderr.flush()
+        os._exit(code)
+
+
+def ended(pid: int) -> int:
+    """Wait; the exit code, negative for a signal."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+class Trials:
+    """All trials of the activities, and what went wrong."""
+
+    def __init__(self, names: list[str], seed: int):
+        self.names, self.random, self.home = names, random.Random(seed), Path(tempfile.mkdtemp(prefix="faults_"))
+        self.counts, self.problems, self.reference, self.seconds = defaultdict(Counter), [], {}, {}
+        for name in names:
+            root = self.fresh(name)
+            began = time.monotonic()
+            code = self.finish(name, root)
+            self.seconds[name] = time.monotonic() - began
+            assert code == OK, (self.home / f"{name}.log").read_text()[-2000:]
+            self.reference[name] = self.named(name, root)
+            print(f"{name}: {self.seconds[name]:.1f} s undisturbed", flush=True)
+
+    def fresh(self, name: str, home: Path | None = None) -> Path:
+        root = Path(tempfile.mkdtemp(dir=home or self.home, prefix=f"{name}_"))
+        code = ended(start(ACTIVITIES[name].prepare, root, self.home / f"{name}.log"))
+        assert code == OK, (self.home / f"{name}.log").read_text()[-2000:]
+        return root
+
+    def finish(self, name: str, root: Path) -> int:
+        return ended(start(ACTIVITIES[name].run, root, self.home / f"{name}.log"))
+
+    def named(self, name: str, root: Path) -> str:
+        try:
+            return ACTIVITIES[name].result(root)
+        except Exception as error:
+            return f"no result: {type(error).__name__}: {error}"
+
+    def judge(self, kind: str, name: str, root: Path, problems: list[str]) -> None:
+        """Count a trial: a second call must finish with the undisturbed result, and leave nothing half-done."""
+        code = self.finish(name, root)
+        if code != OK:
+            problems.append(f"a second call ended with {code}: {(self.home / f'{name}.log').read_text()[-300:]}")
+        elif self.named(name, root) != self.reference[name]:
+            problems.append(f"another result: {self.named(name, root)[:200]}")
+        problems += [f"left behind: {path.relative_to(root)}" for pattern in DRAFTS for path in root.glob(pattern)]
+        self.counts[kind][name, "sound" if not problems else "broken"] += 1
+        self.problems += [f"{kind} of {name}: {problem}" for problem in problems]
+        shutil.rmtree(root, ignore_errors=True)
+
+    def kill(self, name: str) -> None:
+        """kill -9 at a random moment; its processes must end with it."""
+        root, problems = self.fresh(name), []
+        pid = start(ACTIVITIES[name].run, root, self.home / f"{name}.log")
+        time.sleep(self.random.uniform(0, self.seconds[name]))
+        try:
+            family = psutil.Process(pid).children(recursive=True)
+        except psutil.Error:
+            family = []
+        os.kill(pid, signal.SIGKILL)
+        late = ended(pid) == OK
+        _, alive = psutil.wait_procs(family, timeout=END_S)
+        for process in alive:
+            problems.append(f"orphan: {process.pid}")
+            process.kill()
+        self.counts["moments"]["after the end" if late else "while it ran"] += 1
+        self.judge("kill", name, root, problems)
+
+    def full_disk(self, name: str, share: float) -> None:
+        """A disk that has room for a share of what is needed; then for all of it."""
+        need = self.needed(name)
+        mount = Path(tempfile.mkdtemp(dir=self.home, prefix="disk_"))
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={max(1, int(need / 1024))}k", "tmpfs", mount], check=True)
+        try:
+            root, problems = self.fresh(name, mount), []
+            used = shutil.disk_usage(mount).used
+            size = used + max(4096, int(share * (need - used)))
+            subprocess.run(["mount", "-o", f"remount,size={size // 1024 + 4}k", mount], check=True)
+            code = self.finish(name, root)
+            if code not in (OK, TOLD):
+                problems.append(f"ended with {code}: {(self.home / f'{name}.log').read_text()[-300:]}")
+            self.counts["full disk told"][name] += code == TOLD
+            subprocess.run(["mount", "-o", "remount,size=1g", mount], check=True)
+            self.judge("full disk", name, root, problems)
+        finally:
+            subprocess.run(["umount", "-l", mount], check=False)
+
+    def needed(self, name: str) -> int:
+        root = self.fresh(name)
+        self.finish(name, root)
+        size = sum(path.stat().st_blocks * 512 for path in root.rglob("*"))
+        shutil.rmtree(root, ignore_errors=True)
+        return size
+
+    def tear(self, name: str) -> None:
+        """Half of a finished file is gone: it must not be taken for whole."""
+        root = self.fresh(name)
+        self.finish(name, root)
+        files = sorted(path for pattern in ACTIVITIES[name].torn for path in root.glob(pattern) if path.is_file() and path.stat().st_size > 1)
+        victim = self.random.choice(files)
+        os.truncate(victim, victim.stat().st_size // 2)
+        self.judge("torn file", name, root, [])
+
+    def twice(self, name: str) -> None:
+        """Two at once: each finishes or says who has it."""
+        root, problems = self.fresh(name), []
+        pids = [start(ACTIVITIES[name].run, root, self.home / f"{name}.log") for _ in range(2)]
+        codes = [ended(pid) for pid in pids]
+        if not set(codes) <= {OK, BUSY} or OK not in codes:
+            problems.append(f"two at once ended with {codes}: {(self.home / f'{name}.log').read_text()[-300:]}")
+        self.judge("two at once", name, root, problems)
+
+    def table(self) -> str:
+        kinds = ("kill", "full disk", "torn file", "two at once")
+        lines = ["| fault | " + " | ".join(self.names) + " | sound |", "|---|" + "---|" * (len(self.names) + 1)]
+        for kind in kinds:
+            sound, broken = ({name: self.counts[kind][name, word] for name in self.names} for word in ("sound", "broken"))
+            cells = [f"{sound[name]} of {sound[name] + broken[name]}" if sound[name] + broken[name] else "-" for name in self.names]
+            total = sum(sound.values()) + sum(broken.values())
+            lines.append(f"| {kind} | {' | '.join(cells)} | **{sum(sound.values())} of {total}** |" if total else f"| {kind} |" + " - |" * (len(self.names) + 1))
+        return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for name, default in (("kills", 200), ("disks", 20), ("torn", 40), ("twice", 20), ("seed", 0)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--only", nargs="+", choices=ACTIVITIES, default=list(ACTIVITIES))
+    parser.add_argument("--out", type=Path, help="write the table here")
+    options = parser.parse_args()
+    preload()
+    trials = Trials(options.only, options.seed)
+    names = options.only
+    for k in range(options.kills):
+        trials.kill(names[k % len(names)])
+        if k % 20 == 19:
+            print(f"{k + 1} kills, {len(trials.problems)} problems", flush=True)
+    able = os.geteuid() == 0 and shutil.which("mount")
+    for k in range(options.disks if able else 0):
+        trials.full_disk(names[k % len(names)], (k + 0.5) / options.disks)
+    tearable = [name for name in names if ACTIVITIES[name].torn]
+    for k in range(options.torn if tearable else 0):
+        trials.tear(tearable[k % len(tearable)])
+    for k in range(options.twice):
+        trials.twice(names[k % len(names)])
+    ran = trials.counts["moments"]["while it ran"]
+    text = f"{trials.table()}\n\n{ran} of {options.kills} kills came while it ran; {sum(trials.counts['full disk told'].values())} full disks were told in a sentence."
+    print(text, *trials.problems, sep="\n")
+    if options.out:
+        options.out.write_text(f"# Fault campaign\n\nMade by `python tests/faults.py`; what a trial demands is said there.\n\n{text}\n", encoding="utf-8")
+    shutil.rmtree(trials.home, ignore_errors=True)
+    return 1 if trials.problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
