@@ -287,7 +287,12 @@ def test_patience_counts_work_and_idleness_but_not_a_loaded_machine():
     for _ in range(5):
         patience.advance(cpu=8.0, wall=1.0)           # many threads do not make it end sooner
     assert patience.over and patience.spent == pytest.approx(11)
+    patience.sign()                                   # what the interrupted cell says is no progress
+    assert patience.over
+    patience = Patience(10)
+    patience.advance(cpu=1.0, wall=9.0)
     patience.sign()
+    assert patience.spent == 0
     for _ in range(11):
         patience.advance(cpu=0.0, wall=1.0)           # nothing at all
     assert patience.over

@@ -17,6 +17,7 @@ from motionlab.core.errors import MotionLabError
 from motionlab.core.yamls import parse_yaml
 
 BOUND_S = 2.0
+MEMORY = 6 * 1024**3  # of this process: a reader that takes what a number in a file asks for shows itself
 COMMON = {"deadline": None, "suppress_health_check": list(HealthCheck), "database": None}
 settings.register_profile("short", max_examples=40, derandomize=True, **COMMON)
 settings.register_profile("nightly", max_examples=2000, **COMMON)
@@ -25,7 +26,8 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "short"))
 words = st.sampled_from(["", "a", "1", "-1", "1e9", ".nan", ".inf", "null", "true", "[", "{", "]", "- ", ": ", "? ", "&a ", "*a", "<<: ", "!!int ", "!!binary ",
                          "'", '"', "\n", "\n  ", "#", "|", ">", "%", "@", "0x", "0b1", "1_", "2026-13-45", "\t", "\x00", "é", "\u202e", "=", "~", ","])
 soup = st.lists(words, max_size=40).map("".join) | st.text(max_size=200)
-leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.sampled_from(["../x", "a\nb", "x" * 300, "1e-3"])
+numbers = st.integers() | st.sampled_from([10**9, -10**9, 10**12, 2**63, 10**30])
+leaves = st.none() | st.booleans() | numbers | st.floats() | st.text(max_size=20) | st.sampled_from(["../x", "a\nb", "x" * 300, "1e-3"])
 plain = st.recursive(leaves, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8) | st.integers(), inner, max_size=4), max_leaves=12)
 
 
@@ -61,6 +63,17 @@ def near(draw, data):
     for _ in range(draw(st.integers(1, 3))):
         data = changed(draw, data)
     return data
+
+
+@pytest.fixture(scope="module", autouse=True)
+def bounded_memory():
+    """Address space beyond what is taken already is limited: a bomb is a MemoryError here, and no dead machine."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    taken = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize() if os.path.exists("/proc/self/statm") else 64 * 1024**3
+    resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 @pytest.fixture(scope="module")
@@ -102,9 +115,11 @@ def test_measured_records_and_what_is_rendered_of_them(root, data):
 
     (root / "reproductions/audit/claims.yaml").write_text(CLAIMS, encoding="utf-8")
     (root / "reproductions/audit/measured.yaml").write_text(yaml.safe_dump(data), encoding="utf-8")
-    only_sentences(paper_problems, "audit", root)
-    only_sentences(render_readme_table, root)
-    (root / "reproductions/audit/measured.yaml").unlink()
+    try:
+        only_sentences(paper_problems, "audit", root)
+        only_sentences(render_readme_table, root)
+    finally:
+        (root / "reproductions/audit/measured.yaml").unlink()
 
 
 @given(near({"notebook": "09_audit", "paper": "audit", "tier": "laptop", "params": {}, "claims": {"audit.A1": RECORD}, "notes": {}, "seconds": 1.0,
@@ -188,13 +203,14 @@ def test_captions(tmp_path_factory, text):
 
 @given(st.lists(st.sampled_from(["item", "arm", "seed", "m", ",", "\n", '"', "1", "nan", "x", "\r", "\x00"]), max_size=30).map("".join))
 def test_raw_tables(tmp_path_factory, text):
-    from motionlab.ledger.verdict import numbers, read_raw
+    from motionlab.ledger import verdict
+
 
     path = tmp_path_factory.getbasetemp() / "raw.csv"
     path.write_text(text, encoding="utf-8", newline="")
-    table = only_sentences(read_raw, path)
+    table = only_sentences(verdict.read_raw, path)
     for column in table or ():
-        only_sentences(numbers, table, column)
+        only_sentences(verdict.numbers, table, column)
 
 
 @pytest.fixture(scope="module")

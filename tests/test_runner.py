@@ -511,3 +511,14 @@ def test_a_key_in_netrc_counts(monkeypatch, tmp_path):
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("NETRC", str(path))
     assert wandb_mirror.has_key()
+
+
+def test_a_cell_that_does_nothing_is_stopped_and_one_that_speaks_goes_on(root, monkeypatch):
+    monkeypatch.setitem(runs.CELL_LIMIT_S, "smoke", 3)
+    began = time.monotonic()
+    with pytest.raises(runs.RunFailed, match="01_small failed in code cell 3 .*the cell showed no progress for 3 s of work"):
+        run("01", "smoke", {"sleep_s": 120.0}, root)
+    assert time.monotonic() - began < 100
+    write_notebook(root, "01_small", 'tier: str = "laptop"\nout_dir: str = "out"\nn_clips: int = 4',
+                   "import time\nfor k in range(12):\n    time.sleep(0.5)\n    print(k, flush=True)", FINISH)
+    assert run("01", "smoke", {}, root).status == "finished"

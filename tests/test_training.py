@@ -397,3 +397,22 @@ def test_two_trainings_do_not_share_an_out_dir(tmp_path):
     with only_one(tmp_path / ".lock"), pytest.raises(Busy, match=f"is in use by process {os.getpid()} on "):
         train(script.Net(), script.flow_loss, script.Points(), script.config(tmp_path, steps=2))
     assert train(script.Net(), script.flow_loss, script.Points(), script.config(tmp_path, steps=2)).status == "finished"
+
+
+def test_weights_that_are_not_finite_never_become_a_checkpoint(tmp_path):
+    class Poisoned(script.Net):
+        def poison(self):
+            with torch.no_grad():
+                self.out.bias[0] = float("inf")
+
+    net, calls = Poisoned(), []
+
+    def loss_fn(model, x1, noise):
+        calls.append(script.flow_loss(model, x1, noise))
+        if len(calls) == 8:                                    # behind the optimiser's back, as its own overflow would
+            model.poison()
+        return calls[-1]
+
+    with pytest.raises(MotionLabError, match="are not finite after step 8"):
+        train(net, loss_fn, script.Points(), script.config(tmp_path, steps=8, checkpoint_every=4))
+    assert [path.name for path in checkpoints(tmp_path)] == ["step_00000004"]

@@ -52,7 +52,7 @@ def parse_yaml(text: str, what: str, fix: str = MEND) -> Any:
         mark = getattr(error, "problem_mark", None)
         place = f", line {mark.line + 1}" if mark else ""
         raise MotionLabError(f"{what}{place} is not valid YAML: {getattr(error, 'problem', None) or error}.", fix=fix) from error
-    except (ValueError, TypeError, AttributeError, KeyError, OverflowError, RecursionError) as error:  # `!!int x` and its like
+    except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:  # `!!int x` and its like
         raise MotionLabError(f"{what} is not valid YAML: a value cannot be read ({error}).", fix=fix) from error
 
 

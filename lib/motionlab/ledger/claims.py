@@ -155,7 +155,8 @@ class ClaimsFile:
     title: str | None = None
 
     def __post_init__(self):
-        if not self.history or [entry.version for entry in self.history] != list(range(1, self.version + 1)):
+        numbers = [entry.version for entry in self.history]
+        if not numbers or numbers != list(range(1, len(numbers) + 1)) or self.version != len(numbers):
             raise MotionLabError(f"'history' must have one entry for each version from 1 to {self.version}, in order.",
                                  fix="Add {version, date, reason} for the change; every change of a criterion gets its reason.")
 
@@ -246,7 +247,7 @@ def load_measured(paper: str, root: Path | None = None) -> dict[str, list[dict]]
     root = root or repo_root()
     path = root / "reproductions" / paper / "measured.yaml"
     data = (read_yaml(path) or {}) if path.exists() else {}
-    lists = list(data.values()) if isinstance(data, dict) else [data]
+    lists = list(data.values()) if isinstance(data, dict) else [None]
     if not all(isinstance(records, list) and all(isinstance(record, dict) for record in records) for records in lists):
         raise MotionLabError(f"{shown(path, root)} is not a mapping of claim ids to lists of records.",
                              fix="It is written by published runs only: restore it with git.")

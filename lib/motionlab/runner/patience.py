@@ -28,8 +28,8 @@ class Patience:
         self._cpu, self._wall = self._used(), time.monotonic()
 
     def sign(self) -> None:
-        """Something happened that a person would see."""
-        self.spent = 0.0
+        """Something happened that a person would see; too late once patience is over: the interrupted cell speaks too."""
+        self.spent = self.spent if self.over else 0.0
 
     def look(self) -> None:
         """To be called every second or so."""
