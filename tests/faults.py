@@ -36,6 +36,7 @@ from motionlab.core.errors import MotionLabError  # noqa: E402
 from motionlab.core.locks import Busy  # noqa: E402
 
 OK, TOLD, BUSY, BROKEN = 0, 3, 4, 5         # how a trial's process ends: done, a sentence, a sentence on who holds it, a traceback
+MEMORY_DISK = Path("/dev/shm")              # where a flush to the disk takes no time
 END_S = 15.0                                # processes must be gone this soon after their parent
 DRAFTS = ("**/.*.tmp*", "**/unfinished_*", "**/.draft")
 
@@ -106,7 +107,7 @@ def _checkout(root):
 def _training(root):
     import training_script as script
 
-    script.train(script.Net(64), script.flow_loss, script.Points(), script.config(root / "out", steps=40, checkpoint_every=4, log_every=4))
+    script.train(script.Net(64), script.flow_loss, script.Points(), script.config(root / "out", steps=20, checkpoint_every=2, log_every=2))
 
 
 def _sweep_prepare(root):
@@ -264,7 +265,7 @@ class Trials:
     """All trials of the activities, and what went wrong."""
 
     def __init__(self, names: list[str], seed: int):
-        self.names, self.random, self.home = names, random.Random(seed), Path(tempfile.mkdtemp(prefix="faults_"))
+        self.names, self.random, self.home = names, random.Random(seed), Path(tempfile.mkdtemp(prefix="faults_", dir=MEMORY_DISK if MEMORY_DISK.is_dir() else None))
         self.counts, self.problems, self.reference, self.seconds = defaultdict(Counter), [], {}, {}
         for name in names:
             root = self.fresh(name)
@@ -309,6 +310,7 @@ class Trials:
         problems += [f"left behind: {path.relative_to(root)}" for pattern in DRAFTS for path in root.glob(pattern)]
         self.counts[kind][name, "sound" if not problems else "broken"] += 1
         self.problems += [f"{kind} of {name}: {problem}" for problem in problems]
+        print(*self.problems[-len(problems):] if problems else (), sep="\n", end="\n" if problems else "", flush=True)
         shutil.rmtree(root, ignore_errors=True)
 
     def kill(self, name: str) -> None:
@@ -396,8 +398,8 @@ def main() -> int:
     names = options.only
     for k, name in enumerate(trials.shared(options.kills)):
         trials.kill(name)
-        if k % 20 == 19:
-            print(f"{k + 1} kills, {len(trials.problems)} problems", flush=True)
+        if k % 10 == 9:
+            print(f"{time.strftime('%H:%M:%S')} {k + 1} kills, {len(trials.problems)} problems", flush=True)
     able = os.geteuid() == 0 and shutil.which("mount")
     for k in range(options.disks if able else 0):
         trials.full_disk(names[k % len(names)], (k + 0.5) / options.disks)

@@ -64,6 +64,8 @@ def result_problem(result: Any, records: bool = True) -> str | None:
             return f"its {name} {result[name]!r} is no plain name"
     if result["tier"] not in TIERS:
         return f"its tier is {result['tier']!r}"
+    if not _number(result.get("seconds")) or not isinstance(result.get("params", {}), dict):
+        return "its seconds or params are of another kind"
     for kind in ("raw", "figures", "videos"):
         listed = result.get(kind, [])
         if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
@@ -71,10 +73,18 @@ def result_problem(result: Any, records: bool = True) -> str | None:
         for name in (one.get(key) for one in listed for key in ("file", "poster") if key == "file" or one.get(key) is not None):
             if not is_file_name(name):
                 return f"{kind} names {name!r}, which is no name inside its folder"
-        if any(not isinstance(one.get("sha256", ""), str) or not isinstance(one.get("claims", []), list) for one in listed):
+        if any(map(_odd_entry, listed)):
             return f"an entry of its {kind} is of another kind"
     bad = {claim: problem for claim, record in (result["claims"] if records else {}).items() if (problem := record_problem(record))}
     return next((f"claim {claim}: {problem}" for claim, problem in bad.items()), None)
+
+
+def _odd_entry(one: dict) -> bool:
+    texts = all(isinstance(one.get(key), str | None) for key in ("sha256", "caption", "alt"))
+    size = one.get("size") or [1, 1]
+    sized = isinstance(size, list) and len(size) == 2 and all(_number(side) for side in size)
+    claims = one.get("claims", [])
+    return not (texts and sized and isinstance(claims, list) and all(isinstance(claim, str) for claim in claims))
 
 
 def _fields(data: Any, fields: dict[str, type]) -> str | None:
