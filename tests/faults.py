@@ -66,7 +66,7 @@ def weights(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Activity:
-    """prepare(root) lays out what is needed, once per trial; run(root) does it, or goes on with it; result(root) names what it made."""
+    """prepare(root) lays out what is needed, once; run(root) does it, or goes on with it; result(root) names what it made."""
 
     prepare: Callable[[Path], None]
     run: Callable[[Path], None]
@@ -286,9 +286,14 @@ class Trials:
         return chosen
 
     def fresh(self, name: str, home: Path | None = None) -> Path:
+        """A new place with what the activity needs, the same each time."""
+        template = self.home / f"template_{name}"
+        if not template.exists():
+            template.mkdir()
+            code = ended(start(ACTIVITIES[name].prepare, template, self.home / f"{name}.log"))
+            assert code == OK, (self.home / f"{name}.log").read_text()[-2000:]
         root = Path(tempfile.mkdtemp(dir=home or self.home, prefix=f"{name}_"))
-        code = ended(start(ACTIVITIES[name].prepare, root, self.home / f"{name}.log"))
-        assert code == OK, (self.home / f"{name}.log").read_text()[-2000:]
+        shutil.copytree(template, root, dirs_exist_ok=True)
         return root
 
     def finish(self, name: str, root: Path) -> int:
