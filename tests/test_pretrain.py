@@ -89,6 +89,20 @@ def test_half_a_checkpoint_that_nothing_is_known_of_is_not_shipped(home, made, t
         stages.publish(["codec"], tmp_path, home)
 
 
+def test_a_later_stage_is_checked_before_the_first_begins(home, monkeypatch, capsys):
+    from motionlab import cli
+
+    broken = TOY | {"base": TOY["base"] | {"stages": [*TOY["base"]["stages"], {"name": "three", "training": TRAIN | {"lr": -1}}]}}
+    path = home / stages.HOME / "pretrain.yaml"
+    path.write_text(yaml.safe_dump(broken, sort_keys=False))
+    monkeypatch.setattr(cli.common, "root", lambda: home)
+    try:
+        assert cli.main(["pretrain", "codec", "base", "--work", "never"]) == 2
+    finally:
+        path.write_text(yaml.safe_dump(TOY, sort_keys=False))
+    assert "TrainConfig.lr must be more than 0" in capsys.readouterr().err and not (home / "never").exists()
+
+
 def test_a_damaged_bank_is_rendered_again(tmp_path):
     from motionlab.data.bank import open_bank
 

@@ -91,7 +91,7 @@ def pretrain(options: argparse.Namespace) -> int:
     root = common.root()
     names = options.stages or stages.shipping(root)
     for name in names:
-        one_of(name, stages.read_settings(root), "stage")
+        stages.check_stage(name, root)
     for name in names:
         made = stages.run_stage(name, root / options.work, root)
         print(f"stage {name}: {made or 'done'}", flush=True)

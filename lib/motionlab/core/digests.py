@@ -12,6 +12,7 @@ from pathlib import Path
 
 from motionlab.core.errors import MotionLabError
 from motionlab.core.files import copy_file, shown, write_atomic
+from motionlab.core.locks import turn
 
 LINE = re.compile(r"([0-9a-f]{64})  (\d+)  (.+)")
 
@@ -89,6 +90,11 @@ def copy_recorded(source: Path, target: Path) -> Path:
 
 def _note(path: Path, digests: list[tuple[str, int]]) -> None:
     listed = list_of(path.parent)
+    with turn(listed.with_name(f".lock-{listed.name}"), shown(listed)):  # two that finish at once must not undo each other's line
+        _rewrite(listed, path, digests)
+
+
+def _rewrite(listed: Path, path: Path, digests: list[tuple[str, int]]) -> None:
     lines = listed.read_text(encoding="utf-8").splitlines() if listed.is_file() else []
     lines = [line for line in lines if (match := LINE.fullmatch(line)) and match[3] != path.name]
     lines += [f"{sha}  {size}  {path.name}" for sha, size in dict.fromkeys(digests)]

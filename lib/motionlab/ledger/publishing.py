@@ -5,6 +5,7 @@ from pathlib import Path
 
 from motionlab.core.errors import MotionLabError
 from motionlab.core.files import copy_file, read_json, shown, write_atomic, write_json
+from motionlab.core.locks import turn
 from motionlab.core.paths import repo_root
 from motionlab.ledger.claims import TIERS, checksum, load_claims, load_measured
 from motionlab.ledger.shapes import result_problem
@@ -43,6 +44,12 @@ def publish(run_dir: str | Path, root: Path | None = None) -> list[str]:
     if result["tier"] == "smoke":
         raise MotionLabError(f"{shown(run_dir)} is a smoke run, which proves that code runs and is never evidence.",
                              fix="Publish a run of tier laptop, full or paper.")
+    with turn(root / "runs" / f".lock-publish-{result['paper']}", f"publishing to {result['paper']}"):
+        return _publish(run_dir, result, root)
+
+
+def _publish(run_dir: Path, result: dict, root: Path) -> list[str]:
+    """Two that publish at once would lose one's records: only for who has the turn."""
     home = root / "reproductions" / result["paper"]
     measured = load_measured(result["paper"], root)
     check_publishable(run_dir, result, measured, root)

@@ -92,6 +92,23 @@ def read_settings(root: Path | None = None) -> dict:
     return settings
 
 
+def check_stage(name: str, root: Path | None = None) -> None:
+    """Banks and training settings of all parts of a stage, looked at before the first stage takes its hours.
+
+    Raises:
+        MotionLabError: unknown stage, a value out of range.
+    """
+    from motionlab.data.bank import BankConfig
+    from motionlab.training import TrainConfig
+
+    settings = read_settings(root)
+    stage = settings[one_of(name, settings, "stage")]
+    for part in (stage, *stage.get("stages", ())):
+        for field, kind in (("bank", BankConfig), ("held_out", BankConfig), ("training", TrainConfig)):
+            if field in part:
+                configs.from_values(kind, part[field], f"{field} of stage {part.get('name', name)}")
+
+
 def shipping(root: Path | None = None) -> list[str]:
     """The stages that leave a checkpoint, in order: all but the gates, which ask whether the next stage is worth its hours.
 
