@@ -9,7 +9,7 @@ BIN := $(VENV)/Scripts
 endif
 STAMP := $(VENV)/.ready
 
-.PHONY: reproduce test pretrain lab bench setup clean help
+.PHONY: reproduce test nightly pretrain lab bench setup clean help
 
 help:           ## this list
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/ -/'
@@ -22,6 +22,10 @@ test: $(STAMP)      ## all tests, every notebook at tier smoke, the import contr
 	$(BIN)/python -m pytest
 	$(BIN)/lint-imports
 	$(BIN)/motionlab verify
+
+nightly: $(STAMP)   ## the searching tests at length, and the fault campaign (an hour)
+	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest tests/test_parsers.py --timeout 3600
+	$(BIN)/python tests/faults.py --out docs/faults.md
 
 pretrain: $(STAMP)  ## train every shipped checkpoint again (hours on a CPU; a second call goes on)
 	$(BIN)/motionlab pretrain

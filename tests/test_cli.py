@@ -38,11 +38,13 @@ def finish_run(root: Path, stem: str) -> None:
     from motionlab.runner import runs
 
     todo = runs.plan(stem, "laptop", {}, root)
-    todo.run_dir.mkdir(parents=True)
-    (todo.run_dir / "fingerprint.json").write_text(json.dumps(todo.fingerprint))
-    (todo.run_dir / "result.json").write_text(
+    todo.folders.partial.mkdir(parents=True)
+    (todo.folders.partial / "result.json").write_text(
         json.dumps({"notebook": stem, "claims": {"audit.A1": {"verdict": "fails"}}})
     )
+    todo.folders.seal()
+    (todo.folders.partial / "fingerprint.json").write_text(json.dumps(todo.fingerprint))
+    todo.folders.promote()
 
 
 @pytest.mark.parametrize(

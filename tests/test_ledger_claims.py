@@ -43,7 +43,7 @@ def test_sha_follows_criterion_and_paper_value_but_not_layout(tmp_path):
         ("minus: reversed", "minsu: reversed", ["audit.A1", "criterion has no field 'minsu'", "Did you mean 'minus'?"]),
         ("within: [0.05, null]", "within: [null, null]", ["audit.A1", "unbounded on both sides"]),
         ("within: [0.05, null]", "within: [2, 1]", ["audit.A1", "lower bound is above"]),
-        ("within: [0.05, null]", "within: [.nan, null]", ["audit.A1", "no number"]),
+        ("within: [0.05, null]", "within: [.nan, null]", ["audit.A1", "finite number"]),
         ("within: [0.05, null]", "within: [low, null]", ["audit.A1", "within[0]", "must be a number", "'low'"]),
         ("within: [0.05, null]", "within: [true, null]", ["audit.A1", "within[0]", "must be a number", "True"]),
         ("within: [0.05, null]", "within: 0.05", ["audit.A1", "within of the criterion must be a list"]),

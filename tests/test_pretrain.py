@@ -70,6 +70,59 @@ def test_a_paused_stage_goes_on_and_ends_as_one_that_was_not(home, made, tmp_pat
     assert all(a[name].equal(b[name]) for name in a)
 
 
+def test_a_damaged_checkpoint_is_made_again_not_accepted_nor_shipped(home, made, tmp_path, capsys):
+    good, work = load_codec(made["codec"]).state_dict(), home / "work"
+    made["codec"].write_bytes(made["codec"].read_bytes()[:1000])
+    with pytest.raises(MotionLabError, match="not the file that was written: it has 1000 bytes"):
+        stages.publish(["codec"], work, home)
+    with pytest.raises(MotionLabError, match="not the file that was written"):
+        stages.checkpoint("codec", work, home)
+    assert stages.run_stage("codec", work, home) == made["codec"] and "made again" in capsys.readouterr().out
+    again = load_codec(stages.checkpoint("codec", work, home)).state_dict()
+    assert all(again[name].equal(good[name]) for name in good)
+
+
+def test_half_a_checkpoint_that_nothing_is_known_of_is_not_shipped(home, made, tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "codec.safetensors").write_bytes(made["codec"].read_bytes()[:1000])
+    with pytest.raises(MotionLabError, match="no whole safetensors file"):
+        stages.publish(["codec"], tmp_path, home)
+
+
+def test_a_later_stage_is_checked_before_the_first_begins(home, monkeypatch, capsys):
+    from motionlab import cli
+
+    broken = TOY | {"base": TOY["base"] | {"stages": [*TOY["base"]["stages"], {"name": "three", "training": TRAIN | {"lr": -1}}]}}
+    path = home / stages.HOME / "pretrain.yaml"
+    path.write_text(yaml.safe_dump(broken, sort_keys=False))
+    monkeypatch.setattr(cli.common, "root", lambda: home)
+    try:
+        assert cli.main(["pretrain", "codec", "base", "--work", "never"]) == 2
+    finally:
+        path.write_text(yaml.safe_dump(TOY, sort_keys=False))
+    assert "TrainConfig.lr must be more than 0" in capsys.readouterr().err and not (home / "never").exists()
+
+
+def test_a_damaged_bank_is_rendered_again(tmp_path):
+    from motionlab.data.bank import open_bank
+
+    config = BankConfig(clips=3, frames=1)
+    bank = open_bank(config, tmp_path, 1)
+    frames, file = bank.frames.copy(), bank.folder / "frames.npy"
+    with open(file, "r+b") as cut:
+        cut.truncate(file.stat().st_size // 2)
+    assert (open_bank(config, tmp_path, 1).frames == frames).all()
+    (bank.folder / "bank.json").write_text('{"captions": ["a"], "seeds"')
+    assert (open_bank(config, tmp_path, 1).frames == frames).all()
+
+
+def test_a_stage_that_another_process_runs_is_refused(home, made):
+    from motionlab.core import locks
+
+    with locks.only_one(home / "work" / ".lock-codec"), pytest.raises(locks.Busy, match="Stage codec below .* is in use by process"):
+        stages.run_stage("codec", home / "work", home)
+
+
 def test_publishing_ships_checkpoints_cards_and_curves(home, made):
     stages.publish(TOY, home / "work", home)
     shipped = home / stages.HOME / "checkpoints"

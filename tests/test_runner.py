@@ -13,9 +13,10 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from motionlab.core import locks
 from motionlab.core.errors import MotionLabError
 from motionlab.ledger import notebooks
-from motionlab.runner import fingerprint, folders, lock, params, progress, runs, wandb_mirror
+from motionlab.runner import fingerprint, folders, params, progress, runs, wandb_mirror
 
 FINISH = """import json, pathlib
 pathlib.Path(out_dir, "result.json").write_text(json.dumps({
@@ -293,11 +294,11 @@ def test_a_notebook_that_another_process_runs_is_refused(root):
     path = todo.folders.lock
     path.parent.mkdir(parents=True)
     path.write_text("1 on elsewhere")
-    with lock.only_one(path) as other:
+    with locks.only_one(path) as other:
         assert other is None
         with pytest.raises(runs.RunFailed, match=f"being run by process {os.getpid()} on "):
             runs.run_plan(todo)
-    with lock.only_one(path) as other:
+    with locks.only_one(path) as other:
         assert other is None
 
 
@@ -318,6 +319,26 @@ def test_recovery_after_a_kill_at_each_moment_of_the_move(root, killed):
     assert (places.run / "result.json").read_text() == ("old" if killed == "half-run" else "new")
     assert not places.old.exists() and not places.partial.exists()
     assert places.failed.exists() == (killed == "half-run")
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut", "changed", "unlisted"])
+def test_a_finished_run_with_a_damaged_file_is_not_up_to_date(root, damage):
+    todo = runs.plan("01", "smoke", {}, root)
+    (todo.folders.partial / "raw").mkdir(parents=True)
+    raw = todo.folders.partial / "raw" / "a.csv"
+    raw.write_text("item\n1\n")
+    todo.folders.seal()
+    (todo.folders.partial / "fingerprint.json").write_text(json.dumps(todo.fingerprint))
+    todo.folders.promote()
+    assert todo.changed() == []
+    raw = todo.run_dir / "raw" / "a.csv"
+    if damage == "unlisted":
+        (todo.run_dir / folders.LISTED).write_text("{")
+    elif damage == "gone":
+        raw.unlink()
+    else:
+        raw.write_text({"cut": "item", "changed": "item\n2\n"}[damage])
+    assert todo.changed() == ["damaged files.json" if damage == "unlisted" else "damaged raw/a.csv"]
 
 
 def test_read_only_runs_folder_is_a_sentence(root, monkeypatch):
@@ -490,3 +511,14 @@ def test_a_key_in_netrc_counts(monkeypatch, tmp_path):
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("NETRC", str(path))
     assert wandb_mirror.has_key()
+
+
+def test_a_cell_that_does_nothing_is_stopped_and_one_that_speaks_goes_on(root, monkeypatch):
+    monkeypatch.setitem(runs.CELL_LIMIT_S, "smoke", 3)
+    began = time.monotonic()
+    with pytest.raises(runs.RunFailed, match="01_small failed in code cell 3 .*the cell showed no progress for 3 s of work"):
+        run("01", "smoke", {"sleep_s": 120.0}, root)
+    assert time.monotonic() - began < 100
+    write_notebook(root, "01_small", 'tier: str = "laptop"\nout_dir: str = "out"\nn_clips: int = 4',
+                   "import time\nfor k in range(12):\n    time.sleep(0.5)\n    print(k, flush=True)", FINISH)
+    assert run("01", "smoke", {}, root).status == "finished"

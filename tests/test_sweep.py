@@ -15,6 +15,7 @@ import pytest
 from motionlab import cli
 from motionlab.core.errors import MotionLabError
 from motionlab.runner import sweep as sweeps
+from motionlab.runner.sweep import running
 from motionlab.runner.sweep.job import job_of
 
 YAML = """paper: example
@@ -64,7 +65,7 @@ def work(root: Path, row: str) -> str:
 
 
 def start(*words: str) -> subprocess.Popen:
-    command = [sys.executable, "-c", "import sys; from motionlab.cli import main; sys.exit(main())", "sweep", "example"]
+    command = [sys.executable, "-u", "-c", "import sys; from motionlab.cli import main; sys.exit(main())", "sweep", "example"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen([*command, "--tier", "smoke", *words], **pipes, text=True)
 
@@ -254,10 +255,6 @@ def test_a_sweep_killed_outright_leaves_no_process_and_goes_on(root):
     wait_for(files(root) / "base-0/begun", "0\n1\n")                          # in its long second step
     child = int((files(root) / ".lock-base-0").read_text().split()[0])
 
-    other = start("--arm", "base", "--seed", "0")                            # two writers on one row
-    said, _ = other.communicate(timeout=90)
-    assert other.returncode == 1 and f"base-0  failed: it is being measured by process {child}" in said
-
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     wait_gone(child)
@@ -268,6 +265,35 @@ def test_a_sweep_killed_outright_leaves_no_process_and_goes_on(root):
     assert sweep("--arm", "base", "--seed", "0") == 0
     assert work(root, "base-0") == "0\n1\n2\n"                                # step 0 was not done again
     assert json.loads((files(root) / "rows/base-0.json").read_text())["resumed"] is True
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_a_second_sweep_leaves_a_row_to_the_first_and_takes_it_over_when_that_is_killed(root):
+    write(root, YAML.replace("units: 2", "units: 2, sleep_s: 60"))
+    first = start("--arm", "base", "--seed", "0")
+    wait_for(files(root) / "base-0/begun", "0\n1\n")
+    child = int((files(root) / ".lock-base-0").read_text().split()[0])
+    second = start("--arm", "base", "--seed", "0")
+    said = []
+    while not any("left to it" in line for line in said):
+        said.append(second.stdout.readline())
+        assert said[-1], (said, second.communicate())
+    assert f"base-0  is being measured by process {child} on " in said[-1]
+    (files(root) / "base-0/step_1").touch()                                   # instead of waiting for a minute
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    rest, _ = second.communicate(timeout=90)
+    assert second.returncode == 0 and "base-0  finished in" in rest
+    assert work(root, "base-0") == "0\n1\n2\n"
+
+
+def test_a_row_that_another_sweep_finishes_is_no_failure(root, capsys):
+    write(root, YAML)
+    read = sweeps.read_sweep("example", root)
+    row = sweeps.plan(read, "smoke")[0]
+    measure(row)
+    waiting = [row]
+    assert running._given_back(waiting, False, print) == [] == waiting and "finished by another sweep" in capsys.readouterr().out
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")

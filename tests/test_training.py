@@ -344,7 +344,7 @@ def test_config_yaml_both_ways_and_its_mistakes(tmp_path):
     for text, sentence in {"batchsize: 4": "no field 'batchsize'. Did you mean 'batch_size'",
                            "steps: many": "must be a whole number", "optimizer: moun": "Did you mean 'muon'",
                            "ema: 1.5": r"ema must be in \[0, 1\)", "- 1": "field: value",
-                           "lr: .inf": "lr must be more than 0 and finite, not inf", "muon_lr: .nan": "muon_lr must be",
+                           "lr: .inf": "lr of the training config must be a finite number, not inf", "muon_lr: .nan": "muon_lr must be",
                            "muon_lr: 1e999": "muon_lr must be", "weight_decay: .inf": "weight_decay must be"}.items():
         file.write_text(text)
         with pytest.raises(MotionLabError, match=sentence):
@@ -389,3 +389,30 @@ def test_nothing_to_train_and_nowhere_to_train(tmp_path, monkeypatch):
 def test_loss_function_that_returns_something_else(tmp_path):
     with pytest.raises(MotionLabError, match="loss_fn must return"):
         go(tmp_path, loss_fn=lambda model, x, noise: model(x, x[:, 0]).mean())
+
+
+def test_two_trainings_do_not_share_an_out_dir(tmp_path):
+    from motionlab.core.locks import Busy, only_one
+
+    with only_one(tmp_path / ".lock"), pytest.raises(Busy, match=f"is in use by process {os.getpid()} on "):
+        train(script.Net(), script.flow_loss, script.Points(), script.config(tmp_path, steps=2))
+    assert train(script.Net(), script.flow_loss, script.Points(), script.config(tmp_path, steps=2)).status == "finished"
+
+
+def test_weights_that_are_not_finite_never_become_a_checkpoint(tmp_path):
+    class Poisoned(script.Net):
+        def poison(self):
+            with torch.no_grad():
+                self.out.bias[0] = float("inf")
+
+    net, calls = Poisoned(), []
+
+    def loss_fn(model, x1, noise):
+        calls.append(script.flow_loss(model, x1, noise))
+        if len(calls) == 8:                                    # behind the optimiser's back, as its own overflow would
+            model.poison()
+        return calls[-1]
+
+    with pytest.raises(MotionLabError, match="are not finite after step 8"):
+        train(net, loss_fn, script.Points(), script.config(tmp_path, steps=8, checkpoint_every=4))
+    assert [path.name for path in checkpoints(tmp_path)] == ["step_00000004"]

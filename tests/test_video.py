@@ -222,7 +222,7 @@ def test_cut_off_files(tmp_path, busy, keep):
     (dict(frames=[True]), "frames must be a slice"), (dict(frames=slice(0, 4, 0)), "no valid slice"),
     (dict(seconds=(5, 6)), "selects nothing"), (dict(seconds=(2, 1)), "0 <= start < end"),
     (dict(seconds=3), "seconds must be"), (dict(seconds=(0, 1), frames=2), "not both"),
-    (dict(fps=0), "fps must be a positive"), (dict(max_frames=0), "max_frames must be"),
+    (dict(fps=0), "fps must be a number above 0"), (dict(max_frames=0), "max_frames must be"),
     (dict(size=0), "size must be"), (dict(size=(8, 8, 3)), "size must be"), (dict(size="8"), "size must be"),
     (dict(crop="centre"), "Did you mean 'center'"), (dict(damaged="kep"), "Did you mean 'keep'"),
 ])

@@ -14,6 +14,7 @@ from motionlab import __version__
 from motionlab.cli import evidence, machine, models, notebooks, sweeps
 from motionlab.cli.common import FAILED, INTERRUPTED, MISTAKE, tell
 from motionlab.core.errors import MotionLabError, one_of
+from motionlab.core.files import FULL, READ_ONLY
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,7 +22,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
         options = _parser().parse_args(argv)
-        return options.command(options)
+        code = options.command(options)
+        sys.stdout.flush()
+        return code
     except MotionLabError as error:
         return tell(error, MISTAKE)
     except KeyboardInterrupt:
@@ -30,11 +33,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `motionlab list | head`
         sys.stdout = open(os.devnull, "w")
         return 0
-    except Exception as error:  # a defect of ours: still a sentence, and how to see the rest
-        if os.environ.get("MOTIONLAB_DEBUG") == "1":
-            raise
-        return tell(MotionLabError(f"{type(error).__name__}: {error}", fix="This is a defect of motionlab; MOTIONLAB_DEBUG=1 shows where."),
-                    FAILED)
+    except OSError as error:  # `motionlab list > /dev/full`; files of ours tell their own trouble in sentences
+        if error.errno not in (*FULL, *READ_ONLY):
+            return _defect(error)
+        sys.stdout = open(os.devnull, "w")
+        told = MotionLabError(f"The output cannot be written: {error.strerror}.", fix="Free some space, or send it elsewhere.")
+        return tell(told, FAILED)
+    except Exception as error:
+        return _defect(error)
+
+
+def _defect(error: Exception) -> int:
+    """A defect of ours: still a sentence, and how to see the rest."""
+    if os.environ.get("MOTIONLAB_DEBUG") == "1":
+        raise error
+    fix = "This is a defect of motionlab; MOTIONLAB_DEBUG=1 shows where."
+    return tell(MotionLabError(f"{type(error).__name__}: {error}", fix=fix), FAILED)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
@@ -32,7 +33,8 @@ def tell(error: MotionLabError, code: int) -> int:
         import traceback
 
         traceback.print_exception(error)
-    sys.stdout.flush()
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
     print(f"error: {error}", file=sys.stderr)
     return code
 

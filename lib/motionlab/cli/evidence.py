@@ -30,8 +30,11 @@ def report(options: argparse.Namespace) -> int:
     """`motionlab report`."""
     from motionlab.ledger.report import render_report
     from motionlab.ledger.results import update_readme
+    from motionlab.ledger.standings import left_out
 
     path = render_report(common.root())
+    for note in left_out(common.root() / "runs"):
+        print(f"  note: {note}")
     update_readme(common.root())
     print(f"report: {path}")
     return 0

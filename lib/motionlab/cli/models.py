@@ -92,7 +92,7 @@ def pretrain(options: argparse.Namespace) -> int:
     root = common.root()
     names = options.stages or stages.shipping(root)
     for name in names:
-        one_of(name, stages.read_settings(root), "stage")
+        stages.check_stage(name, root)
     for name in names:
         made = stages.run_stage(name, root / options.work, root)
         print(f"stage {name}: {made or 'done'}", flush=True)
@@ -129,14 +129,13 @@ def _settings(kind: type, of_method: type, options: argparse.Namespace, needed: 
     """The method's settings and the config `kind`: from --config, then the named options, then -p, each field where it belongs."""
     import dataclasses
 
-    import yaml
+    from motionlab.core.config import converted, from_values
+    from motionlab.core.yamls import parse_yaml, read_yaml
 
-    from motionlab.core.config import from_values
-    from motionlab.core.yamls import read_yaml
-
-    values = dict(read_yaml(Path(options.config)) or {}) if options.config else {}
+    values = dict(converted(dict, read_yaml(options.config) or {}, "settings", f"file {options.config}")) if options.config else {}
     values |= {name: getattr(options, name) for name in (*needed, "backbone", "steps") if getattr(options, name, None) is not None}
-    values |= {name: yaml.safe_load(text) for name, text in common.given(options.parameters).items()}
+    values |= {name: parse_yaml(text, f"'-p {name}={text}'", fix=f'Text with special characters needs quotes: -p {name}="\'...\'".')
+               for name, text in common.given(options.parameters).items()}
     for name in needed:
         if not values.get(name):
             raise MotionLabError(f"--{name.removesuffix('_dir')} is missing.", fix="Give the option, or put it into the file of --config.")

@@ -6,6 +6,7 @@ import shlex
 import sys
 
 from motionlab.cli import common
+from motionlab.core.errors import MotionLabError
 
 
 def add_commands(commands) -> None:
@@ -30,6 +31,8 @@ def sweep(options: argparse.Namespace) -> int:
     from motionlab.runner import sweep as sweeps
     from motionlab.runner.sweep import slurm
 
+    if options.jobs < 1:
+        raise MotionLabError(f"--jobs {options.jobs} runs nothing.", fix="Give at least 1.")
     read, grid = sweeps.read_sweep(options.file, common.root()), None
     if options.choose:
         read, grid = sweeps.grids(read)

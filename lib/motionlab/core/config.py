@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from motionlab.core.errors import MotionLabError, nearest
+from motionlab.core.yamls import parse_yaml, read_yaml
 
 Config = TypeVar("Config")
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", list: "a list", tuple: "a list", dict: "a mapping",
@@ -47,14 +49,13 @@ def from_yaml(kind: type[Config], source: str | Path, what: str) -> Config:
     Raises:
         MotionLabError: no such file, not YAML, and as `from_values`.
     """
-    import yaml
-
+    if isinstance(source, Path) and not source.exists():
+        raise MotionLabError(f"No {what} at {source}.", fix=f"{kind.__name__}'s to_yaml writes one to start from.")
     try:
-        return from_values(kind, yaml.safe_load(source.read_text(encoding="utf-8") if isinstance(source, Path) else source) or {}, what)
-    except FileNotFoundError:
-        raise MotionLabError(f"No {what} at {source}.", fix=f"{kind.__name__}'s to_yaml writes one to start from.") from None
-    except (OSError, yaml.YAMLError) as error:
-        raise MotionLabError(f"Cannot read the {what}: {error}", fix="Give a YAML mapping such as 'field: value'.") from None
+        values = read_yaml(source) if isinstance(source, Path) else parse_yaml(source, "the text")
+    except MotionLabError as error:
+        raise MotionLabError(f"Cannot read the {what}: {error.what}", fix="Give a YAML mapping such as 'field: value'.") from None
+    return from_values(kind, values or {}, what)
 
 
 def to_yaml(config) -> str:
@@ -76,9 +77,9 @@ def converted(kind: Any, value: Any, name: str, what: str) -> Any:
     if origin in (types.UnionType, typing.Union):
         return _one_of_several(inner, value, name, what)
     if origin is Literal:
-        if value not in inner:
+        if value not in list(inner):
             raise MotionLabError(f"Field {name} of the {what} is {value!r}.{nearest(value, inner)}",
-                                 fix=f"Choose one of: {', '.join(inner)}.")
+                                 fix=f"Choose one of: {', '.join(map(str, inner))}.")
         return value
     if dataclasses.is_dataclass(kind):
         return value if isinstance(value, kind) else from_values(kind, value, f"{name} of the {what}")
@@ -115,14 +116,16 @@ def _container(kind: type, inner: tuple, value: Any, name: str, what: str) -> An
 
 
 def _plain(kind: type, value: Any, name: str, what: str) -> Any:
-    if type(value) is kind:
-        return value
     try:
         if kind is float and isinstance(value, (int, str)) and not isinstance(value, bool):
-            return float(value)
+            value = float(value)
+        if kind is float and isinstance(value, float) and not math.isfinite(value):
+            raise MotionLabError(f"Field {name} of the {what} must be a finite number, not {value}.", fix=f"Set {name} to another value.")
+        if type(value) is kind:
+            return value
         if kind is int and isinstance(value, float) and value.is_integer():
             return int(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         pass
     raise _wrong(kind, value, name, what)
 

@@ -15,7 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from motionlab.core.errors import MotionLabError
-from motionlab.core.files import explained, write_atomic
+from motionlab.core.files import explained, holds_array, new_array, read_json, write_atomic
+from motionlab.core.locks import turn
+from motionlab.core.processes import pool
 from motionlab.flow_rgb import WORLD_SIGMA, flow_video
 from motionlab.core.protocol import held_out, read_protocol, split_seeds
 from motionlab.world import random_scene, render
@@ -26,7 +28,11 @@ CHUNK = 64
 @dataclass(frozen=True)
 class BankConfig:
     """Which clips. split: of the protocol; offset: seeds of it to leave out; clips, frames, size: how many, how long,
-    how large; flow: with a flow picture of every clip (4 bytes become 7 a pixel)."""
+    how large; flow: with a flow picture of every clip (4 bytes become 7 a pixel).
+
+    Raises:
+        MotionLabError: a value out of range, frames that are not 1 + 4k (the nearest is named).
+    """
 
     split: str = "pretraining"
     offset: int = 0
@@ -34,6 +40,15 @@ class BankConfig:
     frames: int = 17
     size: int = 48
     flow: bool = False
+
+    def __post_init__(self):
+        for name, least, most in (("clips", 1, 10 ** 7), ("offset", 0, 10 ** 8), ("frames", 1, 1025), ("size", 32, 1024)):
+            value = getattr(self, name)
+            if not least <= value <= most:
+                raise MotionLabError(f"A bank's {name} is {value}.", fix=f"Give {least} to {most}, such as {min(most, max(least, value))}.")
+        if self.frames % 4 != 1:
+            raise MotionLabError(f"A bank's clips have {self.frames} frames, where autoencoders take 1 + 4k.",
+                                 fix=f"Give {max(1, round((self.frames - 1) / 4) * 4 + 1)}.")
 
 
 class Bank:
@@ -63,15 +78,33 @@ def open_bank(config: BankConfig, root: Path, n_workers: int = 2) -> Bank:
     """
     values = dataclasses.asdict(config)
     folder = Path(root) / ("bank_" + "_".join(str(v) for v in values.values()))
-    if not (folder / "bank.json").is_file():
-        _render_all(config, folder, n_workers)
+    if not _whole(folder, config):
+        with turn(folder.with_name(f".lock-{folder.name}"), f"bank {folder.name}"):
+            if not _whole(folder, config):
+                _render_all(config, folder, n_workers)
     return Bank(folder)
+
+
+def _shapes(config) -> dict[str, tuple[int, ...]]:
+    n, f, s = config.clips, config.frames, config.size
+    return {"frames": (n, f, s, s, 3), "subject": (n, f, s, s)} | ({"flow_pictures": (n, f, s, s, 3)} if config.flow else {})
+
+
+def _whole(folder, config) -> bool:
+    """Whether the folder was finished, and all of it is still there at its full size."""
+    listing = read_json(folder / "bank.json")
+    if listing is None or len(listing.get("captions", ())) != config.clips or len(listing.get("seeds", ())) != config.clips:
+        return False
+    return all(holds_array(folder / f"{name}.npy", shape) for name, shape in _shapes(config).items())
 
 
 def bank_seeds(config: BankConfig) -> list[int]:
     """World seeds of the bank; no seed whose scene the protocol keeps from this split."""
     protocol = read_protocol()
     wanted, out = config.offset + config.clips, []
+    if wanted > len(split_seeds(config.split, None)):           # told at once, and not after a look at every seed
+        raise MotionLabError(f"Split '{config.split}' has {len(split_seeds(config.split, None))} seeds, fewer than {wanted}.",
+                             fix="Ask for fewer clips, or a smaller offset.")
     shows_all = config.split in protocol["held_out"]["shown_only_in"]
     for seed in split_seeds(config.split, None):
         if shows_all or not held_out(_said(seed), protocol):
@@ -89,28 +122,24 @@ def _said(seed):
 
 def workers(n: int = 2):
     """A pool of processes that render."""
-    from concurrent.futures import ProcessPoolExecutor
-    from multiprocessing import get_context
-
-    return ProcessPoolExecutor(n, mp_context=get_context("spawn"))
+    return pool(n)
 
 
-def rendered(pool, seeds: list[int], config: BankConfig) -> Iterator[dict]:
+def rendered(crew, seeds: list[int], config: BankConfig) -> Iterator[dict]:
     """{"frames", "subject", "captions", "flow_pictures"} of these scenes, `CHUNK` at a time, in order."""
     parts = [seeds[i:i + CHUNK] for i in range(0, len(seeds), CHUNK)]
-    return pool.map(_render_part, parts, [config] * len(parts))
+    return crew.map(_render_part, parts, [config] * len(parts))
 
 
 def _render_all(config, folder, n_workers):
     seeds = bank_seeds(config)
-    n, f, s = len(seeds), config.frames, config.size
+    n = len(seeds)
     with explained(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        shapes = {"frames": (n, f, s, s, 3), "subject": (n, f, s, s)} | ({"flow_pictures": (n, f, s, s, 3)} if config.flow else {})
-        arrays = {k: np.lib.format.open_memmap(folder / f"{k}.npy", "w+", np.uint8, shape) for k, shape in shapes.items()}
+        (folder / "bank.json").unlink(missing_ok=True)
+        arrays = {name: new_array(folder / f"{name}.npy", np.uint8, shape) for name, shape in _shapes(config).items()}
         captions = []
-        with workers(n_workers) as pool:
-            for k, part in enumerate(rendered(pool, seeds, config)):
+        with workers(n_workers) as crew:
+            for k, part in enumerate(rendered(crew, seeds, config)):
                 for name, array in arrays.items():
                     array[k * CHUNK:k * CHUNK + len(part["frames"])] = part[name]
                 captions += part["captions"]

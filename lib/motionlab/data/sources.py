@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -155,8 +156,8 @@ def _read_captions(path):
     if not path.is_file():
         return {}
     try:
-        rows = csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines())
-        return {row["file"]: row["caption"] or "" for row in rows}
+        rows = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""))  # a line break in quotes stays in its field
+        return {row["file"]: " ".join((row["caption"] or "").split()) for row in rows}
     except (KeyError, csv.Error, UnicodeDecodeError) as error:
         raise MotionLabError(f"'{path}' cannot be read as captions ({error}).",
                              fix="Its columns are file and caption.") from None

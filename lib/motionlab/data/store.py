@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from motionlab.core.errors import MotionLabError
-from motionlab.core.files import explained, replacing, shown, write_atomic
+from motionlab.core.files import explained, holds_array, read_json, replacing, shown, write_atomic
 from motionlab.data.bank import workers
 from motionlab.data.sidecars import Sidecar
 from motionlab.models.pipe import Inputs, Pipe
@@ -67,7 +67,7 @@ def open_data(source, pipe: Pipe, sidecars: Sequence[Sidecar], home: Path, say: 
     folder = Path(home) / f"{source.name}_{pipe.codec_name}"
     for one in wanted:
         _check_manifest(folder / one.label, one, source, pipe)
-    todo = [k for k in range(_shards(source)) if any(not _file(folder, one, k).is_file() for one in wanted)]
+    todo = [k for k in range(_shards(source)) if any(not _whole(folder, one, source, k) for one in wanted)]
     if todo:
         _make(source, pipe, wanted, folder, todo, say)
     arrays = {one.key: [np.load(_file(folder, one, k), mmap_mode="r") for k in range(_shards(source))] for one in wanted}
@@ -82,16 +82,18 @@ def _file(folder, sidecar, shard):
     return folder / sidecar.label / f"{shard:04d}.npy"
 
 
+def _whole(folder, sidecar, source, shard) -> bool:
+    path = _file(folder, sidecar, shard)
+    return holds_array(path) and len(np.load(path, mmap_mode="r")) == min(SHARD, len(source) - shard * SHARD)
+
+
 def _check_manifest(folder, sidecar, source, pipe):
     """The manifest is there and says what we want, or is written now."""
     path, now = folder / "manifest.json", {"clips": source.hash(), "autoencoder": pipe.codec_name, **sidecar.about()}
     if not path.is_file():
         write_atomic(path, json.dumps(now, indent=1))
         return
-    try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        before = {}
+    before = read_json(path) or {}
     changed = [name for name in now if before.get(name) != json.loads(json.dumps(now[name]))]
     if changed:
         what = {"clips": "other clips", "maker": "another version of its maker"}.get(changed[0], f"another {changed[0]}")
@@ -111,7 +113,7 @@ def _drawn(source, pipe, wanted, folder, todo) -> Iterator[list[tuple[Sidecar, l
     """Per shard, (sidecar, encoded parts) of those that it lacks; clips of the world are rendered in processes of their own."""
     with workers() if source.exact and len(source) > PART else _alone() as pool:
         for k in todo:
-            missing = [one for one in wanted if not _file(folder, one, k).is_file()]
+            missing = [one for one in wanted if not _whole(folder, one, source, k)]
             numbers = range(k * SHARD, min(len(source), (k + 1) * SHARD))
             parts = [list(numbers[i:i + PART]) for i in range(0, len(numbers), PART)]
             out: list[list[np.ndarray]] = [[] for _ in missing]

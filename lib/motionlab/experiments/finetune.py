@@ -4,11 +4,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import shutil
 from pathlib import Path
 
+from motionlab.core import digests
 from motionlab.core.errors import MotionLabError
-from motionlab.core.files import replacing
+from motionlab.core.digests import copy_recorded
+from motionlab.core.files import copy_file
+from motionlab.core.locks import turn
 from motionlab.core.paths import repo_root
 from motionlab.core.protocol import read_protocol
 from motionlab.data.bank import BankConfig
@@ -38,13 +40,20 @@ def trained(arm: Arm, seed: int, home: Path) -> SmallPipe:
         return begin(arm)
     folder = training_folder(arm, seed, home)
     path = folder / "trained.safetensors"
-    if not path.is_file():
-        pipe = begin(arm)
-        arm.method.attach(pipe)
-        data = open_data(World(tuning_bank(arm.budget.clips, pipe.frames)), pipe, arm.method.wants(), bank_home())
-        result = train(pipe, arm.method.loss(pipe), data, training_config(arm.budget, seed, folder / "training"))
-        save_method(arm.method, load_trained(pipe, result.ema_state()), path, {"seed": str(seed), "steps": str(result.step)})
+    with turn(home / f".lock-{folder.name}", f"training {folder.name}"):          # rows that share it, of any sweep, wait for it
+        if digests.problem_of(path):
+            _train(arm, seed, folder, path)
     return load_method(arm.method, begin(arm), path)
+
+
+def _train(arm: Arm, seed: int, folder: Path, path: Path) -> None:
+    pipe = begin(arm)
+    arm.method.attach(pipe)
+    data = open_data(World(tuning_bank(arm.budget.clips, pipe.frames)), pipe, arm.method.wants(), bank_home())
+    result = train(pipe, arm.method.loss(pipe), data, training_config(arm.budget, seed, folder / "training"))
+    path.unlink(missing_ok=True)
+    save_method(arm.method, load_trained(pipe, result.ema_state()), path, {"seed": str(seed), "steps": str(result.step)})
+    digests.record(path)
 
 
 def begin(arm: Arm) -> SmallPipe:
@@ -102,7 +111,5 @@ def method_stage(settings: dict, work: Path, out: Path, until: int | None = None
     arm, home = read_arm({"weights": str(base)} | settings["arm"]), repo_root() / "runs" / "sweep" / settings["paper"] / "full" / "trained"
     trained(arm, seed, home)
     folder = training_folder(arm, seed, home)
-    for source, target in ((folder / "training" / "log.jsonl", work / out.stem / "log.jsonl"), (folder / "trained.safetensors", out)):
-        with replacing(target) as draft:
-            shutil.copyfile(source, draft)
-    return out
+    copy_file(folder / "training" / "log.jsonl", work / out.stem / "log.jsonl")
+    return copy_recorded(folder / "trained.safetensors", out)

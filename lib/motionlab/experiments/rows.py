@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from motionlab.core.files import explained
+from motionlab.core.files import replacing
 from motionlab.core.noise import prompt_seeds
 from motionlab.data.prompts import Prompt, load_prompts
 from motionlab.data.sidecars import encoded
@@ -117,11 +117,8 @@ def kept(path: Path, make) -> np.ndarray:
         except (ValueError, EOFError, OSError):
             path.unlink()                       # cut short by a kill
     frames = make()
-    with explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_suffix(".draft.npy")
+    with replacing(path) as draft:
         np.save(draft, frames)
-        draft.replace(path)
     return frames
 
 
@@ -130,4 +127,5 @@ def keep_sheet(frames: np.ndarray, path: Path, n: int = 32) -> None:
     import imageio.v3 as iio
 
     if not path.is_file():
-        iio.imwrite(path, contact_sheet(frames[:n]))
+        with replacing(path) as draft:
+            iio.imwrite(draft, contact_sheet(frames[:n]))

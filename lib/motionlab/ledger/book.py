@@ -70,7 +70,8 @@ class Record(dict):
         cells = [(judging.name_of(part), judging.part_text(part), part["verdict"]) for part in self["parts"]]
         rows = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in cells)
         paper = f" The paper: {html.escape(self.claim.paper_value)}." if self.claim.paper_value else ""
-        return f"<p><b>{html.escape(self.claim.id)}: {self['verdict']}</b>. {html.escape(self.claim.says)}{paper}</p><table>{rows}</table>"
+        head = f"{html.escape(self.claim.id)}: {html.escape(self['verdict'])}"
+        return f"<p><b>{head}</b>. {html.escape(self.claim.says)}{paper}</p><table>{rows}</table>"
 
     def __repr__(self) -> str:
         return judging.record_text(self.claim.id, self)

@@ -200,7 +200,8 @@ class ClaimsFile:
     title: str | None = None
 
     def __post_init__(self):
-        if not self.history or [entry.version for entry in self.history] != list(range(1, self.version + 1)):
+        numbers = [entry.version for entry in self.history]
+        if not numbers or numbers != list(range(1, len(numbers) + 1)) or self.version != len(numbers):
             raise MotionLabError(f"'history' must have one entry for each version from 1 to {self.version}, in order.",
                                  fix="Add {version, date, reason} for the change; every change of a criterion gets its reason.")
 
@@ -306,10 +307,17 @@ def load_measured(paper: str, root: Path | None = None) -> dict[str, list[dict]]
     root = root or repo_root()
     path = root / "reproductions" / paper / "measured.yaml"
     data = (read_yaml(path) or {}) if path.exists() else {}
-    lists = list(data.values()) if isinstance(data, dict) else [data]
+    lists = list(data.values()) if isinstance(data, dict) else [None]
     if not all(isinstance(records, list) and all(isinstance(record, dict) for record in records) for records in lists):
         raise MotionLabError(f"{shown(path, root)} is not a mapping of claim ids to lists of records.",
                              fix="It is written by published runs only: restore it with git.")
+    from motionlab.ledger.shapes import record_problem
+
+    for claim_id, records in data.items():
+        for index, record in enumerate(records):
+            if problem := record_problem(record):
+                raise MotionLabError(f"{shown(path, root)}: record {index + 1} of {claim_id} is none: {problem}.",
+                                     fix="It is written by published runs only: restore it with git.")
     return data
 
 

@@ -2,14 +2,15 @@
 from __future__ import annotations
 
 import ast
-import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from motionlab.core.config import converted, from_values
 from motionlab.core.errors import MotionLabError, nearest, one_of
+from motionlab.core.files import parse_json
 
 RUNNER_OWNED = ("tier", "out_dir")  # parameters that say where a run stands, not what it measures
 KINDS = {kind.__name__: kind for kind in (bool, int, float, str, list, dict)}
@@ -36,6 +37,18 @@ class Notebook:
     parameters: dict[str, Parameter] = field(repr=False)
     sources: tuple[str, ...] = field(repr=False)  # its code cells, in order
     data: tuple[str, ...] = ()  # files and folders named in the metadata, relative to the root
+    limits: Mapping[str, Any] = field(default_factory=dict, repr=False)  # of parameters, see `runner.limits`
+
+
+@dataclass(frozen=True)
+class About:
+    """What a notebook's metadata says under `motionlab`."""
+
+    paper: str = ""
+    title: str = ""
+    claims: tuple[str, ...] = ()
+    data: tuple[str, ...] = ()
+    limits: dict = field(default_factory=dict)
 
 
 def notebook_paths(root: Path) -> dict[str, Path]:
@@ -75,21 +88,23 @@ def read_notebook(stem: str, root: Path) -> Notebook:
 def read_file(path: Path) -> Notebook:
     """`read_notebook` of a file."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        code = [cell for cell in content["cells"] if cell["cell_type"] == "code"]
-    except (ValueError, KeyError, TypeError) as error:
+        content = parse_json(path.read_text(encoding="utf-8"))
+        code = [{**cell, "source": "".join(cell["source"])} for cell in content["cells"] if cell["cell_type"] == "code"]
+        tagged = [cell for cell in code if "parameters" in cell.get("metadata", {}).get("tags", [])]
+        about = converted(dict, content.get("metadata", {}).get("motionlab") or {}, "metadata.motionlab", "notebook")
+        about = from_values(About, {name: about[name] for name in vars(About()) if name in about}, "metadata.motionlab")
+    except MotionLabError as error:
+        raise MotionLabError(f"{path.name}: {error.what}", fix=error.fix) from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise MotionLabError(f"{path} is not a readable notebook ({error}).", fix="Restore the file from git.") from None
-    about = content.get("metadata", {}).get("motionlab", {})
-    if not about.get("paper"):
+    if not about.paper:
         raise MotionLabError(f"{path.name} does not say which paper it belongs to.",
                              fix="Add metadata.motionlab: {paper: audit, title: ..., claims: [...]} to the notebook.")
-    tagged = [cell for cell in code if "parameters" in cell.get("metadata", {}).get("tags", [])]
     if len(tagged) != 1:
         raise MotionLabError(f"{path.name} has {len(tagged)} cells tagged 'parameters', wanted exactly one.",
                              fix="Tag the cell that holds the defaults, and only that one.")
-    return Notebook(path.stem, path, str(about["paper"]), str(about.get("title", path.stem)), tuple(about.get("claims", ())),
-                    read_parameters("".join(tagged[0]["source"]), path.name), tuple("".join(cell["source"]) for cell in code),
-                    tuple(about.get("data", ())))
+    return Notebook(path.stem, path, about.paper, about.title or path.stem, about.claims, read_parameters(tagged[0]["source"], path.name),
+                    tuple(cell["source"] for cell in code), about.data, about.limits)
 
 
 def read_parameters(source: str, where: str = "the notebook") -> dict[str, Parameter]:
@@ -107,7 +122,7 @@ def read_parameters(source: str, where: str = "the notebook") -> dict[str, Param
             annotation = ast.unparse(node.annotation) if isinstance(node, ast.AnnAssign) else ""
             default = ast.literal_eval(node.value)
             found[target.id] = Parameter(target.id, default, _kind_of(default, annotation))
-    except (SyntaxError, ValueError, AttributeError, TypeError) as error:
+    except (SyntaxError, ValueError, AttributeError, TypeError, RecursionError, MemoryError) as error:
         raise MotionLabError(f"The parameters cell of {where} must assign plain values to names ({error}).",
                              fix="Keep only lines like `n_clips: int = 4`; derive other values in the next cell.") from None
     return found

@@ -1,14 +1,14 @@
 """A finished run becomes evidence: its files are copied into `reproductions/<paper>/`, its records appended."""
 from __future__ import annotations
 
-import json
-import shutil
 from pathlib import Path
 
 from motionlab.core.errors import MotionLabError
-from motionlab.core.files import read_json, replacing, shown, write_atomic, write_json
+from motionlab.core.files import copy_file, read_json, shown, write_atomic, write_json
+from motionlab.core.locks import turn
 from motionlab.core.paths import repo_root
 from motionlab.ledger.claims import TIERS, checksum, load_claims, load_measured
+from motionlab.ledger.shapes import result_problem
 from motionlab.ledger.verify import record_problems, sha_of
 
 
@@ -25,6 +25,8 @@ def read_result(run_dir: str | Path) -> dict:
     result = read_json(path)
     if result is None or not {"paper", "notebook", "tier", "claims"} <= set(result):
         raise MotionLabError(f"{shown(path)} cannot be read, or is no result of a notebook.", fix="Run the notebook again.")
+    if problem := result_problem(result, records=False):
+        raise MotionLabError(f"{shown(path)} is no result of a notebook: {problem}.", fix="Run the notebook again.")
     return result
 
 
@@ -42,6 +44,12 @@ def publish(run_dir: str | Path, root: Path | None = None) -> list[str]:
     if result["tier"] == "smoke":
         raise MotionLabError(f"{shown(run_dir)} is a smoke run, which proves that code runs and is never evidence.",
                              fix="Publish a run of tier laptop, full or paper.")
+    with turn(root / "runs" / f".lock-publish-{result['paper']}", f"publishing to {result['paper']}"):
+        return _publish(run_dir, result, root)
+
+
+def _publish(run_dir: Path, result: dict, root: Path) -> list[str]:
+    """Two that publish at once would lose one's records: only for who has the turn."""
     home = root / "reproductions" / result["paper"]
     measured = load_measured(result["paper"], root)
     check_publishable(run_dir, result, measured, root)
@@ -91,7 +99,7 @@ def check_publishable(run_dir: Path, result: dict, measured: dict, root: Path) -
 def copy_evidence(run_dir: Path, result: dict, target: Path) -> None:
     """Copy raw data, pictures, notebook and result of a run; each file in one step."""
     others = [path for path in (target / "executed").glob("*.json") if path.stem != result["notebook"]]
-    owners = {name: path.stem for path in others for name in media_files(json.loads(path.read_text(encoding="utf-8")))}
+    owners = {name: path.stem for path in others if not result_problem(found := read_json(path)) for name in media_files(found)}
     for one in result.get("raw", []):
         copy(run_dir / "raw" / one["file"], target / "raw" / one["file"])
     for name in media_files(result):
@@ -115,7 +123,6 @@ def copy(source: Path, target: Path) -> None:
     Raises:
         MotionLabError: the source is missing, or the target cannot be written.
     """
-    if not source.exists():
+    if not source.is_file() or not source.resolve().is_relative_to(source.parent.parent.resolve()):
         raise MotionLabError(f"{shown(source)} is missing, though the run's result names it.", fix="Run the notebook again.")
-    with replacing(target) as draft:
-        shutil.copyfile(source, draft)
+    copy_file(source, target)

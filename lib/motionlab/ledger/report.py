@@ -6,15 +6,14 @@ script, and is rendered again after each notebook in a fraction of a second. It 
 from __future__ import annotations
 
 import functools
-import html
 import os
-import re
 from pathlib import Path
 from urllib.parse import quote
 
 from motionlab.core.files import write_atomic
 from motionlab.core.paths import repo_root
 from motionlab.ledger import verdict as judging
+from motionlab.ledger.escaping import html_text, visible
 from motionlab.ledger.results import SIGNS, WHOSE
 from motionlab.ledger.soundness import protocol_of
 from motionlab.ledger.standings import Chapter, Standing, chapters, counted, totals
@@ -45,9 +44,10 @@ def render_report(root: str | Path | None = None, runs_dir: str | Path | None = 
     target = root / "reproductions" / "report" / "index.html"
     found = chapters(root, Path(runs_dir) if runs_dir else root / "runs")
     templates = Path(__file__).with_name("templates")
-    page = jinja2.Environment(loader=jinja2.FileSystemLoader(templates), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    page = jinja2.Environment(loader=jinja2.FileSystemLoader(templates), autoescape=True, trim_blocks=True, lstrip_blocks=True,
+                              finalize=visible)
     page.filters |= {
-        "code": lambda text: safe(re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(str(text)))),
+        "code": lambda text: safe(html_text(text)),
         "link": lambda path: quote(Path(os.path.relpath(path, target.parent)).as_posix()),
         "seconds": seconds_text,
     }

@@ -13,6 +13,7 @@ from motionlab.core.files import write_atomic
 from motionlab.core.paths import repo_root
 from motionlab.ledger import verdict as judging
 from motionlab.ledger.claims import VERDICTS, canonical_sha
+from motionlab.ledger.escaping import markdown_cell
 from motionlab.ledger.soundness import protocol_of
 from motionlab.ledger.standings import Chapter, Standing, chapters, counted, totals
 
@@ -40,7 +41,7 @@ def render_readme_table(root: str | Path | None = None) -> str:
 
 def matrix(found: list[Chapter], about: str, total: Counter) -> str:
     """Papers x verdicts of one kind of claims; each row leads to its RESULTS.md."""
-    rows = [(f"[{cell(one.claims.title)}](reproductions/{one.claims.paper}/RESULTS.md)", one.counts_of(about)) for one in found]
+    rows = [(f"[{markdown_cell(one.claims.title)}](reproductions/{one.claims.paper}/RESULTS.md)", one.counts_of(about)) for one in found]
     lines = [f"**{WHOSE[about]}: {total.total()}**, {summary(total)}.", "",
              f"| | {' | '.join(f'{SIGNS[word]} {word}' for word in VERDICTS)} |", f"|---|{'---:|' * len(VERDICTS)}"]
     lines += [f"| {name} | {' | '.join(str(counts[word] or '') for word in VERDICTS)} |" for name, counts in rows if counts]
@@ -112,7 +113,7 @@ def render_results(root: Path) -> dict[Path, str]:
 
 def results_text(one: Chapter) -> str:
     """One paper's claims with everything that a verdict is read by: numbers, what was wanted, bearing, why, controls."""
-    blocks = [f"# {one.claims.title}: results",
+    blocks = [f"# {markdown_cell(one.claims.title)}: results",
               "Rendered by `motionlab report` from claims.yaml, measured.yaml and raw/; `motionlab verify` checks it. "
               "What the six words mean is in the [README](../../README.md#claims-and-verdicts)."]
     for about, heading in WHOSE.items():
@@ -131,8 +132,8 @@ def markdown_row(row: Standing) -> str:
     claim = row.claim
     says = [claim.says] + ([f"{claim.bearing}: {claim.because}"] if claim.because else [])
     says += [f"control: {', '.join(claim.control)}"] if claim.control else []
-    columns = [claim.id, "<br>".join(says), claim.paper_value or "no number", "<br>".join(ours), f"**{SIGNS[row.verdict]} {row.verdict}**"]
-    return "| " + " | ".join(map(cell, columns)) + " |"
+    columns = [[claim.id], says, [claim.paper_value or "no number"], ours, [f"**{SIGNS[row.verdict]} {row.verdict}**"]]
+    return "| " + " | ".join("<br>".join(map(markdown_cell, lines)) for lines in columns) + " |"
 
 
 def told_by(row: Standing) -> str:
@@ -145,8 +146,3 @@ def ours_text(part: dict, named: bool) -> str:
     """Estimate, interval, what was wanted and n of one part; with its name where there are several."""
     name = f"{judging.name_of(part)}: " if named else ""
     return f"{name}{judging.measured_text(part)}, n = {part['n']}, wanted {judging.wanted(part['within'])}"
-
-
-def cell(text: str) -> str:
-    """Text that fits a cell of a table."""
-    return re.sub(r"\s+", " ", text).replace("|", "\\|")

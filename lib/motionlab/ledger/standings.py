@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from motionlab.core.files import read_json
+from motionlab.core.files import read_json, shown
 from motionlab.ledger.claims import VERDICTS, Claim, PaperClaims, load_all, load_measured
+from motionlab.ledger.shapes import result_problem
 from motionlab.ledger.soundness import protocol_of
 
 
@@ -142,19 +143,34 @@ def chapter(claims: PaperClaims, root: Path, yours: dict[str, tuple[dict, Path]]
     own = {claim_id: record for result, _ in mine.values() for claim_id, record in result["claims"].items()}
     standings = tuple(standing(one, measured.get(one.id, []), own.get(one.id)) for one in claims.claims.values())
     results = {path.stem: read_json(path) for path in sorted((folder / "executed").glob("*.json"))}
-    return Chapter(claims, standings, {name: (result, folder / "figures") for name, result in results.items() if result}, mine)
+    sound = {name: (result, folder / "figures") for name, result in results.items() if result_problem(result) is None}
+    return Chapter(claims, standings, sound, mine)
 
 
 def newest_runs(runs_dir: Path) -> dict[str, tuple[dict, Path]]:
     """The reader's newest finished run of each notebook, {notebook: (result, figures folder)}; never a smoke run."""
     found: dict[str, tuple[dict, Path]] = {}
-    for path in sorted(runs_dir.glob("*/*/result.json"), key=lambda path: path.stat().st_mtime):
+    for path in sorted(runs_dir.glob("*/*/result.json"), key=_changed):
         if path.parent.name.startswith(".") or path.parent.name.endswith(".failed"):
             continue  # half a run, or one that broke: no evidence
         result = read_json(path)
-        if result and result.get("tier") != "smoke" and {"paper", "claims", "notebook"} <= set(result):
+        if result_problem(result) is None and result["tier"] != "smoke":
             found[result["notebook"]] = (result, path.parent / "figures")
     return dict(sorted(found.items()))
+
+
+def left_out(runs_dir: Path) -> list[str]:
+    """Sentences on finished runs that the report cannot show: they are no results."""
+    paths = [path for path in sorted(runs_dir.glob("*/*/result.json")) if not path.parent.name.startswith(".")]
+    problems = {path: result_problem(read_json(path)) for path in paths if not path.parent.name.endswith(".failed")}
+    return [f"{shown(path)} is left out: {problem}" for path, problem in problems.items() if problem]
+
+
+def _changed(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # moved away meanwhile
+        return 0.0
 
 
 def counted(counts: Counter) -> list[tuple[str, int]]:

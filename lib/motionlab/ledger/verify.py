@@ -16,6 +16,7 @@ from motionlab.ledger import detectable
 from motionlab.ledger import verdict as judging
 from motionlab.ledger.claims import Claim, PaperClaims, checksum, load_claims, load_measured, papers
 from motionlab.ledger.selection import sweep_problems
+from motionlab.ledger.shapes import record_problem, result_problem
 from motionlab.ledger.soundness import reading_problems
 
 TOLERANCE = 1e-6
@@ -75,6 +76,8 @@ def record_problems(claim: Claim, record: dict, raw: Path) -> list[str]:
 
     Used by `verify` on what is committed and by `publish` on what is about to be.
     """
+    if problem := record_problem(record):
+        return [f"the record is none: {problem}."]
     if record.get("checksum") != checksum(record):
         return ["the record was edited after it was written (its checksum differs)."]
     if record["tier"] == "smoke":
@@ -123,11 +126,13 @@ def run_problems(path: Path, root: Path) -> list[str]:
     result = read_json(path)
     if result is None:
         return [f"{name} cannot be read; restore it with git."]
+    if problem := result_problem(result):
+        return [f"{name} is no result of a notebook ({problem}); restore it with git."]
     if result.get("checksum") != checksum(result):
         return [f"{name} was edited after it was written (its checksum differs); restore it with git."]
     named = [("figures" if key != "raw" else key, one) for key in ("raw", "figures", "videos") for one in result.get(key, [])]
     return [f"{name}: {place}/{one['file']} is missing or was changed; restore it with git, or publish the run again."
-            for place, one in named if one["sha256"] != sha_of(folder / place / one["file"])]
+            for place, one in named if one.get("sha256") != sha_of(folder / place / one["file"])]
 
 
 def sha_of(path: Path) -> str | None:

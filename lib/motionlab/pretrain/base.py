@@ -9,6 +9,7 @@ import imageio.v3 as iio
 import numpy as np
 import torch
 
+from motionlab.core.files import replacing
 from motionlab.data.store import Data
 from motionlab.diffusion import interpolate, velocity
 from motionlab.methods.plain import Recipe, flow_matching_loss
@@ -61,7 +62,8 @@ class Watch:
 
 def keep_samples(frames: np.ndarray, stem: Path, per_row: int = 8) -> None:
     """Clips uint8 (n, f, h, w, 3) as stem.png (every other frame, side by side) and, if they move, stem.mp4 (a wall)."""
-    iio.imwrite(stem.with_suffix(".png"), contact_sheet(frames, columns=2 if frames.shape[1] > 1 else 4))
+    with replacing(stem.with_suffix(".png")) as draft:
+        iio.imwrite(draft, contact_sheet(frames, columns=2 if frames.shape[1] > 1 else 4))
     if frames.shape[1] > 1 and len(frames) % per_row == 0:
         wall = np.concatenate([np.concatenate(list(row), axis=2) for row in np.split(frames, len(frames) // per_row)], axis=1)
         write_mp4(stem.with_suffix(".mp4"), wall, fps=16)

@@ -3,12 +3,11 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from pathlib import Path
 
 from motionlab.core.errors import MotionLabError
-from motionlab.core.files import write_atomic
+from motionlab.core.files import parse_json, write_atomic
 
 
 def write_card(checkpoint: Path, logs: dict[str, Path], out: Path, note: str = "") -> Path:
@@ -33,7 +32,9 @@ def write_card(checkpoint: Path, logs: dict[str, Path], out: Path, note: str = "
     lines += ["", "| stage | steps | minutes | last loss | per t-bin, noise to clean |", "|---|---|---|---|---|"]
     for stage, path in logs.items():
         rows = read_rows(path)
-        last = [row for row in rows if "loss" in row][-1]
+        last = next((row for row in reversed(rows) if "loss" in row), None)
+        if last is None:
+            raise MotionLabError(f"The training log {path} holds no loss.", fix="Train the stage again, or restore its log.")
         bins = " ".join("-" if v is None else f"{v:.2f}" for v in last["loss_per_t_bin"])
         lines.append(f"| {stage} | {last['step']} | {seconds(rows) / 60:.0f} | {last['loss']:.3f} | {bins} |")
     return write_atomic(out, "\n".join(lines) + "\n")
@@ -63,7 +64,16 @@ def read_rows(log: Path) -> list[dict]:
     """
     if not log.is_file():
         raise MotionLabError(f"There is no training log {log}.", fix="The stage has not run below this folder.")
-    return [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+    rows = [row for line in log.read_text(encoding="utf-8").splitlines() if (row := _row(line)) is not None]
+    return [row for row in rows if isinstance(row.get("step"), int)]
+
+
+def _row(line: str) -> dict | None:
+    try:
+        row = parse_json(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) else None
 
 
 def seconds(rows: list[dict]) -> float:

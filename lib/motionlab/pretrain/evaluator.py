@@ -14,7 +14,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from motionlab.core.files import explained, write_atomic
+from motionlab.core.files import explained, holds_array, new_array, replacing, write_atomic
+from motionlab.core.locks import turn
+from motionlab.core.processes import pool
 from motionlab.core.protocol import read_protocol, split_seeds
 from motionlab.models.small.codec import load_codec
 from motionlab.models.evaluator import (CLASSES, STILL, Evaluator, EvaluatorConfig, evaluator_loss, labels_of,
@@ -80,27 +82,26 @@ def open_evaluator_data(bank: BankConfig, codec_path: Path, work: Path, noise: f
 
 def _made(folder, names, write):
     """Memory-mapped arrays {name: array} of a folder, after `write(folder)` where the folder is not whole."""
-    if not (folder / "whole").is_file():
-        with explained(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            write(folder)
-        write_atomic(folder / "whole", "")
+    with turn(folder.with_name(f".lock-{folder.name}"), f"{folder.parent.name}/{folder.name}"):
+        if not ((folder / "whole").is_file() and all(holds_array(folder / f"{name}.npy") for name in names)):
+            with explained(folder):
+                (folder / "whole").unlink(missing_ok=True)
+                write(folder)
+            write_atomic(folder / "whole", "")
     return {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names}
 
 
 def _write_truth(clips, bank, workers, folder):
-    from concurrent.futures import ProcessPoolExecutor
-    from multiprocessing import get_context
-
     parts, rows = [clips.seeds[i:i + CHUNK] for i in range(0, len(clips), CHUNK)], []
     one = partial(_truth_part, size=bank.size, frames=bank.frames)
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        for part in pool.map(one, parts) if len(parts) > 1 else map(one, parts):      # a pool starts no process unasked
+    with pool(workers) as crew:
+        for part in crew.map(one, parts) if len(parts) > 1 else map(one, parts):      # a pool starts no process unasked
             rows += part
             if len(rows) % (8 * CHUNK) == 0:
                 print(f"limb positions: {len(rows)}/{len(clips)} clips", flush=True)
     for name, values in zip(("positions", "visible"), zip(*rows)):
-        np.save(folder / f"{name}.npy", np.stack(values))
+        with replacing(folder / f"{name}.npy") as draft:
+            np.save(draft, np.stack(values))
 
 
 def _truth_part(seeds, size, frames):
@@ -111,9 +112,10 @@ def _truth_part(seeds, size, frames):
 def _write_decoded(clips, codec, noise, folder, batch=16):
     draws = [torch.Generator().manual_seed(seed) for seed in clips.seeds]
     levels = torch.stack([torch.rand((), generator=g) for g in draws])
-    np.save(folder / "levels.npy", levels.numpy())
+    with replacing(folder / "levels.npy") as draft:
+        np.save(draft, levels.numpy())
     paths, shape = {name: folder / f"{name}.npy" for name in VIEWS[1:]}, clips.frames.shape
-    out = {name: np.lib.format.open_memmap(path, "w+", np.uint8, shape) for name, path in paths.items()}
+    out = {name: new_array(path, np.uint8, shape) for name, path in paths.items()}
     for first in range(0, len(clips), batch):
         rows = slice(first, first + batch)
         z = codec.encode(as_video(clips.frames[rows]))

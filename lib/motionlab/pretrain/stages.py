@@ -2,20 +2,35 @@
 from __future__ import annotations
 
 import importlib
+import re
 from pathlib import Path
 
 from motionlab.core import config as configs
-from motionlab.core.errors import MotionLabError, one_of
-from motionlab.core.yamls import read_yaml
+from motionlab.core import digests
+from motionlab.core.digests import copy_recorded
+from motionlab.core.errors import MotionLabError, located, one_of
+from motionlab.core.files import shown, whole_weights
+from motionlab.core.locks import held
 from motionlab.core.paths import repo_root
+from motionlab.core.yamls import read_yaml
 
 HOME = Path("reproductions") / "testbed"
 
 
 def checkpoint(name: str, work: Path | None = None, root: Path | None = None) -> Path:
-    """The checkpoint of a stage: the one made below `work` where there is one, else the shipped one."""
+    """The checkpoint of a stage: the one made below `work` where there is one, else the shipped one.
+
+    Raises:
+        MotionLabError: it is not as it was recorded when it was written.
+    """
     made = Path(work or "") / "checkpoints" / f"{name}.safetensors"
-    return made if work and made.is_file() else Path(root or repo_root()) / HOME / "checkpoints" / f"{name}.safetensors"
+    found = made if work and made.is_file() else shipping_place(name, root)
+    return digests.checked(found) if found.is_file() else found
+
+
+def shipping_place(name: str, root: Path | None = None) -> Path:
+    """Where the checkpoint of a stage is shipped."""
+    return Path(root or repo_root()) / HOME / "checkpoints" / f"{name}.safetensors"
 
 
 def run_stage(name: str, work: Path, root: Path | None = None, until: int | None = None) -> Path | None:
@@ -30,25 +45,68 @@ def run_stage(name: str, work: Path, root: Path | None = None, until: int | None
     settings = read_settings(root)
     one_of(name, settings, "stage")
     out = Path(work) / "checkpoints" / f"{name}.safetensors"
-    if out.is_file():
-        print(f"stage {name}: finished before ({out})", flush=True)
-        return out
-    print(f"stage {name}", flush=True)
-    return _function(name, settings[name])(settings[name], Path(work), out, until)
+    with held(Path(work) / f".lock-{name}", f"Stage {name} below {shown(work)}"):
+        if out.is_file() and _sound(name, out):
+            print(f"stage {name}: finished before ({out})", flush=True)
+            return out
+        print(f"stage {name}", flush=True)
+        made = _function(name, settings[name])(settings[name], Path(work), out, until)
+        if made is not None and Path(made).is_file():
+            digests.record(Path(made))
+        return made
+
+
+def _sound(name: str, out: Path) -> bool:
+    """Whether a checkpoint is the one that was written; one that is not is put away, and made again from the stage's training."""
+    problem = digests.problem_of(out)
+    if problem is None:
+        return True
+    print(f"stage {name}: {shown(out)} is damaged ({problem}); made again", flush=True)
+    digests.forget(out)
+    out.unlink()
+    return False
 
 
 def read_settings(root: Path | None = None) -> dict:
     """`pretrain.yaml`: stage -> settings, in the order in which they run.
 
     Raises:
-        MotionLabError: a stage that the code does not know.
+        MotionLabError: no such file, a stage that the code does not know, a field of another kind.
     """
     path = Path(root or repo_root()) / HOME / "pretrain.yaml"
-    settings = read_yaml(path)
-    for name, values in settings.items():
-        if "function" not in values:
-            one_of(name, STAGES, f"stage in {path}")
+    content = read_yaml(path) or {}
+    with located(shown(path)):
+        settings = configs.converted(dict[str, dict], content, "stages", "file")
+        for name, values in settings.items():
+            if not re.fullmatch(r"[\w-]+", str(name)):
+                raise MotionLabError(f"'{name}' is no name of a stage.", fix="Use letters, digits, _ and -.")
+            if "function" not in values:
+                one_of(name, STAGES, "stage")
+            for field, kind in (("function", str), ("about", str), ("stages", list[dict])):
+                configs.converted(kind, values[field], field, f"stage {name}") if field in values else None
+            for part in values.get("stages", ()):
+                if not isinstance(part.get("name"), str) or not re.fullmatch(r"[\w-]+", part["name"]):
+                    raise MotionLabError(f"A part of stage {name} has no name.", fix="Write - name: frames, with letters, digits, _ and -.")
+            if "function" not in values and STAGES[name] in (_base, _gate) and not values.get("stages"):
+                raise MotionLabError(f"Stage {name} lacks its stages.", fix="Write stages: [{name: frames, ...}], as in the shipped file.")
     return settings
+
+
+def check_stage(name: str, root: Path | None = None) -> None:
+    """Banks and training settings of all parts of a stage, looked at before the first stage takes its hours.
+
+    Raises:
+        MotionLabError: unknown stage, a value out of range.
+    """
+    from motionlab.data.bank import BankConfig
+    from motionlab.training import TrainConfig
+
+    settings = read_settings(root)
+    stage = settings[one_of(name, settings, "stage")]
+    for part in (stage, *stage.get("stages", ())):
+        for field, kind in (("bank", BankConfig), ("held_out", BankConfig), ("training", TrainConfig)):
+            if field in part:
+                configs.from_values(kind, part[field], f"{field} of stage {part.get('name', name)}")
 
 
 def shipping(root: Path | None = None) -> list[str]:
@@ -67,24 +125,22 @@ def _function(name, settings):
     module, _, function = settings["function"].partition(":")
     try:
         return getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError):
+    except (ImportError, AttributeError, ValueError):
         raise MotionLabError(f"Stage '{name}' names the function '{settings['function']}', which is not there.",
                              fix="Write function: module:name, as in pretrain.yaml.") from None
 
 
 def publish(names, work: Path, root: Path | None = None) -> list[Path]:
     """Copy finished checkpoints from `work` to where they are shipped, each with its model card and training curves."""
-    import shutil
-
     from motionlab.pretrain.cards import write_card, write_curve
 
     out, home = [], Path(root or repo_root()) / HOME
     for name in names:
         made, logs = Path(work) / "checkpoints" / f"{name}.safetensors", logs_of(name, Path(work), root)
         if made.is_file():
-            target = checkpoint(name, None, root)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            out.append(Path(shutil.copyfile(made, target)))
+            target = shipping_place(name, root)
+            whole_weights(digests.checked(made))
+            out.append(copy_recorded(made, target))
             out.append(write_card(target, logs, target.with_suffix(".md"), read_settings(root)[name].get("about", "")))
         for stage, log in logs.items():
             out.append(write_curve(log, home / "curves" / f"{stage}.csv"))
@@ -110,17 +166,18 @@ def _codec(settings, work, out, until):
 
 def _base(settings, work, out, until):
     """Stage after stage; each begins with the averaged weights of the one before."""
-    import shutil
-
     found = None
     for stage in settings["stages"]:
         name = stage["name"]
         finished = work / out.stem / name / "ema.safetensors"
-        found = finished if finished.is_file() else _base_stage(settings, stage, work, out.stem, found, until)
-        if found is None:
-            return None
-    out.parent.mkdir(parents=True, exist_ok=True)
-    return Path(shutil.copyfile(found, out))
+        if digests.problem_of(finished):
+            digests.forget(finished)
+            if _base_stage(settings, stage, work, out.stem, found, until) is None:
+                return None
+            digests.record(finished)
+        found = finished
+    whole_weights(found)
+    return copy_recorded(found, out)
 
 
 def _base_stage(settings, stage, work, home, start, until):
@@ -163,7 +220,7 @@ def _shows(only):
 
     def keep(text):
         actor = parse_caption(text)["actors"][0] | {"camera": parse_caption(text)["camera"]}
-        good = all(actor[name] in values for name, values in only.items() if name != "clips")
+        good = all(actor[one_of(name, actor, "attribute of only")] in values for name, values in only.items() if name != "clips")
         left[0] -= good
         return good and left[0] >= 0
 

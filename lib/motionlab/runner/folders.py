@@ -14,7 +14,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from motionlab.core.files import write_json
+from motionlab.core.digests import digest_of
+from motionlab.core.files import parse_json, read_json, write_json
+
+
+LISTED = "files.json"
+UNLISTED = (LISTED, "log.jsonl", "fingerprint.json")  # a log may grow, and the fingerprint is written last
 
 
 class Folders:
@@ -52,14 +57,30 @@ class Folders:
         if self.partial.exists():
             self.keep_failed()
 
+    def seal(self) -> None:
+        """List size and digest of every file of the partial run; `broken` holds a finished run to it."""
+        files = {path.relative_to(self.partial).as_posix(): path for path in sorted(self.partial.rglob("*")) if path.is_file()}
+        write_json(self.partial / LISTED, {name: digest_of(path) for name, path in files.items() if name not in UNLISTED})
+
+    def broken(self) -> list[str]:
+        """Files of the finished run that are missing or not as listed: with one of these it is not finished."""
+        listed = read_json(self.run / LISTED)
+        if listed is None:
+            return [LISTED]
+        return [name for name, known in listed.items() if not _as_listed(self.run / name, known)]
+
     def last_cell_seconds(self) -> list[float] | None:
         """Seconds of each code cell in the finished run, or in the failed one; None where there is neither."""
         for folder in (self.run, self.failed):
             events = read_log(folder)
-            seconds = [event["seconds"] for event in events if event.get("event") == "cell"]
+            seconds = [event["seconds"] for event in events if event.get("event") == "cell" and isinstance(event.get("seconds"), float)]
             if seconds and events[-1].get("event") != "failed":
                 return seconds
         return None
+
+
+def _as_listed(path: Path, known: Any) -> bool:
+    return path.is_file() and isinstance(known, list) and path.stat().st_size == known[-1] and list(digest_of(path)) == known
 
 
 class Log:
@@ -75,13 +96,13 @@ class Log:
 
 
 def read_log(run_dir: Path) -> list[dict[str, Any]]:
-    """The events of a run's `log.jsonl`, in order; a line cut short by a kill is left out."""
+    """The events of a run's `log.jsonl`, in order; lines that are none, such as one cut short by a kill, are left out."""
     events = []
     with contextlib.suppress(FileNotFoundError):
-        for line in (run_dir / "log.jsonl").read_text(encoding="utf-8").splitlines():
+        for line in (run_dir / "log.jsonl").read_text(encoding="utf-8", errors="replace").splitlines():
             with contextlib.suppress(ValueError):
-                events.append(json.loads(line))
-    return events
+                events.append(parse_json(line))
+    return [event for event in events if isinstance(event, dict)]
 
 
 def slim(path: Path, before: str, after: str) -> None:

@@ -4,11 +4,14 @@ Imports papermill, so the runner imports this module only when there is somethin
 """
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import re
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +22,10 @@ from papermill.engines import Engine, papermill_engines
 from papermill.exceptions import PapermillExecutionError, strip_color
 
 from motionlab.ledger.claims import VERDICTS
+from motionlab.runner.patience import Patience
 from motionlab.runner.progress import Progress, head
 
+GRACE_S = 10.0  # an interrupted cell may take this long to stop
 START_TIMEOUT_S = 180  # a first import of the kernel on a busy 2-core machine takes longer than papermill's minute
 VERDICT_LINE = re.compile(rf"^\S+\.\S+\s+({'|'.join(VERDICTS)})\b")
 
@@ -38,7 +43,7 @@ class Context:
     """What an execution needs beside the notebook. `log` receives `event=..., ...` of every code cell."""
 
     root: Path
-    timeout_s: int  # of one cell
+    patience: Patience  # with one cell
     watch: Progress
     log: Callable[..., None]
     on_kernel: Callable[[int], None]  # receives the kernel's process id
@@ -48,10 +53,10 @@ def execute(source: Path, target: Path, values: dict[str, Any], context: Context
     """Execute `source` into `target` with `values` injected; `target` is saved after every cell and every 30 s.
 
     Raises:
-        CellFailure: a cell raised, ran past its limit, or its kernel died.
+        CellFailure: a cell raised, showed no progress for too long, or its kernel died.
     """
     import papermill
-    from nbclient.exceptions import CellTimeoutError, DeadKernelError
+    from nbclient.exceptions import DeadKernelError
 
     logging.getLogger("papermill").setLevel(logging.ERROR)  # checked before: the runner's own sentences are better
     paths = [str(path).replace("{", "{{").replace("}", "}}") for path in (source, target)]  # papermill formats its paths
@@ -59,15 +64,45 @@ def execute(source: Path, target: Path, values: dict[str, Any], context: Context
     try:
         papermill.execute_notebook(
             *paths, parameters=values, kernel_name="python3", language="python", cwd=str(context.root), progress_bar=False,
-            autosave_cell_every=30, execution_timeout=context.timeout_s, start_timeout=START_TIMEOUT_S, engine_name="motionlab",
+            autosave_cell_every=30, execution_timeout=None, start_timeout=START_TIMEOUT_S, engine_name="motionlab",
             stdout_file=_Verdicts(watch), context=context, stem=source.stem)
     except PapermillExecutionError as error:
+        if context.patience.over:
+            raise CellFailure(len(watch.seconds), head(error.source), _no_progress(context)) from None
         what = f"{error.ename}: {strip_color(str(error.evalue)).strip()}"
         raise CellFailure(len(watch.seconds), head(error.source), what, strip_color("\n".join(error.traceback))) from None
-    except CellTimeoutError:
-        raise CellFailure(len(watch.seconds), watch.head, f"the cell ran past its limit of {context.timeout_s} s") from None
     except DeadKernelError:
+        if context.patience.over:
+            raise CellFailure(len(watch.seconds), watch.head, _no_progress(context)) from None
         raise CellFailure(len(watch.seconds), watch.head, "the kernel died (often: no memory left)") from None
+
+
+def _no_progress(context: Context) -> str:
+    return f"the cell showed no progress for {context.patience.limit_s:.0f} s of work"
+
+
+class Stopper:
+    """Interrupts the kernel once patience is over, and ends it where it does not listen."""
+
+    def __init__(self, patience: Patience):
+        self.patience, self.pid, self.since = patience, None, None
+
+    def follow(self, pid: int) -> None:
+        """This is the kernel."""
+        self.pid = pid
+        self.patience.follow(pid)
+
+    def look(self) -> None:
+        """To be called every second or so."""
+        self.patience.look()
+        if self.pid is None or not self.patience.over:
+            return
+        first, self.since = self.since is None, self.since or time.monotonic()
+        with contextlib.suppress(OSError):
+            if first and os.name != "nt":
+                os.kill(self.pid, signal.SIGINT)
+            elif time.monotonic() - self.since > GRACE_S or os.name == "nt":
+                os.kill(self.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
 
 
 class _Verdicts:
@@ -120,11 +155,16 @@ class _Client(PapermillNotebookClient):
             _ignore_interrupts()
             raise
 
+    def process_message(self, *arguments, **kwargs):
+        self.context.patience.sign()
+        return super().process_message(*arguments, **kwargs)
+
     def execute_cell(self, cell, cell_index, **kwargs):
         if cell.cell_type != "code" or not cell.source.strip():
             return super().execute_cell(cell, cell_index, **kwargs)
         watch = self.context.watch
         watch.cell_started(cell.source)
+        self.context.patience.sign()
         try:
             return super().execute_cell(cell, cell_index, **kwargs)
         finally:

@@ -3,6 +3,8 @@ from __future__ import annotations
 
 import contextlib
 
+from motionlab.core.errors import MotionLabError
+
 
 def short_of(wanted_gb: float) -> str | None:
     """A note for the person who waits, where less memory is free than wanted; else None."""
@@ -10,6 +12,20 @@ def short_of(wanted_gb: float) -> str | None:
 
     free = psutil.virtual_memory().available / 2**30
     return f"  note: it needs {wanted_gb:g} GB of memory and {free:.1f} GB are free here" if free < wanted_gb else None
+
+
+def demand_memory(stem: str, wanted_gb: float) -> None:
+    """Refuse what this machine could not hold even if nothing else ran on it.
+
+    Raises:
+        MotionLabError: memory and swap together are smaller.
+    """
+    import psutil
+
+    has = (psutil.virtual_memory().total + psutil.swap_memory().total) / 2**30
+    if wanted_gb > has:
+        raise MotionLabError(f"{stem} takes {wanted_gb:g} GB of memory, and this machine has {has:.1f} GB.",
+                             fix="Choose a smaller tier (`motionlab list` shows what each takes), or another machine.")
 
 
 class Peak:

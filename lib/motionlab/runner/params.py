@@ -17,9 +17,10 @@ from typing import Any
 
 from motionlab.core.config import converted, from_values, said
 from motionlab.core.errors import MotionLabError, located, nearest, one_of
-from motionlab.core.yamls import read_yaml
+from motionlab.core.yamls import parse_yaml, read_yaml
 from motionlab.ledger.claims import TIERS
 from motionlab.ledger.notebooks import RUNNER_OWNED, Notebook
+from motionlab.runner.limits import check_limits
 
 
 @dataclass(frozen=True)
@@ -66,14 +67,16 @@ def resolve(notebook: Notebook, tier: str, given: dict[str, Any], root: Path) ->
 
     Raises:
         MotionLabError: the notebook has no such tier, does not know a parameter, or a value has the wrong type; the
-            message names the nearest match.
+            message names the nearest match; and as `check_limits`.
     """
     found = tier_values(notebook, tier, root)
     if found is None:
         having = [name for name in TIERS if tier_values(notebook, name, root) is not None]
         raise MotionLabError(f"{notebook.stem} has no tier '{tier}'.", fix=f"It runs at: {', '.join(having)}.")
     values = {name: check_value(notebook, name, value, str(tier_file(notebook.paper, tier, root))) for name, value in found[0].items()}
-    return values | {name: check_value(notebook, name, value, "-p") for name, value in given.items()}
+    values |= {name: check_value(notebook, name, value, "-p") for name, value in given.items()}
+    check_limits(notebook, values, root)
+    return values
 
 
 def check_value(notebook: Notebook, name: str, value: Any, source: str) -> Any:
@@ -99,8 +102,6 @@ def check_value(notebook: Notebook, name: str, value: Any, source: str) -> Any:
 
 def parsed(text: str, kind: Any) -> Any:
     """What text from a command line says, for a parameter of this kind."""
-    import yaml
-
     if kind is str:
         return text
     if type(None) in typing.get_args(kind) and text in ("", "None"):
@@ -108,7 +109,7 @@ def parsed(text: str, kind: Any) -> Any:
     if (typing.get_origin(kind) or kind) is list and not text.strip().startswith("["):
         text = f"[{text}]"  # `-p species=biped,bird` without the shell's trouble with brackets
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
+        value = parse_yaml(text, "the value")
+    except MotionLabError:
         return text
     return bool(value) if kind is bool and value in (0, 1) else value

@@ -11,16 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from motionlab.core.errors import MotionLabError, one_of
-from motionlab.core.files import read_json, write_json
+from motionlab.core.files import read_json, require_room, write_json
 from motionlab.ledger.claims import TIERS, VERDICTS
 from motionlab.ledger.notebooks import Notebook, find_notebook, read_notebook
 from motionlab.runner import fingerprint as prints
 from motionlab.runner import params as parameters
 from motionlab.runner.folders import Folders, Log, read_log, slim
-from motionlab.runner.lock import only_one
-from motionlab.runner.memory import Peak, short_of
+from motionlab.core.locks import only_one
+from motionlab.runner.memory import Peak, demand_memory, short_of
+from motionlab.runner.patience import Patience
 from motionlab.runner.progress import Progress, duration
 
+ROOM = 200_000_000  # bytes that a run's figures, raw data and notebook may take
+# Seconds of a cell's work without a sign of progress.
 CELL_LIMIT_S = {"smoke": 300, "laptop": 1800, "full": 4 * 3600, "paper": 24 * 3600}
 Say = Callable[[str], None]
 
@@ -72,7 +75,8 @@ class Plan:
 
     def changed(self) -> list[str]:
         """Why it has to run: parts that differ from the finished run; empty when it is up to date."""
-        return prints.changes(read_json(self.run_dir / "fingerprint.json"), self.fingerprint)
+        changed = prints.changes(read_json(self.run_dir / "fingerprint.json"), self.fingerprint)
+        return changed or [f"damaged {name}" for name in self.folders.broken()]
 
 
 def plan(stem: str, tier: str, given: dict[str, Any], root: Path) -> Plan:
@@ -85,13 +89,16 @@ def plan(stem: str, tier: str, given: dict[str, Any], root: Path) -> Plan:
         root: the checkout.
 
     Raises:
-        MotionLabError: unknown notebook, tier or parameter (naming the nearest match), or a value of the wrong type.
+        MotionLabError: unknown notebook, tier or parameter (naming the nearest match), a value of the wrong type or out of
+            range, a machine with less memory than the notebook takes, a full disk.
     """
     root = Path(root).resolve()
     one_of(tier, TIERS, "tier")
     notebook = read_notebook(find_notebook(stem, root), root)
     values = parameters.resolve(notebook, tier, given, root)
     _, cost = parameters.tier_values(notebook, tier, root)
+    demand_memory(notebook.stem, cost.ram_gb)
+    require_room(root / "runs", ROOM)
     return Plan(notebook, tier, values, cost, prints.fingerprint(notebook, tier, values, root), root)
 
 
@@ -173,12 +180,16 @@ def _execute(todo: Plan, progress: Say) -> None:
     folders, memory = todo.folders, Peak()
     notebook, log = folders.partial / "executed.ipynb", Log(folders.partial)
     cells = 1 + sum(1 for source in todo.notebook.sources if source.strip())
-    watch = Progress(todo.stem, cells, folders.last_cell_seconds(), 60 * todo.cost.minutes, say=progress, sample=memory.sample)
+    patience = Patience(CELL_LIMIT_S[todo.tier])
+    stopper = kernel.Stopper(patience)
+    looks = (memory.sample, stopper.look)
+    watch = Progress(todo.stem, cells, folders.last_cell_seconds(), 60 * todo.cost.minutes, say=progress,
+                     sample=lambda: [look() for look in looks])
     values = {"tier": todo.tier, "out_dir": folders.partial.relative_to(todo.root).as_posix(), **todo.values}
     log(event="start", notebook=todo.stem, tier=todo.tier, parameters=todo.values)
     try:
         with watch:
-            context = kernel.Context(todo.root, CELL_LIMIT_S[todo.tier], watch, log, memory.follow)
+            context = kernel.Context(todo.root, patience, watch, log, lambda pid: (memory.follow(pid), stopper.follow(pid)))
             kernel.execute(todo.notebook.path, notebook, values, context)
     except kernel.CellFailure as failure:
         log(event="failed", cell=failure.cell, head=failure.head, error=failure.last_line, traceback=failure.traceback)
@@ -187,6 +198,7 @@ def _execute(todo: Plan, progress: Say) -> None:
     _check_result(todo, log)
     slim(notebook, folders.partial.name, todo.stem)
     log(event="finish", seconds=round(sum(watch.seconds), 3), peak_ram_gb=round(memory.peak / 2**30, 3))
+    folders.seal()
     write_json(folders.partial / "fingerprint.json", todo.fingerprint)  # last: it marks the run as complete
 
 
@@ -207,9 +219,9 @@ def _check_result(todo: Plan, log: Log) -> None:
 def _finished(todo: Plan, seconds: float, changed: list[str], publish: bool, progress: Say) -> RunResult:
     """Tell the outcome, publish and mirror it where asked."""
     result = read_json(todo.run_dir / "result.json") or {}
-    claims = {name: (record or {}).get("verdict", "not run") for name, record in result.get("claims", {}).items()}
+    claims = {name: str(record.get("verdict")) for name, record in result.get("claims", {}).items() if isinstance(record, dict)}
     if changed:
-        peak = next((event["peak_ram_gb"] for event in read_log(todo.run_dir) if event.get("event") == "finish"), 0.0)
+        peak = next((event["peak_ram_gb"] for event in read_log(todo.run_dir) if isinstance(event.get("peak_ram_gb"), float)), 0.0)
         progress(f"{todo.stem}  finished in {duration(seconds)}, {peak:.1f} GB RAM: {_counted(claims)}")
         missing = [name for name in todo.notebook.claims if name not in claims]
         if missing:

@@ -5,7 +5,6 @@ frozen base is known again. A folder is written under another name and renamed w
 """
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -14,8 +13,9 @@ from typing import Any
 
 import torch
 
+from motionlab.core.digests import digest_of
 from motionlab.core.errors import MotionLabError
-from motionlab.core.files import explained_tensors, save_weights
+from motionlab.core.files import replacing_folder, save_weights, write_json
 from motionlab.training.config import TrainConfig
 from motionlab.training.trained import difference
 
@@ -36,22 +36,11 @@ def write_checkpoint(out_dir: Path, step: int, tensors: dict[str, dict], state: 
 
     folder = out_dir / "checkpoints"
     final, temporary = folder / f"step_{step:08d}", folder / f"unfinished_{step:08d}"
-    shutil.rmtree(temporary, ignore_errors=True)
-    with explained_tensors(final):
-        try:
-            temporary.mkdir(parents=True)
-            for name in TENSOR_FILES:
-                save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors[name].items()}, temporary / name)
-            files = {name: _fingerprint(temporary / name) for name in TENSOR_FILES}
-            state = {"format": FORMAT, "step": step, **state, "files": files}
-            (temporary / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
-            for name in (*TENSOR_FILES, "state.json"):
-                _sync(temporary / name)
-            os.rename(temporary, final)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)          # a full disk needs the room
-            raise
-    _sync(folder)
+    with replacing_folder(final, temporary):
+        for name in TENSOR_FILES:
+            save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors[name].items()}, temporary / name)
+        files = {name: _fingerprint(temporary / name) for name in TENSOR_FILES}
+        write_json(temporary / "state.json", {"format": FORMAT, "step": step, **state, "files": files})
     for old in checkpoints(out_dir)[:-KEEP]:
         _discard(old)
     return final
@@ -65,23 +54,9 @@ def _discard(path: Path) -> None:
     shutil.rmtree(doomed, ignore_errors=True)
 
 
-def _sync(path: Path) -> None:
-    """Have the disk keep a file, or a folder's names where the system can do that (Windows cannot)."""
-    try:
-        handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    except OSError:
-        return
-    try:
-        os.fsync(handle)
-    except OSError:
-        pass
-    finally:
-        os.close(handle)
-
-
 def _fingerprint(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    sha, size = digest_of(path)
+    return {"bytes": size, "sha256": sha}
 
 
 def problem_of(path: Path) -> str | None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from motionlab.core.files import write_atomic
 from motionlab.training.config import TrainConfig
 
 BINS = 10
@@ -48,9 +49,7 @@ class Log:
     def _cut_after(self, step: int) -> None:
         """Drop the rows of steps that a kill has undone, and a half-written last line."""
         kept = [line for line in _lines(self.path) if json.loads(line).get("step", 0) <= step]
-        temporary = self.path.with_suffix(".unfinished")
-        temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-        os.replace(temporary, self.path)
+        write_atomic(self.path, "".join(line + "\n" for line in kept))
 
     def _start_wandb(self):
         if os.environ.get("WANDB_MODE", "disabled") == "disabled":
@@ -91,12 +90,12 @@ class Log:
 
 
 def _lines(path: Path) -> list[str]:
-    """The whole JSON lines of a log file that may end in the middle of one."""
+    """The lines of a log file that are whole JSON mappings: a kill leaves half of one."""
     good = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        with contextlib.suppress(ValueError):
-            json.loads(line)
-            good.append(line)
+        with contextlib.suppress(ValueError, RecursionError):
+            if isinstance(json.loads(line), dict):
+                good.append(line)
     return good
 
 

@@ -14,16 +14,17 @@ from typing import Any
 import torch
 
 from motionlab.core.errors import MotionLabError
+from motionlab.core.files import require_room
 from motionlab.core.noise import SampleNoise, seed_of
 from motionlab.core.precision import autocast
-from motionlab.training.checkpoints import (check_same_base, check_same_model, check_same_run, export_ema, latest, read_checkpoint,
-                                            write_checkpoint)
+from motionlab.training.checkpoints import (KEEP, check_same_base, check_same_model, check_same_run, export_ema, latest,
+                                            read_checkpoint, write_checkpoint)
 from motionlab.training.config import TrainConfig, lr_factor
 from motionlab.training.cursor import DataCursor
 from motionlab.training.ema import Ema
 from motionlab.training.log import Log, Window
 from motionlab.training.optim import flatten, make_optimizers, scaled_moves, set_lr, unflatten
-from motionlab.training.prepare import make_accelerator, prepared, unwrapped
+from motionlab.training.prepare import alone, make_accelerator, prepared, unwrapped
 from motionlab.training.shards import whole
 from motionlab.training.signals import StopSignals
 from motionlab.training.trained import demand_rest, frozen_entries, frozen_fingerprint, load_trained, trained_state
@@ -76,6 +77,7 @@ def train(model: torch.nn.Module, loss_fn: Callable, data: Any, config: TrainCon
         TrainResult. In the model are the last weights, not the averaged ones.
 
     Raises:
+        Busy: another training has this out_dir.
         MotionLabError: a loss or gradient that is not finite (no update is made with it and the last checkpoint stays);
             a checkpoint of another model, base or run, or none that can be read; a frozen tensor that changed; a batch
             that the processes cannot share; a device that is not there; a loss_fn that returns something else.
@@ -86,12 +88,13 @@ def train(model: torch.nn.Module, loss_fn: Callable, data: Any, config: TrainCon
     if config.threads:
         torch.set_num_threads(config.threads)
     run = _Run(make_accelerator(config), model, loss_fn, data, config, on_sample)
-    run.start(resume)
-    try:
-        with StopSignals() as signals:
-            return run.loop(config.steps if until is None else min(until, config.steps), signals)
-    finally:
-        run.log.close()
+    with alone(run.accelerator, run.out_dir):
+        run.start(resume)
+        try:
+            with StopSignals() as signals:
+                return run.loop(config.steps if until is None else min(until, config.steps), signals)
+        finally:
+            run.log.close()
 
 
 class _Run:
@@ -124,6 +127,8 @@ class _Run:
     # -- beginning
 
     def start(self, resume: bool) -> None:
+        size = sum(p.numel() for p in self.params) * 4
+        require_room(self.out_dir, (KEEP + 1) * 4 * size if self.main else 0)  # weights, average, two moments
         found, broken = latest(self.out_dir)
         if found is not None and not resume:
             raise MotionLabError(f"{self.out_dir} already has a checkpoint, {found.name}.",
@@ -225,6 +230,13 @@ class _Run:
         raise MotionLabError(text, fix="Lower lr or muon_lr, lengthen the warm-up, or look at those samples; "
                                        "the same call goes on from the last checkpoint.")
 
+    def _demand_finite_weights(self, weights: dict[str, torch.Tensor]) -> None:
+        bad = next((name for name, value in weights.items() if value.is_floating_point() and not torch.isfinite(value).all()), None)
+        if bad:
+            text = f"The weights '{bad}' are not finite after step {self.step}; no checkpoint was written."
+            self.log.note(self.step, text)
+            raise MotionLabError(text, fix="Lower lr or muon_lr (or a method's own rate); the same call goes on from the last checkpoint.")
+
     # -- between steps
 
     def _after_step(self, until: int, stop: int) -> None:
@@ -247,6 +259,7 @@ class _Run:
         tensors = {"model.safetensors": trained_state(self.bare), "ema.safetensors": self.ema.state(self.bare),
                    "optimizer.safetensors": flatten(self.optimizers)}
         tensors = {file: {name: whole(value) for name, value in named.items()} for file, named in tensors.items()}
+        self._demand_finite_weights(tensors["ema.safetensors"] | tensors["model.safetensors"])
         if self.main:
             write_checkpoint(self.out_dir, self.step, tensors, {
                 "config": dataclasses.asdict(self.config), "data_length": len(self.data), "frozen": self.base,

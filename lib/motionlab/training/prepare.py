@@ -1,11 +1,16 @@
 """Where and how a model is trained: its device, one process or several, whole or sharded, compiled or not."""
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 
 from motionlab.core.errors import MotionLabError
+from motionlab.core.files import shown
+from motionlab.core.locks import Busy, only_one
 from motionlab.training.config import TrainConfig
 from motionlab.training.shards import sharded_like
 
@@ -32,6 +37,21 @@ def make_accelerator(config: TrainConfig):
                              fix="Set cpu to true, unset ACCELERATE_TORCH_DEVICE, or start at most as many processes as there "
                                  "are GPUs (`motionlab doctor` lists them).") from error
     return accelerator
+
+
+@contextlib.contextmanager
+def alone(accelerator, out_dir: Path) -> Iterator[None]:
+    """The processes of this run have `out_dir` for themselves; the main one holds its lock.
+
+    Raises:
+        Busy: another training has it (all processes hear of it, so that none waits for the others).
+    """
+    with only_one(out_dir / ".lock") if accelerator.is_main_process else contextlib.nullcontext() as other:
+        taken = torch.tensor([1.0 if other else 0.0], device=accelerator.device)
+        if float(accelerator.reduce(taken, "sum")) > 0:
+            raise Busy(f"{shown(out_dir)} is in use by process {other or 'of another training'}.",
+                       fix="Wait for it, stop it, or choose another out_dir.")
+        yield
 
 
 def unwrapped(accelerator, model: torch.nn.Module) -> torch.nn.Module:

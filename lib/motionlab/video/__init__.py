@@ -8,10 +8,11 @@ Shapes: frames uint8 `(f, h, w, 3)` RGB, times float64 `(f,)` in seconds from th
 """
 from motionlab.video.clip import RealClip, check_frames
 from motionlab.video.mtbench import MTBenchClip, read_mtbench
+from motionlab.video.probing import Probe, probe_video
 from motionlab.video.reading import read_video
 from motionlab.video.samples import find_sample_clip
 from motionlab.video.tensors import as_frames, as_video, contact_sheet
 from motionlab.video.writing import write_gif, write_mp4
 
-__all__ = ["MTBenchClip", "RealClip", "as_frames", "as_video", "check_frames", "contact_sheet", "find_sample_clip",
-    "read_mtbench", "read_video", "write_gif", "write_mp4"]
+__all__ = ["MTBenchClip", "Probe", "RealClip", "as_frames", "as_video", "check_frames", "contact_sheet", "find_sample_clip",
+    "probe_video", "read_mtbench", "read_video", "write_gif", "write_mp4"]

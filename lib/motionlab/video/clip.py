@@ -9,8 +9,11 @@ import numpy as np
 
 from motionlab.core.errors import MotionLabError
 
-# More than this in memory is a mistake (an hour of 4K), not a clip: better a sentence than a machine out of memory.
-MAX_BYTES = 4 * 1024**3
+# More than this in memory is a mistake (a minute of 4K), not a clip: better a sentence than a machine out of memory. With the
+# decoder's own frames a process that reads stays below 2 GiB.
+MAX_BYTES = 3 * 1024**3 // 2
+MAX_PIXELS = 16384 * 8192  # of one frame
+MAX_FPS = 1000
 
 
 @dataclass(frozen=True)

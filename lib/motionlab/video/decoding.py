@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from motionlab.core.errors import MotionLabError
+from motionlab.video.clip import MAX_PIXELS
 
 REWRITE = "Download or export it again; `ffmpeg -i IN -c:v libx264 OUT.mp4` rewrites what is still readable."
 
@@ -112,6 +113,8 @@ def _shown_size(frame) -> tuple[int, int]:
 
 
 def to_rgb(frame) -> np.ndarray:
+    if frame.width * frame.height > MAX_PIXELS:
+        raise MotionLabError(f"A frame has {frame.width} x {frame.height} pixels.", fix=f"Frames are read up to {MAX_PIXELS:,} pixels.")
     return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), _turns(frame)))
 
 
@@ -119,12 +122,12 @@ def _check_whole(file, container, stream, index: int, end: float, damaged: str) 
     """A file cut off in transfer may end without an error: compare with the duration that its header promises."""
     if damaged != "error":
         return
-    promised = _promised_seconds(container, stream)
+    promised = promised_seconds(container, stream)
     if promised and promised - end > max(0.5, 0.1 * promised):
         raise _damage(file, index, end, f"the header promises {promised:.2f} s")
 
 
-def _promised_seconds(container, stream) -> float:
+def promised_seconds(container, stream) -> float:
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
     alone = all(other is stream for other in container.streams)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from motionlab.core.errors import MotionLabError, nearest, one_of
-from motionlab.video.clip import MAX_BYTES, RealClip, is_number, is_whole
+from motionlab.video.clip import MAX_BYTES, MAX_FPS, RealClip, is_number, is_whole
 from motionlab.video.decoding import decode, to_rgb
 from motionlab.video.fitting import fitter
 
@@ -45,11 +45,21 @@ def read_video(path: str | os.PathLike, frames: int | slice | range | Sequence[i
                              fix="Ask for a part that lies inside the clip.")
     if wanted is not None and not isinstance(wanted, (range, slice)):
         picked = _in_asked_order(picked, wanted, file, info)
-    picked = _resample(picked, fps)[:max_frames]
+    picked = _resample(picked, fps, file)[:max_frames]
     times = np.array([time for _, time, _ in picked])
-    return RealClip(frames=np.stack([picture for *_, picture in picked]), times=times,
+    pictures = [picture for *_, picture in picked]
+    picked.clear()
+    return RealClip(frames=_stacked(pictures), times=times,
                     fps=float(fps) if fps else _mean_rate(times, info["source_fps"]), path=str(path),
                     source_size=info["size"], source_fps=info["source_fps"])
+
+
+def _stacked(pictures: list[np.ndarray]) -> np.ndarray:
+    """Pictures as one array, each let go of as it is copied: they are held once, not twice."""
+    out = np.empty((len(pictures), *pictures[0].shape), pictures[0].dtype)
+    for index in range(len(pictures)):
+        out[index], pictures[index] = pictures[index], None
+    return out
 
 
 def existing_file(path) -> Path:
@@ -71,8 +81,9 @@ def existing_file(path) -> Path:
 def _check_selection(frames, seconds, fps, max_frames) -> range | slice | list[int] | None:
     if frames is not None and seconds is not None:
         raise MotionLabError("Give either frames= or seconds=, not both.")
-    if fps is not None and not (is_number(fps) and fps > 0):
-        raise MotionLabError(f"fps must be a positive number, got {fps!r}.")
+    if fps is not None and not (is_number(fps) and 0 < fps <= MAX_FPS):
+        raise MotionLabError(f"fps must be a number above 0 and at most {MAX_FPS}, got {fps!r}.",
+                             fix=f"Give {MAX_FPS} or less." if is_number(fps) and fps > 0 else "Give the rate that you want, such as 16.")
     if max_frames is not None and not (is_whole(max_frames) and max_frames >= 1):
         raise MotionLabError(f"max_frames must be a whole number >= 1, got {max_frames!r}.")
     if seconds is not None:
@@ -102,14 +113,15 @@ def _counts_from_end(wanted) -> bool:
     """True where the length of the clip must be known before the indices mean anything."""
     if isinstance(wanted, slice):
         return any(bound is not None and bound < 0 for bound in (wanted.start, wanted.stop, wanted.step))
-    return any(index < 0 for index in wanted)
+    ends = (wanted[0], wanted[-1]) if isinstance(wanted, range) and wanted else wanted  # a range may be of any length
+    return any(index < 0 for index in ends)
 
 
 def _resolve(wanted, count: int, file: Path) -> list[int]:
     if isinstance(wanted, slice):
         return list(range(count))[wanted]
     if isinstance(wanted, range):
-        return [index % count for index in wanted if -count <= index < count]
+        return [index % count for index in range(-count, count) if index in wanted][::1 if wanted.step > 0 else -1]
     outside = [index for index in wanted if not -count <= index < count]
     if outside:
         raise MotionLabError(f"Frame {outside[0]} was asked for, but '{file}' has {count} frames.")
@@ -142,8 +154,7 @@ def _membership(wanted) -> Callable[[int], bool]:
     if isinstance(wanted, slice):
         start, stop, step = wanted.start or 0, wanted.stop, wanted.step or 1
         return lambda index: index >= start and (stop is None or index < stop) and (index - start) % step == 0
-    indices = set(wanted)
-    return indices.__contains__
+    return wanted.__contains__ if isinstance(wanted, range) else set(wanted).__contains__
 
 
 def _last_index(wanted) -> int | None:
@@ -151,7 +162,7 @@ def _last_index(wanted) -> int | None:
         return None
     if isinstance(wanted, slice):
         return None if wanted.stop is None else wanted.stop - 1
-    return max(wanted, default=-1)
+    return max((wanted[0], wanted[-1]) if isinstance(wanted, range) and wanted else wanted, default=-1)
 
 
 def _enough(picked, time, fps, max_frames, wanted) -> bool:
@@ -168,7 +179,7 @@ def _check_alike(picked, file, used: int) -> None:
         raise MotionLabError(f"'{file}' changes its picture size from {first[:2]} to {shape[:2]} at frame {index}.",
                              fix="Pass size=(height, width).")
     if used > MAX_BYTES:
-        raise MotionLabError(f"'{file}' needs more than {MAX_BYTES / 1024**3:.0f} GiB of memory at {first[:2]} pixels "
+        raise MotionLabError(f"'{file}' needs more than {MAX_BYTES / 1024**3:g} GiB of memory at {first[:2]} pixels "
                              f"(reached after {len(picked)} frames).",
                              fix="Pass seconds=(start, end), max_frames= or a smaller size=.")
 
@@ -182,14 +193,18 @@ def _in_asked_order(picked, wanted, file, info) -> list:
     return [found[index] for index in wanted]
 
 
-def _resample(picked: list, fps: float | None) -> list:
+def _resample(picked: list, fps: float | None, file: Path) -> list:
     """Nearest frame in time to each tick of the new clock, which starts at the first frame."""
     if fps is None:
         return picked
     picked = sorted(picked, key=lambda entry: entry[1])
     times = np.array([time for _, time, _ in picked])
     spacing = np.median(np.diff(times)) if len(times) > 1 else 0.0
-    ticks = times[0] + np.arange(int((times[-1] - times[0] + spacing) * fps + 1e-6) or 1) / fps
+    count = int((times[-1] - times[0] + spacing) * fps + 1e-6) or 1
+    if count * picked[0][2].nbytes > MAX_BYTES:
+        raise MotionLabError(f"'{file}' at {fps:g} frames per second needs more than {MAX_BYTES / 1024**3:g} GiB of memory.",
+                             fix="Ask for fewer frames per second, or pass seconds=(start, end), max_frames= or a smaller size=.")
+    ticks = times[0] + np.arange(count) / fps
     right = np.clip(np.searchsorted(times, ticks), 1, max(len(times) - 1, 1))
     left = right - 1
     right = np.minimum(right, len(times) - 1)

@@ -20,6 +20,7 @@ from motionlab.world.puppets import species
 from motionlab.world.scenes import Actor, Scene
 
 MIN_SIZE = 32
+MAX_PIXELS = 64_000_000  # over all frames; rendering and its truth take some 40 bytes for each
 PARALLAX = {"sky": 0.15, "hills": 0.45, "ground": 1.0}
 
 
@@ -56,7 +57,7 @@ def render(scene: Scene, size: int | tuple[int, int] = 48, frames: int = 17, fps
         frames: number of frames, >= 1. fps: frames per second of scene time.
 
     Raises:
-        MotionLabError: size below the minimum, no frames, fps not positive.
+        MotionLabError: size below the minimum, no frames, fps not positive, more than `MAX_PIXELS` in all.
     """
     h, w = (size, size) if np.isscalar(size) else size
     _check(h, w, frames, fps)
@@ -73,6 +74,9 @@ def _check(h, w, frames, fps):
     if frames < 1 or fps <= 0:
         raise MotionLabError("A clip needs at least one frame and a positive frame rate, "
                              f"not frames={frames}, fps={fps}.")
+    if frames * int(h) * int(w) > MAX_PIXELS:
+        raise MotionLabError(f"{frames} frames of {h}x{w} are {frames * int(h) * int(w):,} pixels.",
+                             fix=f"Clips are rendered up to {MAX_PIXELS:,} pixels over all frames.")
 
 
 # ---------------------------------------------------------------------------------------------- layers

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from motionlab.core.errors import MotionLabError, nearest, one_of
+from motionlab.core.yamls import read_yaml
 from motionlab.world.faults import Fault
 from motionlab.world.motions import GROUND, KINDS, MOTIONS
 from motionlab.world.palette import COLOURS, PLACES
@@ -143,22 +144,17 @@ class Scene:
             camera = _build(Camera, data.pop("camera", {}), f"{where}: camera")
             occluders = tuple(_build(Occluder, o, f"{where}: occluder") for o in data.pop("occluders", []))
             return _build(cls, data | {"actors": actors, "camera": camera, "occluders": occluders}, where)
-        except TypeError as error:
+        except (TypeError, ValueError, AttributeError) as error:
             raise MotionLabError(f"{where}: a value has the wrong type ({error}).",
                                  fix="`motionlab world --seed 3 --out DIR` writes an example, DIR/scene.yaml.") from None
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> Scene:
         """Read a scene file; errors name the file and what in it is wrong."""
-        import yaml
-
-        try:
-            data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise MotionLabError(f"No scene file at {path}.",
-                                 fix="Write one: `motionlab world --seed 3 --out DIR` saves DIR/scene.yaml.") from None
-        except yaml.YAMLError as error:
-            raise MotionLabError(f"{path} is not valid YAML: {error}") from None
+        if not Path(path).is_file():
+            what = f"{path} is no file." if Path(path).exists() else f"No scene file at {path}."
+            raise MotionLabError(what, fix="Write one: `motionlab world --seed 3 --out DIR` saves DIR/scene.yaml.")
+        data = read_yaml(path)
         if not isinstance(data, dict):
             raise MotionLabError(f"{path} holds no scene (a mapping with `actors:`).")
         return cls.from_dict(data, where=str(path))
@@ -174,9 +170,19 @@ def _build(kind, values, where):
                                  fix=f"Fields: {', '.join(fields)}.")
     try:
         values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        _demand_finite(values)
         return kind(**values)
     except MotionLabError as error:
         raise MotionLabError(f"{where}: {error.what}", fix=error.fix) from None
+
+
+def _demand_finite(value, name=""):
+    """No number in plain data is infinite, no number at all, or so large that a picture could not hold it."""
+    if isinstance(value, (dict, list, tuple)):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            _demand_finite(item, name or str(key))
+    elif isinstance(value, (int, float)) and not abs(value) <= (2 ** 63 if name == "texture_seed" else 1e6):
+        raise MotionLabError(f"'{name}' is {value}.", fix="Give a number between -1e6 and 1e6.")
 
 
 def _plain(value):
@@ -203,6 +209,8 @@ def random_scene(seed: int, *, actors: int = 1, kind: str | None = None, species
         camera: allow pan and zoom (a third of the scenes).
         paths: allow trajectories that captions cannot express (half).
     """
+    if not 0 <= int(seed) < 2 ** 64:
+        raise MotionLabError(f"A scene's seed is {seed}.", fix="Give a whole number from 0 on, such as 0.")
     rng = np.random.default_rng([int(seed), 20261])
     cast = tuple(_random_actor(rng, i, actors, kind, species_name, motion, aspect, paths) for i in range(actors))
     pillars = tuple(Occluder(x=float(0.5 * aspect + rng.uniform(-0.06, 0.06)), width=float(rng.uniform(0.20, 0.28)))

@@ -43,6 +43,8 @@ def mf_paper(gen, src, size, alpha: float = 0.5, *, match: str = "index", coords
             match='index' also different numbers of tracks.
     """
     one_of(match, MATCHES, "match")
+    if not 0 <= alpha <= 1:
+        raise MotionLabError(f"alpha is {alpha}: it weighs one term against the other.", fix="Give a number from 0 to 1.")
     check_options(static, coords)
     gen, src = checked_pair(gen, src)
     check_same_length(gen, src)

@@ -274,6 +274,8 @@ def _read_data(named: tuple[str, ...], root: Path) -> dict[str, str]:
     found = {}
     for name in named:
         place = Path(root, name)
+        if not place.resolve().is_relative_to(root.resolve()) or place.resolve() == root.resolve():
+            raise MotionLabError(f"data names '{name}', which is not below the root.", fix="Give files and folders below the root.")
         if not place.exists():
             raise MotionLabError(f"there is no '{name}', which data names.",
                                  fix="Give paths below the root; shipped checkpoints are made by `make pretrain`.")

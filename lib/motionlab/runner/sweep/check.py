@@ -3,20 +3,19 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import multiprocessing
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from motionlab.core.errors import MotionLabError, located, one_of
 from motionlab.core.files import shown
+from motionlab.core.processes import pool
 from motionlab.runner.sweep.ablations import GIVEN, Sweep, importable, waiting
 
 
 def check_apart(sweep: Sweep) -> None:
     """`check_code` in a process of its own, because what it imports (torch) would stay in this one for hours."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        pool.submit(check_code, sweep).result()
+    with pool(1) as one:
+        one.submit(check_code, sweep).result()
 
 
 def check_code(sweep: Sweep) -> None:

@@ -16,15 +16,11 @@ from typing import Any
 
 from motionlab.core.errors import MotionLabError
 from motionlab.core.files import explained, read_json, shown, write_atomic, write_json
-from motionlab.runner.lock import only_one
+from motionlab.core.locks import Busy, only_one
 from motionlab.runner.sweep.ablations import Sweep
 from motionlab.runner.sweep.check import function
 from motionlab.runner.sweep.rows import MARKER, Row
 from motionlab.runner.sweep.tables import table
-
-
-class Busy(MotionLabError):
-    """Another process measures this row."""
 
 
 @dataclass(frozen=True)

@@ -21,15 +21,16 @@ from pathlib import Path
 
 from motionlab.core.errors import MotionLabError
 from motionlab.core.files import shown
-from motionlab.runner.lock import holder
+from motionlab.core.locks import Busy, holder, only_one
 from motionlab.runner.memory import short_of
 from motionlab.runner.params import Cost
 from motionlab.runner.progress import duration
 from motionlab.runner.sweep.ablations import Sweep
-from motionlab.runner.sweep.job import Busy, RowJob, job_of
+from motionlab.runner.sweep.job import RowJob, job_of
 from motionlab.runner.sweep.rows import REDONE, TO_DO, Row
 
 HEARTBEAT_S = 60.0
+ELSEWHERE_S = 1.0  # between two looks at a row that another sweep has
 GRACE_S = 60.0  # a stopped row may take this long to write its checkpoint
 FAILED, BUSY, INTERRUPTED = 1, 75, 130  # exit codes of a row's process
 Say = Callable[[str], None]
@@ -95,8 +96,6 @@ class Process:
         code, state = self.process.exitcode, self.row.state()[0]
         if state == "finished" or (code == 0 and state == "other code"):
             return None
-        if code == BUSY:
-            return f"it is being measured by process {holder(self.row.lock)}"
         killed = f"killed by signal {-code} (out of memory?)" if code < 0 else None
         return f"{killed or last_line(self.row.log) or f'exit code {code}'}  log: {shown(self.row.log)}"
 
@@ -134,7 +133,8 @@ def _until_closed(lifeline: multiprocessing.connection.Connection) -> None:
 def run_sweep(sweep: Sweep, todo: list[Row], jobs: int = 1, redo: bool = False, say: Say = print) -> dict[str, str]:
     """Measure rows, `jobs` at a time, each in a process of its own; {row: what went wrong} of those that failed.
 
-    A row that fails does not stop the others. However this process ends, the rows' processes end with it.
+    A row that fails does not stop the others. One that another sweep has is left to it, and taken over if it ends unfinished.
+    However this process ends, the rows' processes end with it.
 
     Raises:
         MotionLabError: a folder that cannot be written.
@@ -143,16 +143,23 @@ def run_sweep(sweep: Sweep, todo: list[Row], jobs: int = 1, redo: bool = False, 
     if jobs < 1:
         raise MotionLabError(f"--jobs {jobs} runs nothing.", fix="Give at least 1.")
     waiting, running, failed, took, spoke = list(todo), [], {}, [], time.monotonic()
+    elsewhere: list[Row] = []  # rows that another sweep has
     if jobs > 1:  # rows side by side share the cores instead of fighting for them
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
     try:
-        while waiting or running:
+        while waiting or running or elsewhere:
+            if elsewhere and not waiting:
+                waiting += _given_back(elsewhere, redo, say)
             while waiting and len(running) < jobs:
                 running.append(Process.start(job_of(sweep, waiting.pop(0), redo)))
                 say(f"  {running[-1].row.name}  started")
             time.sleep(0.05)
             for child in [child for child in running if not child.process.is_alive()]:
                 running.remove(child)
+                if child.process.exitcode == BUSY:
+                    say(f"  {child.row.name}  is being measured by process {holder(child.row.lock)}: left to it")
+                    elsewhere.append(child.row)
+                    continue
                 took.append(time.monotonic() - child.began)
                 if problem := child.problem():
                     failed[child.row.name] = problem
@@ -168,6 +175,24 @@ def run_sweep(sweep: Sweep, todo: list[Row], jobs: int = 1, redo: bool = False, 
     finally:
         _stop(running)
     return failed
+
+
+def _given_back(elsewhere: list[Row], redo: bool, say: Say) -> list[Row]:
+    """Rows that other sweeps let go of unfinished; those that they finished are dropped."""
+    back = []
+    for row in list(elsewhere):
+        with only_one(row.lock) as other:
+            if other:
+                continue
+        elsewhere.remove(row)
+        state = row.state()[0]
+        if state == "finished" or (state == "other code" and not redo):
+            say(f"  {row.name}  finished by another sweep")
+        else:
+            back.append(row)
+    if elsewhere and not back:
+        time.sleep(ELSEWHERE_S)
+    return back
 
 
 def _left(took: list[float], count: int, jobs: int) -> str:
