@@ -10,7 +10,8 @@ import yaml
 
 from motionlab.core.errors import MotionLabError
 from motionlab.ledger import detectable
-from motionlab.ledger.claims import Criterion, load_claims
+from motionlab.ledger.claims import load_claims
+from motionlab.ledger.criteria import Criterion
 from motionlab.ledger.verify import power_problems, verify
 
 ROOT = Path(__file__).resolve().parents[1]

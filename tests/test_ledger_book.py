@@ -15,7 +15,8 @@ from ledger_example import CLAIMS, PARAMETERS, make_root, rows, run_notebook, st
 from motionlab import ledger
 from motionlab.core import files
 from motionlab.core.errors import MotionLabError
-from motionlab.ledger.claims import checksum, load_measured
+from motionlab.ledger.claims import load_measured
+from motionlab.ledger.criteria import checksum
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ import pytest
 
 from ledger_example import CLAIMS, make_root
 from motionlab.core.errors import MotionLabError
-from motionlab.ledger.claims import Combined, Criterion, canonical_sha, load_all, load_claims, load_measured
+from motionlab.ledger.claims import load_all, load_claims, load_measured
+from motionlab.ledger.criteria import Combined, Criterion, canonical_sha
 from motionlab.core.paths import repo_root
 
 

@@ -10,7 +10,7 @@ import pytest
 from motionlab.core.errors import MotionLabError
 from motionlab.core import stats
 from motionlab.ledger import verdict
-from motionlab.ledger.claims import Combined, Criterion
+from motionlab.ledger.criteria import Combined, Criterion
 
 
 def table(rows):

@@ -9,7 +9,8 @@ import pytest
 
 from ledger_example import make_root, run_notebook
 from motionlab import ledger
-from motionlab.ledger.claims import checksum, load_measured
+from motionlab.ledger.claims import load_measured
+from motionlab.ledger.criteria import checksum
 from motionlab.ledger.publishing import measured_text
 from motionlab.ledger.verify import verify
 

@@ -10,7 +10,7 @@ from motionlab.data.store import open_data
 from motionlab.methods import METHODS, method_class, open_method
 from motionlab.methods.files import load_method, read_about, save_method
 from motionlab.models.open import open_pipe
-from motionlab.training import TrainConfig, train
+from motionlab.training import SampleNoise, TrainConfig, train
 from small import small_model
 from snapshots import CLIP, SIZES, SNAPSHOTS
 
@@ -34,14 +34,42 @@ def go(method, pipe, folder, steps=3):
 def test_every_method_trains_samples_and_comes_back(name, pipe, tmp_path):
     method, untouched = open_method(name), small_model(layers=2, length=2, stir=0.1)
     method.attach(untouched)
-    start = method.sample(untouched, SAID, [0, 1], method.Sampling(steps=2))
+    given = {"d1": torch.randn(2, *pipe.shape)} if method.truth(method.Sampling()) else None
+    start = method.sample(untouched, SAID, [0, 1], method.Sampling(steps=2), given=given)
     trained, result = go(method, pipe, tmp_path)
-    clips = method.sample(trained, SAID, [0, 1], method.Sampling(steps=2))
+    clips = method.sample(trained, SAID, [0, 1], method.Sampling(steps=2), given=given)
     assert result.step == 3 and not torch.allclose(clips, start) and method.video(clips).shape == (2, *pipe.shape)
     path = save_method(method, trained, tmp_path / "m.safetensors", dtype=torch.float32)
     again = load_method(method, small_model(layers=2, length=2, stir=0.1), path)
-    assert torch.equal(method.sample(again, SAID, [0, 1], method.Sampling(steps=2)), clips)
+    assert torch.equal(method.sample(again, SAID, [0, 1], method.Sampling(steps=2), given=given), clips)
     assert len(method.columns(trained, clips)) == 2 and read_about(path)["method"] == name
+
+
+def test_the_oracle_begins_as_the_base_and_then_reads_the_motion_that_it_is_given(pipe, tmp_path):
+    method, d1 = open_method("oracle", motion_dropout=0.5), torch.randn(2, *pipe.shape)
+    base = pipe.sample(SAID, [0, 1], steps=2, w=2.0)
+    method.attach(pipe)
+    assert torch.allclose(method.sample(pipe, SAID, [0, 1], method.Sampling(steps=2, w=2.0), given={"d1": d1}), base, atol=1e-5)
+    trained, _ = go(method, small_model(layers=2, length=2, stir=0.1), tmp_path)
+    none = method.sample(trained, SAID, [0, 1], method.Sampling(steps=2, motion="none"))
+    seen = [method.sample(trained, SAID, [0, 1], method.Sampling(steps=2), given={"d1": value}) for value in (d1, -d1, 0 * d1)]
+    assert not torch.allclose(seen[0], seen[1]) and torch.allclose(seen[2], none, atol=1e-6)
+    with pytest.raises(MotionLabError, match="true clips' motion"):
+        method.sample(trained, SAID, [0, 1])
+
+
+def test_every_method_draws_the_same_noise_times_and_dropouts(pipe):
+    """What an arm adds must not change what all arms see: a difference between them would else be one of luck."""
+    batch = {"x1": torch.randn(4, *pipe.shape), "d1": torch.randn(4, *pipe.shape), "text": {"tokens": pipe.text(SAID * 2)["tokens"]}}
+    seen = {}
+    alike = {"text_dropout": 0.4, "attribute_dropout": 0.3, "first": 0.3, "first_last": 0.3}
+    for name in ("plain", "oracle", "videojam"):
+        def model(x_t, t, text, known, extra=None, name=name):
+            seen[name] = [x_t, t, text["tokens"], known["cond_mask"]]
+            return torch.zeros_like(x_t).repeat(1, 1, 2 if name == "videojam" else 1, 1, 1)
+
+        open_method(name, **alike).loss(pipe)(model, batch, SampleNoise(0, 3, range(4)))
+    assert all(torch.equal(a, b) for name in ("oracle", "videojam") for a, b in zip(seen["plain"], seen[name]))
 
 
 def test_lora_starts_as_the_base_trains_little_and_writes_little(pipe, tmp_path):

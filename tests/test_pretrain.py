@@ -25,6 +25,10 @@ TOY = {
     "base": {"bank": BANK, "held_out": BANK | {"split": "dev"}, "model": MODEL, "stages": [
         {"name": "frames", "recipe": {"length": 1}, "training": TRAIN},
         {"name": "two", "recipe": {"length": 2, "shorter": 0.5}, "training": TRAIN | {"sample_every": 4}}]},
+    "trunk": {"held_out": BANK | {"split": "dev"}, "model": MODEL, "stages": [                      # a bank per part, none in common
+        {"name": "frames", "bank": BANK | {"frames": 1, "offset": 100}, "recipe": {"length": 1}, "training": TRAIN},
+        {"name": "two", "ship": True, "bank": BANK | {"offset": 200}, "recipe": {"length": 2}, "training": TRAIN},
+        {"name": "more", "bank": BANK | {"offset": 300}, "recipe": {"length": 2}, "training": TRAIN}]},
 }
 
 
@@ -42,7 +46,7 @@ def made(home):
 
 
 def test_every_stage_leaves_its_checkpoint_and_a_gate_none(home, made):
-    assert {name for name, path in made.items() if path} == {"codec", "image_encoder", "evaluator_0", "base"}
+    assert {name for name, path in made.items() if path} == {"codec", "image_encoder", "evaluator_0", "base", "trunk"}
     assert all(path == home / "work" / "checkpoints" / f"{name}.safetensors" for name, path in made.items() if path)
 
 
@@ -55,6 +59,21 @@ def test_the_base_knows_its_codec_and_goes_through_all_lengths(home, made):
     assert {p.suffix for p in samples.iterdir()} >= {".png", ".safetensors"}
     held_out = [json.loads(line) for line in (home / "work" / "base" / "two" / "log.jsonl").read_text().splitlines() if "held_out" in line]
     assert len([k for k in held_out[-1] if "held_out" in k]) == 11
+
+
+def test_a_machine_without_the_earlier_parts_begins_after_the_last_shipped_one(home, made, tmp_path, capsys):
+    stages.publish(["trunk"], home / "work", home)
+    assert (home / stages.HOME / "checkpoints" / "trunk_two.safetensors").is_file()
+    assert not (home / stages.HOME / "checkpoints" / "trunk_frames.safetensors").is_file()
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "codec.safetensors").write_bytes(made["codec"].read_bytes())
+    assert stages.adopt("trunk", tmp_path, home) == ["two"] and stages.adopt("trunk", tmp_path, home) == []
+    again = stages.run_stage("trunk", tmp_path, home)
+    said = capsys.readouterr().out
+    assert "stage trunk, more" in said and "stage trunk, two" not in said and "stage trunk, frames" not in said
+    codec = load_codec(made["codec"])
+    a, b = (load_backbone(path, codec).state_dict() for path in (again, made["trunk"]))
+    assert all(a[name].equal(b[name]) for name in a)
 
 
 def test_a_finished_stage_is_not_run_again(home, made, capsys):

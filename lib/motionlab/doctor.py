@@ -151,7 +151,7 @@ def will_not_run(root: Path, found: dict[str, Any]) -> list[str]:
 
 def _too_big(root: Path, found: dict[str, Any], vram_gb: float) -> list[str]:
     """Notebooks whose measured cost exceeds this machine's memory."""
-    from motionlab.ledger.claims import TIERS
+    from motionlab.ledger.criteria import TIERS
     from motionlab.ledger.notebooks import notebook_paths, read_notebook
     from motionlab.runner.params import tier_values
 

@@ -32,6 +32,7 @@ def _add_pretrain(commands) -> None:
     parser.add_argument("stages", nargs="*", metavar="STAGE", help=about)
     parser.add_argument("--work", default="runs/pretrain", metavar="DIR", help="where banks, logs and checkpoints lie")
     parser.add_argument("--publish", action="store_true", help="copy finished checkpoints to where they are shipped")
+    parser.add_argument("--adopt", action="store_true", help="begin after the last part of a stage whose weights are shipped")
 
 
 def _add_methods(commands) -> None:
@@ -93,6 +94,9 @@ def pretrain(options: argparse.Namespace) -> int:
     names = options.stages or stages.shipping(root)
     for name in names:
         stages.check_stage(name, root)
+    for name in names if options.adopt else ():
+        for part in stages.adopt(name, root / options.work, root):
+            print(f"stage {name}: begins after {part}, as shipped", flush=True)
     for name in names:
         made = stages.run_stage(name, root / options.work, root)
         print(f"stage {name}: {made or 'done'}", flush=True)

@@ -24,7 +24,7 @@ def add_commands(commands) -> None:
 
 def list_notebooks(options: argparse.Namespace) -> int:
     """`motionlab list`."""
-    from motionlab.ledger.claims import TIERS
+    from motionlab.ledger.criteria import TIERS
     from motionlab.ledger.notebooks import notebook_paths, read_notebook
     from motionlab.runner.params import tier_values
 
@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _plans(options: argparse.Namespace, given: dict[str, str], root: Path) -> list:
     """Check every notebook before the first one starts. With several, each gets those of the -p that it knows."""
-    from motionlab.ledger.claims import TIERS
+    from motionlab.ledger.criteria import TIERS
     from motionlab.runner import params, runs
 
     one_of(options.tier, TIERS, "tier")

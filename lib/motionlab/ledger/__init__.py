@@ -8,7 +8,8 @@ import importlib
 
 _NAMES = {
     "book": ("Book", "open_book"),
-    "claims": ("VERDICTS", "load_all", "load_claims", "load_measured", "papers"),
+    "claims": ("load_all", "load_claims", "load_measured"),
+    "criteria": ("VERDICTS", "papers"),
     "publishing": ("publish", "read_result"),
     "report": ("render_report",),
     "results": ("render_readme_table", "update_readme"),

@@ -28,7 +28,8 @@ from motionlab.core.paths import repo_root
 from motionlab.core.protocol import protocol_version
 from motionlab.core.provenance import environment
 from motionlab.ledger import verdict as judging
-from motionlab.ledger.claims import TIERS, Claim, checksum, load_claims
+from motionlab.ledger.claims import load_claims
+from motionlab.ledger.criteria import TIERS, Claim, checksum
 from motionlab.ledger.media import enlarged, frame_png, small_png
 from motionlab.ledger.notebooks import Notebook, parameters_now, this_notebook
 

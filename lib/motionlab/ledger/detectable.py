@@ -20,7 +20,7 @@ from motionlab.core.errors import MotionLabError, located
 from motionlab.core.files import shown, write_atomic
 from motionlab.core.protocol import protocol_file, read_protocol
 from motionlab.core.stats import detectable_difference
-from motionlab.ledger.claims import Criterion
+from motionlab.ledger.criteria import Criterion
 from motionlab.ledger.verdict import Table, number, per_item, read_raw
 
 BEGIN, END = "# detectable:begin", "# detectable:end"

@@ -7,7 +7,8 @@ from motionlab.core.errors import MotionLabError
 from motionlab.core.files import copy_file, read_json, shown, write_atomic, write_json
 from motionlab.core.locks import turn
 from motionlab.core.paths import repo_root
-from motionlab.ledger.claims import TIERS, checksum, load_claims, load_measured
+from motionlab.ledger.claims import load_claims, load_measured
+from motionlab.ledger.criteria import TIERS, checksum
 from motionlab.ledger.shapes import result_problem
 from motionlab.ledger.verify import record_problems, sha_of
 

@@ -12,7 +12,7 @@ from motionlab.core.errors import MotionLabError
 from motionlab.core.files import write_atomic
 from motionlab.core.paths import repo_root
 from motionlab.ledger import verdict as judging
-from motionlab.ledger.claims import VERDICTS, canonical_sha
+from motionlab.ledger.criteria import VERDICTS, canonical_sha
 from motionlab.ledger.escaping import markdown_cell
 from motionlab.ledger.soundness import protocol_of
 from motionlab.ledger.standings import Chapter, Standing, chapters, counted, totals

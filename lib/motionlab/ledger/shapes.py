@@ -5,7 +5,7 @@ import re
 from numbers import Real
 from typing import Any
 
-from motionlab.ledger.claims import TIERS, VERDICTS
+from motionlab.ledger.criteria import TIERS, VERDICTS
 
 FILE_NAME = re.compile(r"(?!\.)[\w.,+=@ -]{1,200}(?<![. ])")
 RECORD = {"tier": str, "notebook": str, "params": dict, "criterion_version": int, "claim_sha": str, "raw": dict, "date": str,

@@ -12,7 +12,7 @@ from motionlab.core.errors import MotionLabError, located, nearest, one_of
 from motionlab.core.protocol import RULED, protocol_version
 from motionlab.core.yamls import read_yaml
 from motionlab.ledger import detectable
-from motionlab.ledger.claims import Claim, Combined, Criterion, PaperClaims, papers
+from motionlab.ledger.criteria import Claim, Combined, Criterion, PaperClaims, papers
 
 READERS, PALETTE, MOTION = ("structure_0", "structure_1"), "structure", "move_ok"
 

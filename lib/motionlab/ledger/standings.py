@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from motionlab.core.files import read_json, shown
-from motionlab.ledger.claims import VERDICTS, Claim, PaperClaims, load_all, load_measured
+from motionlab.ledger.claims import load_all, load_measured
+from motionlab.ledger.criteria import VERDICTS, Claim, PaperClaims
 from motionlab.ledger.shapes import result_problem
 from motionlab.ledger.soundness import protocol_of
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from motionlab.core.errors import MotionLabError, located, nearest
-from motionlab.ledger.claims import Combined, Criterion
+from motionlab.ledger.criteria import Combined, Criterion
 from motionlab.core.files import shown
 from motionlab.core.stats import bootstrap_interval, estimate
 

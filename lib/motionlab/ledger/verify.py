@@ -14,7 +14,8 @@ from motionlab.core.files import read_json
 from motionlab.core.paths import repo_root
 from motionlab.ledger import detectable
 from motionlab.ledger import verdict as judging
-from motionlab.ledger.claims import Claim, PaperClaims, checksum, load_claims, load_measured, papers
+from motionlab.ledger.claims import load_claims, load_measured
+from motionlab.ledger.criteria import Claim, PaperClaims, checksum, papers
 from motionlab.ledger.selection import sweep_problems
 from motionlab.ledger.shapes import record_problem, result_problem
 from motionlab.ledger.soundness import reading_problems

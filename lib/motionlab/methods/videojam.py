@@ -41,8 +41,8 @@ class InnerGuidance(Sampling):
 
 @dataclass(frozen=True)
 class VideoJAM(Method):
-    """new, new_lr: of `papers.videojam.widen`; text_dropout, motion_dropout, motion_weight: of `JointRecipe`; teacher, noise: of
-    the motion latents (`data.sidecars.draw_motion`)."""
+    """new, new_lr: of `papers.videojam.widen`; text_dropout to first_last: of `JointRecipe`; stills: known frames are pictures encoded
+    alone; teacher, noise: of the motion latents (`data.sidecars.draw_motion`)."""
 
     name: ClassVar[str] = "videojam"
     Sampling: ClassVar[type] = InnerGuidance
@@ -52,23 +52,28 @@ class VideoJAM(Method):
     text_dropout: float = 0.3
     motion_dropout: float = 0.2
     motion_weight: float = 1.0
+    attribute_dropout: float = 0.0
+    first: float = 0.0
+    first_last: float = 0.0
+    stills: bool = False
     teacher: str = "auto"
     noise: float = 0.0
 
     def __post_init__(self):
         one_of(self.new, ("zero", "copy"), "start of the new output columns")
         one_of(self.teacher, TEACHERS, "motion teacher")
-        for name in ("text_dropout", "motion_dropout"):
+        for name in ("text_dropout", "motion_dropout", "attribute_dropout", "first", "first_last"):
             paper.drop(0, [], getattr(self, name))
 
     def wants(self) -> tuple[Sidecar, ...]:
-        return (Sidecar("motion", {"teacher": self.teacher, "noise": self.noise}, key="d1"),)
+        own = (Sidecar("motion", {"teacher": self.teacher, "noise": self.noise}, key="d1"),)
+        return (Sidecar("stills"), *own) if self.stills else own
 
     def attach_to(self, network: nn.Module, channels: int) -> None:
         paper.widen(network, channels, self.new, self.new_lr)
 
     def loss(self, pipe: Pipe) -> Callable:
-        return paper.joint_training_loss(paper.JointRecipe(self.text_dropout, self.motion_dropout, self.motion_weight), pipe)
+        return paper.joint_training_loss(paper.JointRecipe(**{f.name: getattr(self, f.name) for f in fields(paper.JointRecipe)}), pipe)
 
     def start(self, pipe: Pipe, x0: torch.Tensor, seeds: Sequence[int]) -> torch.Tensor:
         """Motion starts from noise of its own."""

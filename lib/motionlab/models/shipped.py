@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from motionlab.core import digests
 from motionlab.core.errors import MotionLabError, nearest
 from motionlab.core.paths import repo_root
 
@@ -13,12 +14,12 @@ def shipped(name: str, root: Path | None = None) -> Path:
     """The file of a shipped checkpoint by name ("codec", "base", ...), or of another by its path below the repository.
 
     Raises:
-        MotionLabError: there is no such file; the nearest name is given.
+        MotionLabError: there is no such file (the nearest name is given), or it is not as it was recorded.
     """
     root = Path(root or repo_root())
     path = root / name if name.endswith(".safetensors") else root / HOME / f"{name}.safetensors"
     if path.is_file():
-        return path
+        return digests.checked(path)
     known = sorted(p.stem for p in (root / HOME).glob("*.safetensors"))
     raise MotionLabError(f"There is no checkpoint '{name}' ({path}).{nearest(name, known)}",
                          fix=f"Shipped are: {', '.join(known) or 'none'}; `make pretrain` makes them.")

@@ -18,7 +18,7 @@ from torch import nn
 from motionlab.diffusion import interpolate, velocity
 from motionlab.core.errors import MotionLabError, one_of
 from motionlab.flow_rgb import SIGMA, flow_video
-from motionlab.models.pipe import Inputs, Pipe, chosen, joined
+from motionlab.models.pipe import Inputs, Pipe, joined
 from motionlab.models.widening import more_inputs, more_outputs
 
 MOTION_HALVES = ("literal", "cfg_d", "exact")
@@ -119,28 +119,35 @@ def joint_loss(u_x, u_d, x0, x1, d0, d1, keep: torch.Tensor, motion_weight: floa
 
 @dataclass(frozen=True)
 class JointRecipe:
-    """text_dropout 0.3 and motion_dropout 0.2, independent per sample; motion_weight 1 (paper, section 4.3 and Eq. 6)."""
+    """text_dropout 0.3 and motion_dropout 0.2, independent per sample; motion_weight 1 (paper, section 4.3 and Eq. 6).
+
+    attribute_dropout, first, first_last: of the generator's own training, none in the paper; an arm that is compared with another
+    takes that one's.
+    """
 
     text_dropout: float = 0.3
     motion_dropout: float = 0.2
     motion_weight: float = 1.0
+    attribute_dropout: float = 0.0
+    first: float = 0.0
+    first_last: float = 0.0
 
 
 def joint_training_loss(recipe: JointRecipe, pipe: Pipe):
     """`loss_fn` of `training.train` for a widened `Pipe`; batches hold x1, d1 (b, f, c, h, w) and text.
 
-    One t for both streams, drawn as the base's training drew it (card A15); d0 independent of x0.
+    One t for both streams, drawn as the base's training drew it (card A15); d0 independent of x0. What belongs to motion is drawn
+    last, so that time, noise and dropouts of the video are those of a training without motion.
     """
-    null = pipe.text([""])
 
     def loss_fn(model, batch, noise):
         x1, d1 = batch["x1"], batch["d1"]
-        t = pipe.times(noise)
-        x0, d0 = noise.randn(*x1.shape[1:]), noise.randn(*d1.shape[1:])
-        keep_text, keep = (drop(len(x1), noise, p).to(x1.device) for p in (recipe.text_dropout, recipe.motion_dropout))
-        text = chosen(keep_text, batch["text"], null)
+        t, x0 = pipe.times(noise), noise.randn(*x1.shape[1:])
+        text = pipe.drop_text(batch["text"], noise, recipe.text_dropout, recipe.attribute_dropout)
+        known = pipe.draw_known(batch, noise, recipe.first, recipe.first_last)
+        d0, keep = noise.randn(*d1.shape[1:]), drop(len(x1), noise, recipe.motion_dropout).to(x1.device)
         d_t = interpolate(d0, d1, t) * keep[:, None, None, None, None]
-        u_x, u_d = joint_velocity(model, interpolate(x0, x1, t), d_t, t, text, pipe.draw_known(batch, noise))
+        u_x, u_d = joint_velocity(model, interpolate(x0, x1, t), d_t, t, text, known)
         appearance, motion = joint_loss(u_x, u_d, x0, x1, d0, d1, keep, recipe.motion_weight)
         return (appearance + motion).mean(), {"t": t, "per_sample": appearance}
 

@@ -134,14 +134,19 @@ def publish(names, work: Path, root: Path | None = None) -> list[Path]:
     """Copy finished checkpoints from `work` to where they are shipped, each with its model card and training curves."""
     from motionlab.pretrain.cards import write_card, write_curve
 
-    out, home = [], Path(root or repo_root()) / HOME
+    out, home, settings = [], Path(root or repo_root()) / HOME, read_settings(root)
     for name in names:
+        for part in settings[name].get("stages", ()):
+            average, target = Path(work) / name / part["name"] / "ema.safetensors", _part_of(shipping_place(name, root), part)
+            if part.get("ship") and average.is_file():
+                whole_weights(digests.checked(average))
+                out.append(copy_recorded(average, target))
         made, logs = Path(work) / "checkpoints" / f"{name}.safetensors", logs_of(name, Path(work), root)
         if made.is_file():
             target = shipping_place(name, root)
             whole_weights(digests.checked(made))
             out.append(copy_recorded(made, target))
-            out.append(write_card(target, logs, target.with_suffix(".md"), read_settings(root)[name].get("about", "")))
+            out.append(write_card(target, logs, target.with_suffix(".md"), settings[name].get("about", "")))
         for stage, log in logs.items():
             out.append(write_curve(log, home / "curves" / f"{stage}.csv"))
     return out
@@ -165,19 +170,44 @@ def _codec(settings, work, out, until):
 
 
 def _base(settings, work, out, until):
-    """Stage after stage; each begins with the averaged weights of the one before."""
-    found = None
-    for stage in settings["stages"]:
-        name = stage["name"]
-        finished = work / out.stem / name / "ema.safetensors"
-        if digests.problem_of(finished):
-            digests.forget(finished)
-            if _base_stage(settings, stage, work, out.stem, found, until) is None:
-                return None
-            digests.record(finished)
-        found = finished
-    whole_weights(found)
-    return copy_recorded(found, out)
+    """Part after part; each begins with the averaged weights of the one before. Parts before the last finished one are not asked for."""
+    parts = settings["stages"]
+    averages = [work / out.stem / part["name"] / "ema.safetensors" for part in parts]
+    begin = next((k + 1 for k in reversed(range(len(parts))) if not digests.problem_of(averages[k])), 0)
+    for k in range(begin, len(parts)):
+        digests.forget(averages[k])
+        if _base_stage(settings, parts[k], work, out.stem, averages[k - 1] if k else None, until) is None:
+            return None
+        digests.record(averages[k])
+    for part, average in zip(parts, averages):
+        if part.get("ship") and average.is_file():
+            copy_recorded(average, _part_of(out, part))
+    whole_weights(averages[-1])
+    return copy_recorded(averages[-1], out)
+
+
+def _part_of(path, part):
+    """The checkpoint of a part of a stage, beside the stage's own: trunk_three.safetensors."""
+    return path.with_name(f"{path.stem}_{part['name']}.safetensors")
+
+
+def adopt(name: str, work: Path, root: Path | None = None) -> list[str]:
+    """Begin a stage after its last shipped part: for a machine that has not what was trained before. Parts that are there stay.
+
+    Returns:
+        The parts whose shipped weights were put below `work`.
+
+    Raises:
+        MotionLabError: unknown stage; shipped weights that are not as recorded.
+    """
+    settings, found = read_settings(root), []
+    for part in settings[one_of(name, settings, "stage")].get("stages", ()):
+        shipped, own = _part_of(shipping_place(name, root), part), Path(work) / name / part["name"] / "ema.safetensors"
+        if shipped.is_file() and not own.is_file():
+            own.parent.mkdir(parents=True, exist_ok=True)
+            copy_recorded(digests.checked(shipped), own)
+            found.append(part["name"])
+    return found
 
 
 def _base_stage(settings, stage, work, home, start, until):
@@ -192,9 +222,9 @@ def _base_stage(settings, stage, work, home, start, until):
     from motionlab.training import TrainConfig
 
     name, kinds = stage["name"], {"bank": BankConfig, "held_out": BankConfig, "model": BackboneConfig}
-    print(f"stage base, {name}", flush=True)
+    print(f"stage {home}, {name}", flush=True)
     read = _read({k: (settings | stage)[k] for k in kinds if k in settings | stage}, kinds, f"{home}, {name}")
-    own = {k: v for k, v in stage.items() if k not in ("name", "only", "bank")}
+    own = {k: v for k, v in stage.items() if k not in ("name", "only", "bank", "ship")}
     part = _read(own, {"recipe": Recipe, "training": TrainConfig}, f"base, {name}")
     recipe, folder = part["recipe"], work / home / name
     pipe = begin(read["model"], load_codec(checkpoint("codec", work)), recipe.length, part["training"].seed, start)

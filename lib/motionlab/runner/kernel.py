@@ -21,7 +21,7 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import Engine, papermill_engines
 from papermill.exceptions import PapermillExecutionError, strip_color
 
-from motionlab.ledger.claims import VERDICTS
+from motionlab.ledger.criteria import VERDICTS
 from motionlab.runner.patience import Patience
 from motionlab.runner.progress import Progress, head
 

@@ -18,7 +18,7 @@ from typing import Any
 from motionlab.core.config import converted, from_values, said
 from motionlab.core.errors import MotionLabError, located, nearest, one_of
 from motionlab.core.yamls import parse_yaml, read_yaml
-from motionlab.ledger.claims import TIERS
+from motionlab.ledger.criteria import TIERS
 from motionlab.ledger.notebooks import RUNNER_OWNED, Notebook
 from motionlab.runner.limits import check_limits
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from motionlab.core.errors import MotionLabError, one_of
 from motionlab.core.files import read_json, require_room, write_json
-from motionlab.ledger.claims import TIERS, VERDICTS
+from motionlab.ledger.criteria import TIERS, VERDICTS
 from motionlab.ledger.notebooks import Notebook, find_notebook, read_notebook
 from motionlab.runner import fingerprint as prints
 from motionlab.runner import params as parameters
