@@ -137,7 +137,7 @@ def test_the_stage_of_make_pretrain_takes_what_the_sweep_trained(root, tmp_path)
     trained, = home.glob("videojam-*/trained.safetensors")
     assert made.read_bytes() == trained.read_bytes() and (tmp_path / "joint" / "log.jsonl").is_file()
     finetune.trained(read_arm(arm), 0, home)                       # an arm finds the same one
-    assert len(list(home.glob("videojam-*"))) == 1
+    assert len([path for path in home.glob("videojam-*") if path.is_dir()]) == 1
     settings["joint"]["function"] = "motionlab.experiments.finetune:method_stag"
     (root / stages.HOME / "pretrain.yaml").write_text(yaml.safe_dump(settings))
     with pytest.raises(MotionLabError, match="which is not there"):
@@ -197,3 +197,16 @@ def test_every_committed_arm_trains_whole_batches():
         arms_of = [read_arm(arm, sweep.common) for arm in sweep.arms.values()]
         steps += [arm.budget.clip_steps for arm in arms_of if arm.budget]
     assert steps and not [n for n in steps if n % budget["fine_tune_batch"]]
+
+
+def test_of_several_samples_the_readers_best_is_kept_prompt_by_prompt(monkeypatch):
+    from motionlab.data.prompts import load_prompts
+    from motionlab.experiments import rows
+
+    several = np.arange(3 * 2 * 1 * 2 * 2 * 3, dtype=np.uint8).reshape(3, 2, 1, 2, 2, 3)
+    errors = iter(([0.3, np.nan], [0.1, 0.5], [0.2, 0.4]))
+    monkeypatch.setattr(rows, "learned_structure", lambda frames, species, reader: next(errors))
+    kept = rows.best_of(several, load_prompts("examples", 2), None)
+    assert np.array_equal(kept, [several[1, 0], several[2, 1]])
+    with pytest.raises(MotionLabError, match="best_of is 0"):
+        read_arm({"name": "x", "measure": {"best_of": 0}})

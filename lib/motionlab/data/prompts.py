@@ -68,12 +68,14 @@ def _draw(name, chosen, n):
 
 
 def _fits(asked, only, protocol):
-    """A set may ask for one of several things: some `motions`, held-out pairs; and then for some `species`, no `camera`."""
+    """A set may ask for some `species`, no `camera`; and for one of two things: some `motions`, or held-out pairs."""
     if only is None:
         return True
     actor = asked["actors"][0]
     if actor["species"] not in only.get("species", [actor["species"]]) or (asked["camera"] and not only.get("camera", True)):
         return False
+    if "motions" not in only and not only.get("held_out"):
+        return True
     return actor["motion"] in only.get("motions", ()) or (only.get("held_out", False) and held_out(asked, protocol))
 
 

@@ -14,15 +14,17 @@ from motionlab.data.sidecars import encoded
 from motionlab.data.sources import Listed
 from motionlab.experiments.arms import Arm, read_arm
 from motionlab.experiments.finetune import trained
-from motionlab.experiments.measure import measure
+from motionlab.experiments.measure import learned_structure, measure
 from motionlab.experiments.shuffled import shuffle_gap
 from motionlab.metrics.reconstruction import psnr
-from motionlab.models.evaluator import load_evaluator
+from motionlab.models.evaluator import Evaluator, load_evaluator
 from motionlab.models.image_encoder import load_image_encoder
 from motionlab.models.pipe import Pipe
 from motionlab.models.shipped import shipped
 from motionlab.models.small.codec import Codec, load_codec
 from motionlab.video import as_frames, as_video, contact_sheet
+
+RUN_OF_SAMPLE = 1000        # between the run seeds of a prompt's further samples: no run has so many seeds
 
 
 def run_row(arm: dict, seed: int, out_dir: Path, tier: str, **common) -> list[dict]:
@@ -71,7 +73,15 @@ def _clips(arm, seed, home, prompts, made):
         return reconstruct(load_codec(shipped("codec")), prompts, length)
     pipe = trained(arm, seed, home).to(sampling_device())
     pipe.frames = 4 * length - 3
-    return sampled(arm, pipe, prompts, seed)
+    several = np.stack([sampled(arm, pipe, prompts, seed + RUN_OF_SAMPLE * k) for k in range(arm.measure.best_of)])
+    return several[0] if len(several) == 1 else best_of(several, prompts, load_evaluators()["1"])
+
+
+def best_of(several: np.ndarray, prompts: list[Prompt], reader: Evaluator) -> np.ndarray:
+    """Of clips (k, n, f, h, w, 3), k samples of n prompts, each prompt's least structure error by this reader: (n, f, h, w, 3)."""
+    species = [p.asked["actors"][0]["species"] for p in prompts]
+    errors = np.nan_to_num([learned_structure(frames, species, reader) for frames in several], nan=np.inf)          # nothing was read
+    return several[errors.argmin(0), np.arange(len(prompts))]
 
 
 def sampled(arm: Arm, pipe: Pipe, prompts: list[Prompt], seed: int) -> np.ndarray:
