@@ -78,11 +78,11 @@ def changed(checkout, paper, change):
     return load_claims(paper, checkout)
 
 
-@pytest.mark.parametrize("name", ["P-grow", "P-oracle", "P-select", "P-damage"])
+@pytest.mark.parametrize("name", ["testbed.P-grow", "testbed.P-oracle", "testbed.P-select", "audit.P-damage"])
 def test_the_positive_controls_may_be_made_final(checkout, name):
     """Their bounds can be reached and seen with the prompts they ask for; no other change is needed than status: final."""
-    found = changed(checkout, "testbed", lambda claims: claims[f"testbed.{name}"].update(status="final"))
-    assert found[f"testbed.{name}"].protocol == 7
+    found = changed(checkout, name.partition(".")[0], lambda claims: claims[name].update(status="final"))
+    assert found[name].protocol == 7
 
 
 def test_a_smaller_bound_on_lost_motion_would_be_refused(checkout):
@@ -90,7 +90,7 @@ def test_a_smaller_bound_on_lost_motion_would_be_refused(checkout):
         claims["testbed.P-select"]["status"] = "final"
         claims["testbed.P-select"]["criterion"]["all"][1]["within"] = [-0.05, None]
 
-    with pytest.raises(MotionLabError, match="P-select': its minimum effect 0.05 in move_ok of best_of_4 - one_of_4 is below 0.06.* 128 prompts"):
+    with pytest.raises(MotionLabError, match="P-select': its minimum effect 0.05 in move_ok of best_of_4 - trunk is below 0.06.* 128 prompts"):
         changed(checkout, "testbed", smaller)
 
 
@@ -121,6 +121,6 @@ BASE = {"plain": (0.22, 0.22, 0.94), "oracle_none": (0.22, 0.22, 0.94), "oracle"
 def test_p_oracle_says_what_it_should(tmp_path, arms, word):
     from motionlab.ledger.verdict import read_raw
 
-    rows(tmp_path / "sweep_full.csv", **(BASE | arms))
+    rows(tmp_path / "controls_full.csv", **(BASE | arms))
     criterion = load_claims("testbed", ROOT)["testbed.P-oracle"].criterion
     assert judge(criterion, lambda name: read_raw(tmp_path / name))[0] == word
