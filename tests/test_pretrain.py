@@ -30,6 +30,8 @@ TOY = {
         {"name": "two", "ship": True, "bank": BANK | {"offset": 200}, "recipe": {"length": 2}, "training": TRAIN},
         {"name": "more", "bank": BANK | {"offset": 300}, "recipe": {"length": 2}, "training": TRAIN}]},
 }
+BRANCH = {"start": "trunk", "held_out": BANK | {"split": "dev"}, "model": MODEL,
+          "stages": [{"name": "decay", "bank": BANK | {"offset": 400}, "recipe": {"length": 2}, "training": TRAIN | {"lr": 1e-9, "muon_lr": 1e-9, "seed": 9}}]}
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +76,17 @@ def test_a_machine_without_the_earlier_parts_begins_after_the_last_shipped_one(h
     codec = load_codec(made["codec"])
     a, b = (load_backbone(path, codec).state_dict() for path in (again, made["trunk"]))
     assert all(a[name].equal(b[name]) for name in a)
+
+
+def test_a_branch_begins_where_the_stage_that_it_names_ended(home, made, tmp_path):
+    import shutil
+
+    (tmp_path / stages.HOME).mkdir(parents=True)
+    (tmp_path / stages.HOME / "pretrain.yaml").write_text(yaml.safe_dump(TOY | {"base": BRANCH}, sort_keys=False))
+    shutil.copytree(home / "work" / "checkpoints", tmp_path / "work" / "checkpoints", ignore=shutil.ignore_patterns("base*"))
+    branch, codec = stages.run_stage("base", tmp_path / "work", tmp_path), load_codec(made["codec"])
+    a, b = (load_backbone(path, codec).state_dict() for path in (branch, made["trunk"]))
+    assert all((a[name].float() - b[name].float()).abs().max() < 1e-2 for name in a)               # another seed's own start is far away
 
 
 def test_a_finished_stage_is_not_run_again(home, made, capsys):

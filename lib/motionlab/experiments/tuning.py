@@ -25,6 +25,7 @@ from motionlab.methods.files import load_method, read_about, save_method
 from motionlab.models.checkpoint import fingerprint
 from motionlab.models.open import open_pipe, pipe_class
 from motionlab.models.pipe import FRAMES_OF, Pipe
+from motionlab.models.small.pipe import SmallPipe
 from motionlab.training import TrainConfig, train
 from motionlab.training.trained import load_trained
 from motionlab.video import write_mp4
@@ -148,16 +149,25 @@ class SampleConfig:
     cpu: bool = False
 
 
-def check_sampling(backbone: str, weights: str, prompts: str) -> None:
+def check_sampling(backbone: str, weights: str, prompts: str, mode: str = "") -> None:
     """Refuse a snapshot, weights or prompts that are not there before minutes of other work.
 
     Raises:
-        MotionLabError: as `models.open.pipe_class`, `read_about` and `read_tasks`.
+        MotionLabError: as `models.open.pipe_class`, `read_about`, `read_tasks` and `demand_pictures`.
     """
-    if backbone:
-        pipe_class(backbone)
+    kind, tasks = pipe_class(backbone) if backbone else SmallPipe, read_tasks(prompts)
     read_about(weights)
-    read_tasks(prompts)
+    demand_pictures(tasks, mode or kind.modes[0], prompts)
+
+
+def demand_pictures(tasks: list[Task], mode: str, where: str) -> None:
+    """Raises MotionLabError where tasks lack a frame that the mode needs."""
+    for name in FRAMES_OF.get(mode, ()):
+        lacking = [task for task in tasks if getattr(task, name) is None]
+        if lacking:
+            raise MotionLabError(f"Mode '{mode}' needs the {name} frame of every task, and {len(lacking)} of {len(tasks)} in "
+                                 f"'{where}' have none.",
+                                 fix=f"Add a column {name} with a picture's path to the prompt file.")
 
 
 @torch.no_grad()
@@ -169,6 +179,7 @@ def sample(config: SampleConfig, options: Sampling | None = None) -> list[Path]:
     Raises:
         MotionLabError: as `read_tasks`, `load_method` and `open_pipe`; another run's out_dir.
     """
+    check_sampling(config.backbone, config.weights, config.prompts, options.mode if options else "")
     tasks, about = read_tasks(config.prompts), read_about(config.weights)
     method = from_values(method_class(about["method"]), json.loads(about["settings"]), f"settings in {config.weights}")
     options, out = options or method.Sampling(), ensure_writable(config.out_dir)
@@ -180,10 +191,8 @@ def sample(config: SampleConfig, options: Sampling | None = None) -> list[Path]:
     dtype = torch.bfloat16 if config.bf16 else torch.float32
     pipe = open_pipe(config.backbone, frames, height, width, device=device, cache=out / "text", dtype=dtype)
     mode = one_of(options.mode or pipe.modes[0], pipe.modes, f"conditioning mode of {pipe.kind}")
+    demand_pictures(tasks, mode, config.prompts)
     demanded = {name: value for name, value in known_frames(tasks, pipe.size).items() if name in FRAMES_OF[mode]}
-    for name in set(FRAMES_OF[mode]) - set(demanded):
-        raise MotionLabError(f"'{pipe.name}' needs the {name} frame of every task, and '{config.prompts}' gives none.",
-                             fix=f"Add a column {name} with a picture's path to the prompt file.")
     pipe.text(["", *(task.text for task in tasks)])
     pipe.forget_text()
     load_method(method, pipe, config.weights)

@@ -170,13 +170,16 @@ def _codec(settings, work, out, until):
 
 
 def _base(settings, work, out, until):
-    """Part after part; each begins with the averaged weights of the one before. Parts before the last finished one are not asked for."""
-    parts = settings["stages"]
+    """Part after part; each begins with the averaged weights of the one before, the first with those of the stage that `start` names.
+
+    Parts before the last finished one are not asked for.
+    """
+    parts, start = settings["stages"], checkpoint(settings["start"], work) if "start" in settings else None
     averages = [work / out.stem / part["name"] / "ema.safetensors" for part in parts]
     begin = next((k + 1 for k in reversed(range(len(parts))) if not digests.problem_of(averages[k])), 0)
     for k in range(begin, len(parts)):
         digests.forget(averages[k])
-        if _base_stage(settings, parts[k], work, out.stem, averages[k - 1] if k else None, until) is None:
+        if _base_stage(settings, parts[k], work, out.stem, averages[k - 1] if k else start, until) is None:
             return None
         digests.record(averages[k])
     for part, average in zip(parts, averages):

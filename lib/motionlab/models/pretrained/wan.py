@@ -73,7 +73,7 @@ class WanImagePipe(WanPipe):
     Which of them a network was trained for, its positions for pictures say: none for one picture, some for two.
     """
 
-    pipeline_class, small_parts = "WanImageToVideoPipeline", ("image_encoder", "image_processor")
+    pipeline_class, modes, small_parts = "WanImageToVideoPipeline", ("first", "first_last"), ("image_encoder", "image_processor")
 
     def check(self):
         read, c = self.denoiser.config.in_channels, self.channels
