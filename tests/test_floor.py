@@ -18,6 +18,7 @@ from motionlab.core.files import parse_json, read_json
 from motionlab.core.paths import repo_root
 from motionlab.core.yamls import MAX_DEPTH, parse_yaml, read_yaml
 from motionlab.ledger import escaping, shapes
+from motionlab.ledger.results import render_results
 from motionlab.runner.patience import Patience
 
 BOMB = "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
@@ -68,7 +69,7 @@ def test_duplicate_keys_and_numbers_that_are_none_are_refused_in_settings():
 def test_yaml_is_loaded_in_one_place_only():
     home = repo_root() / "lib" / "motionlab"
     loads = {path.relative_to(home).as_posix() for path in home.rglob("*.py") if "yaml.safe_load(" in (text := path.read_text()) or "yaml.load(" in text}
-    assert loads - {"core/yamls.py"} <= {"experiments/tuning.py"}  # reads back what it wrote itself
+    assert loads - {"core/yamls.py"} == set()
 
 
 def test_json_is_bounded_in_depth(tmp_path):
@@ -88,7 +89,8 @@ EVIL = "<script>alert(1)</script> | `<img src=x onerror=1>` \u202etxt\n# head [x
 def test_what_a_claim_says_is_text_in_report_and_readme(root):
     text = CLAIMS.replace("says: Jitter is seen.", f"says: {json.dumps(EVIL)}").replace("needs a paid rater study", json.dumps(EVIL))
     (root / "reproductions/audit/claims.yaml").write_text(text, encoding="utf-8")
-    page, table = ledger.render_report(root).read_text(encoding="utf-8"), ledger.render_readme_table(root)
+    page = ledger.render_report(root).read_text(encoding="utf-8")
+    table = "\n".join([ledger.render_readme_table(root), *render_results(root).values()])
     assert "<script>" not in page and "<img src=x" not in page and "\u202e" not in page
     assert "&lt;script&gt;" in page and "<code>&lt;img src=x onerror=1&gt;</code>" in page
     rows = [line for line in table.splitlines() if "alert(1)" in line]

@@ -15,6 +15,7 @@ from motionlab.core.config import from_values
 from motionlab.core.errors import MotionLabError, one_of
 from motionlab.core.files import ensure_writable, write_atomic
 from motionlab.core.speed import speed as measured_speed
+from motionlab.core.yamls import read_yaml
 from motionlab.data.sidecars import Sidecar
 from motionlab.data.sources import Folder, find_clips
 from motionlab.data.store import open_data
@@ -220,7 +221,7 @@ def _check_same(path, now, may_change=()):
     import yaml
 
     now = json.loads(json.dumps(now))
-    before = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else now
+    before = dict(read_yaml(path) or {}) if path.is_file() else now
     changed = [f"{name} was {before.get(name)} and is now {value}" for name, value in now.items()
                if name not in may_change and before.get(name) != value]
     if changed:
