@@ -51,7 +51,7 @@ def test_rows_are_sampled_with_it(version, monkeypatch):
     monkeypatch.setattr("motionlab.core.noise.noise_version", lambda: version)
     prompts, given = load_prompts("dev", 3), []
     pipe = SimpleNamespace(decode=lambda z: z)
-    method = SimpleNamespace(sample=lambda pipe, texts, seeds, options, **_: given.extend(seeds), video=lambda states: states)
+    method = SimpleNamespace(sample=lambda pipe, texts, seeds, options, **_: given.extend(seeds), video=lambda states: states, truth=lambda options: ())
     rows.sampled(SimpleNamespace(method=method, sampling=SimpleNamespace(mode="text")), pipe, prompts, 1)
     assert given == prompt_seeds([prompt.noise for prompt in prompts], 1, version)
 

@@ -2,15 +2,16 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
-from motionlab.analyses import attention, attention_follow, attention_maps, feature_pictures, features, prompt_switch
+from motionlab.analyses import attention, attention_follow, attention_maps, feature_pictures, features, inputs, prompt_switch, shuffle
 from motionlab.analyses.depth import by_depth, shown_blocks
 from motionlab.analyses.inputs import world_clips, your_clip
 from motionlab.models.open import open_pipe
 from motionlab.core.errors import MotionLabError
 from motionlab.video import find_sample_clip, write_mp4
 from small import small_model
-from snapshots import cogvideox_snapshot, wan_snapshot
+from snapshots import SNAPSHOTS, cogvideox_snapshot, wan_snapshot
 from videos import moving_texture
 
 BLOCKS = {"wan": "blocks.1", "cogvideox": "transformer_blocks.1"}
@@ -119,3 +120,23 @@ def test_points_of_the_paths_must_lie_in_the_frame():
     for points in ([[48, 0], [0, 0]], [[1, 2]], [[-1, 0], [0, 0]]):
         with pytest.raises(MotionLabError, match="not two pixels of a frame of 48 x 48"):
             feature_pictures.point_paths(coordinates, clip, points=points)
+
+
+# ---------------------------------------------------------------------------------------------- other classes
+def test_image_to_video_classes_are_looked_at_beside_their_own_first_frame(tmp_path):
+    pipe = open_pipe(SNAPSHOTS["wan-image"](tmp_path / "s"), 9, 96, 96)
+    clips = inputs.world_clips((3, 4), pipe)
+    known = inputs.own_frames(pipe, list(clips.values()))
+    assert len(known["condition"]) == len(known["seen"]) == 2 and (known["condition"][:, :, 0].flatten(2).amax(2) == torch.tensor([1.0, 0, 0])).all()
+    assert list(attention.attention_rows(pipe, clips, (0.5,))) and list(features.feature_rows(pipe, clips))
+    first, then = pipe.text(["a cat walks."]), pipe.text(["a dog runs."])
+    for call in (lambda: next(shuffle.batches(clips, pipe)), lambda: prompt_switch.switched(pipe, first, then, 1)):
+        with pytest.raises(MotionLabError, match="is given the first frame, which would tell it"):
+            call()
+
+
+@pytest.mark.parametrize("name, frames", [("ltx", 8), ("cogvideox-1.5", 8), ("svd", 1)])
+def test_classes_whose_tokens_stand_for_other_times_say_so(name, frames, tmp_path):
+    pipe = open_pipe(SNAPSHOTS[name](tmp_path / "s"), 9, 64, 64)
+    with pytest.raises(MotionLabError, match=f"stands for {frames} frame"):
+        inputs.world_clips((3,), pipe)

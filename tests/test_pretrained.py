@@ -399,3 +399,5 @@ def test_arguments_that_do_not_fit_are_refused(loaded, folders):
     with pytest.raises(MotionLabError, match="first frame has shape"):
         image.sample([PROMPT], [0], first=torch.zeros(1, 3, 16, 16))
     refused(folders["wan"], "Unknown dtype", dtype=torch.float16)
+    with pytest.raises(MotionLabError, match="learned positions for frames of 32x32"):
+        loaded["cogvideox-5b-image"].set_clip(9, 64, 64)

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 
 from motionlab import taps
 from motionlab.analyses.depth import block_labels
-from motionlab.analyses.inputs import GROUP, item_seed
+from motionlab.analyses.inputs import GROUP, item_seed, own_frames
 from motionlab.models.pipe import Pipe
 from motionlab.diffusion import interpolate
 
@@ -54,7 +54,8 @@ def in_batches(clips: dict, size: int) -> Iterator[dict]:
 def tapped(model: Pipe, clips: dict, t: float, reduce: dict, blocks=None) -> taps.Recording:
     """What `taps.attention` records of one pass over clips {item: clip} noised to t under their captions."""
     x1 = model.encode(list(clips.values()))
-    x0, u = model.noise([item_seed(k) for k in clips], x1), model.bound([clip.caption for clip in clips.values()])
+    x0, known = model.noise([item_seed(k) for k in clips], x1), own_frames(model, list(clips.values()))
+    u = model.bound([clip.caption for clip in clips.values()], known)
     with taps.attention(model.denoiser, reduce, blocks) as seen:
         u(interpolate(x0, x1, t), torch.full((len(clips),), float(t), device=x1.device))
     return seen

@@ -17,7 +17,7 @@ from motionlab import taps
 from motionlab.analyses.attention import tapped
 from motionlab.analyses.attention_follow import window_sums
 from motionlab.analyses.depth import block_labels, block_number
-from motionlab.analyses.inputs import GROUP, item_seed
+from motionlab.analyses.inputs import GROUP, item_seed, own_frames
 from motionlab.models.pipe import Pipe
 from motionlab.diffusion import euler
 from motionlab.core.errors import MotionLabError, one_of
@@ -86,7 +86,7 @@ def attention_maps(model: Pipe, item: str, clip, recipe: str = "clips", blocks=N
 
 
 def _while_generating(model, item, clip, blocks, frame, steps):
-    total, inner = {}, model.guided([clip.caption])
+    total, inner = {}, model.guided([clip.caption], known=own_frames(model, [clip]))
 
     def u(x, t):                            # a tap per step: only the sum is ever held
         with taps.attention(model.denoiser, {"rows": FrameRows(frame)}, blocks, rows="first_half") as seen:

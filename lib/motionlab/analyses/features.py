@@ -17,7 +17,7 @@ import torch
 
 from motionlab import taps
 from motionlab.analyses.depth import block_labels, third
-from motionlab.analyses.inputs import GROUP, item_seed
+from motionlab.analyses.inputs import GROUP, item_seed, own_frames
 from motionlab.models.pipe import Pipe
 from motionlab.analyses.prompt_switch import text_blocks
 from motionlab.diffusion import interpolate
@@ -92,7 +92,7 @@ def block_features(model: Pipe, clip, item: str, t: float = 0.5, blocks=None,
     x1 = model.encode([clip])
     x_t = interpolate(model.noise([item_seed(item)], x1), x1, t)
     with taps.features(model.denoiser, blocks, at=at) as seen:
-        model.bound([clip.caption])(x_t, torch.full((1,), float(t), device=x1.device))
+        model.bound([clip.caption], own_frames(model, [clip]))(x_t, torch.full((1,), float(t), device=x1.device))
     where = block_labels(model, seen)
     return {where[name]["block"]: calls[0][0].float().cpu().numpy() for name, calls in seen.items()}
 

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from motionlab.core.errors import MotionLabError
-from motionlab.models.pipe import Pipe
-from motionlab.video import read_video
+from motionlab.models.pipe import FRAMES_OF, Inputs, Pipe
+from motionlab.video import as_video, read_video
 from motionlab.world import Clip, random_scene, render
 
 GROUP = 4                                 # frames per latent after the first: the same in every supported codec
@@ -34,8 +35,32 @@ def item_seed(item: str) -> int:
 
 def world_clips(seeds: Sequence[int], model: Pipe, **options) -> dict[str, Clip]:
     """{seed: clip} of the world at the model's size; options as of `world.random_scene` (camera, clutter, kind, ...)."""
+    demand_layout(model)
     options = {"aspect": model.size[1] / model.size[0]} | options
     return {str(seed): render(random_scene(int(seed), **options), model.size, model.frames) for seed in seeds}
+
+
+def demand_layout(model: Pipe) -> None:
+    """Raises MotionLabError for a generator whose tokens do not stand for one latent frame of four frames each, as tracks, orders of
+    frames and maps are laid out: LTX (8 frames), CogVideoX 1.5 (patches in time), U-Nets (every frame alone)."""
+    if model.frames_per_token != GROUP:
+        raise MotionLabError(f"A token of '{model.name}' stands for {model.frames_per_token} frame(s), and the analyses are laid out for "
+                             f"{GROUP}.",
+                             fix="Use Wan 2.1, CogVideoX 1.0 or HunyuanVideo; training and sampling take every class.")
+
+
+def own_frames(model: Pipe, clips: Sequence) -> Inputs | None:
+    """What a generator that needs known frames is given when it looks at clips: their own first (and last) ones; else None."""
+    if not FRAMES_OF[model.modes[0]]:
+        return None
+    video = torch.stack([as_video(clip.frames) for clip in clips])
+    return model.mode_inputs(model.modes[0], video[:, 0], video[:, -1])
+
+
+def demand_text(model: Pipe, what: str) -> None:
+    """Raises MotionLabError for an image-to-video generator, where a known frame would give away what is asked."""
+    if "text" not in model.modes:
+        raise MotionLabError(f"'{model.name}' is given the first frame, which would tell it {what}.", fix="Use a text-to-video class.")
 
 
 def your_clip(path: str, model: Pipe, caption: str = "", latents: int = 3) -> CaptionedClip:
@@ -46,8 +71,9 @@ def your_clip(path: str, model: Pipe, caption: str = "", latents: int = 3) -> Ca
         latents: how many latent frames are needed at least.
 
     Raises:
-        MotionLabError: no such file, too short, a word that the model does not know.
+        MotionLabError: no such file, too short, a word that the model does not know, and as `demand_layout`.
     """
+    demand_layout(model)
     frames = read_video(path, size=model.size, max_frames=model.frames).frames
     kept, needed = (len(frames) - 1) // model.clip_step * model.clip_step + 1, (latents - 1) * GROUP + 1
     if kept < needed:

@@ -16,6 +16,7 @@ from torch import nn
 from motionlab.models.pipe import Inputs, Pipe, joined
 from motionlab.analyses.resume import readable
 from motionlab.diffusion import cfg, euler
+from motionlab.analyses.inputs import demand_text
 from motionlab.core.errors import MotionLabError
 from motionlab.models.evaluator import CLASSES, Evaluator, labels_of
 from motionlab.world.captions import describe, sentence
@@ -98,6 +99,7 @@ def switched(model: Pipe, first: Inputs, then: Inputs, depth: int, w: float = 2.
     Raises:
         MotionLabError: a depth that the backbone does not have, prompts of different shapes.
     """
+    demand_text(model, "the look that the prompts are to decide")
     blocks = text_blocks(model.denoiser)
     if not 0 <= depth <= len(blocks):
         raise MotionLabError(f"The backbone has {len(blocks)} blocks; there is no depth {depth}.", fix=f"Use 0 to {len(blocks)}.")

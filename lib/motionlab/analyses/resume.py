@@ -13,7 +13,7 @@ import torch
 
 from motionlab.diffusion import SAMPLERS, interpolate
 from motionlab.core.errors import MotionLabError, one_of
-from motionlab.analyses.inputs import item_seed
+from motionlab.analyses.inputs import item_seed, own_frames
 from motionlab.models.pipe import Pipe
 from motionlab.models.evaluator import CLASSES, Evaluator, labels_of
 
@@ -62,10 +62,11 @@ def resume_rows(model: Pipe, evaluator: Evaluator, clips: dict, times: Sequence[
         x0 = model.noise([item_seed(k) for k in part], x1)
         species = [clips[k].attributes["actors"][0]["species"] for k in part]
         truth = evaluator.read(readable(model.decode(x1)), species=species)
+        known = own_frames(model, [clips[k] for k in part])
         captions = {"own": [clips[k].caption for k in part], "other": [clips[items[rival[k]]].caption for k in part]}
         for t in times:
             for arm, said in captions.items():
-                frames = readable(model.decode(resumed(model.guided(said, w), x1, x0, t, grid)))
+                frames = readable(model.decode(resumed(model.guided(said, w, known), x1, x0, t, grid)))
                 read = evaluator.read(frames, species=species if arm == "own" else None)
                 for i, k in enumerate(part):
                     row = {"item": k, "arm": arm, "seed": 0, "t": float(t)}
@@ -136,6 +137,6 @@ def kept_shares(rows: Iterator[dict]):
 def film(model: Pipe, clip, times: Sequence[float], steps: int = 20, seed: int = 0) -> dict[str, np.ndarray]:
     """{label: frames} of one clip, its reconstruction and what resuming from each of `times` makes of it."""
     x1 = model.encode([clip])
-    x0, grid, u = model.noise([seed], x1), model.grid(steps), model.guided([clip.caption])
+    x0, grid, u = model.noise([seed], x1), model.grid(steps), model.guided([clip.caption], known=own_frames(model, [clip]))
     strips = {f"from t = {t}": model.decode(resumed(u, x1, x0, t, grid))[0] for t in times}
     return {"clip": clip.frames} | strips | {"reconstruction": model.decode(x1)[0]}

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 
-from motionlab.analyses.inputs import GROUP, CaptionedClip
+from motionlab.analyses.inputs import GROUP, CaptionedClip, demand_text
 from motionlab.models.pipe import Pipe
 from motionlab.diffusion import interpolate, linear_quadratic_grid, velocity
 from motionlab.core.errors import MotionLabError, one_of
@@ -238,6 +238,7 @@ def batches(clips: dict, model: Pipe, kinds=ALL, seed: int = 0, batch: int = 16)
     speed (median displacement of the subject per latent frame, in tokens; where the truth is known) and psnr_<kind> of the
     codec's reconstruction of the original and of the shuffled frames, which is what the codec itself does to them.
     """
+    demand_text(model, "the order")
     generator, items = torch.Generator().manual_seed(seed), list(clips)
     for part in (items[k:k + batch] for k in range(0, len(items), batch)):
         chosen = [clips[k] for k in part]

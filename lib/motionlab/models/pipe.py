@@ -165,6 +165,11 @@ class Pipe(nn.Module):
         return self.size[0] // self.shape[2] * (patch if isinstance(patch, int) else patch[-1])
 
     @property
+    def frames_per_token(self) -> int:
+        """Frames of the video that a token after the first ones stands for."""
+        return getattr(self, "group", 4) * (getattr(self.denoiser.config, "patch_size_t", 1) or 1)
+
+    @property
     def tokens(self) -> int:
         """Video tokens of a clip."""
         f, over = self.shape[0], getattr(self.denoiser.config, "patch_size_t", 1) or 1

@@ -114,6 +114,14 @@ class CogVideoXImagePipe(CogVideoXPipe):
                                  fix="Fetch all parts of the snapshot from the same place.")
         self.text_length = self.denoiser.config.max_text_seq_length
 
+    def set_clip(self, frames, height, width):
+        """Version 1.0 learned its positions: it does the size that it was made for and no other."""
+        own = self.made_for()[1:]
+        if self.denoiser.config.get("use_learned_positional_embeddings") and (height, width) != own:
+            raise MotionLabError(f"'{self.name}' has learned positions for frames of {own[0]}x{own[1]}, not {height}x{width}.",
+                                 fix=f"Use height={own[0]} and width={own[1]}.")
+        return super().set_clip(frames, height, width)
+
     @torch.no_grad()
     def draw(self, generators, first=None, last=None):
         noise, pictures = self.pipeline.prepare_latents(image=first.to(self.device, self.dtype), **self.latents_of(generators))
