@@ -140,3 +140,11 @@ def test_classes_whose_tokens_stand_for_other_times_say_so(name, frames, tmp_pat
     pipe = open_pipe(SNAPSHOTS[name](tmp_path / "s"), 9, 64, 64)
     with pytest.raises(MotionLabError, match=f"stands for {frames} frame"):
         inputs.world_clips((3,), pipe)
+
+
+def test_peaks_fall_as_the_released_maps_do_and_pairs_are_swapped():
+    released = pd.DataFrame([{"item": "a", "arm": "base", "seed": 0, "block": k, "peak_0": 40.0, "peak_1": 20.0 + k, "peak_2": 2.5} for k in (0, 1)])
+    (row,) = attention_maps.peak_ratios(released)
+    assert row["next_over_own"] == 20.5 / 40 and row["next_over_second"] == 20.5 / 2.5
+    pairs = prompt_switch.switch_pairs([3, 4])
+    assert prompt_switch.swapped(prompt_switch.swapped(pairs)) == pairs != prompt_switch.swapped(pairs)

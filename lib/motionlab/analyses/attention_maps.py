@@ -117,6 +117,14 @@ def release_rows(model: Pipe, clips: dict, steps: int = 20, blocks=None, frame: 
             yield row | {"steps": steps} | frame_summary(rows, frame)
 
 
+def peak_ratios(released) -> list[dict]:
+    """Rows {item, arm, seed, next_over_own, next_over_second} of `release_rows` (a DataFrame): how the largest entries of the maps
+    fall with the distance in frames, means over blocks, as the paper's colour bars show them (about 0.5, and 7 to 9)."""
+    means = released.groupby(["item", "arm", "seed"], sort=False)[[f"peak_{d}" for d in (0, 1, 2)]].mean().reset_index()
+    return [{"item": row["item"], "arm": row["arm"], "seed": row["seed"], "next_over_own": row["peak_1"] / row["peak_0"],
+             "next_over_second": row["peak_1"] / row["peak_2"]} for row in means.to_dict("records")]
+
+
 def frame_summary(rows: np.ndarray, frame: int) -> dict[str, float]:
     """mass_<d>, near_<d> and peak_<d> of maps (h'w', f', h', w') of the tokens of one latent frame."""
     n, f = rows.shape[:2]

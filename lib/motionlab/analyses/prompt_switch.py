@@ -55,6 +55,11 @@ def switch_pairs(seeds: Sequence[int], species: Sequence[str] = SWITCHABLE) -> l
     return out
 
 
+def swapped(pairs: Sequence[tuple[int, dict, dict]]) -> list[tuple[int, dict, dict]]:
+    """The same pairs the other way round: a block decides an attribute only if it does so whichever prompt it reads."""
+    return [(seed, then, first) for seed, first, then in pairs]
+
+
 # ---------------------------------------------------------------------------------------------- rows
 def switch_rows(model: Pipe, evaluator: Evaluator, pairs: Sequence[tuple[int, dict, dict]], depths: Sequence[int], steps: int = 20,
                 w: float | None = None, batch: int = 8) -> Iterator[dict]:
