@@ -120,7 +120,8 @@ def _publish(root):
 
 
 def _report(root):
-    from motionlab.ledger.report import render_report, update_readme
+    from motionlab.ledger.report import render_report
+    from motionlab.ledger.results import update_readme
 
     for _ in range(10):
         render_report(root)

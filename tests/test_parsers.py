@@ -114,7 +114,7 @@ RECORD = {"verdict": "holds", "parts": [{"raw": "a.csv", "metric": "m", "arm": "
 
 @given(near({"audit.A1": [RECORD]}))
 def test_measured_records_and_what_is_rendered_of_them(root, data):
-    from motionlab.ledger.report import render_readme_table
+    from motionlab.ledger.results import render_readme_table
     from motionlab.ledger.verify import paper_problems
 
     (root / "reproductions/audit/claims.yaml").write_text(CLAIMS, encoding="utf-8")

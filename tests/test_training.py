@@ -344,8 +344,8 @@ def test_config_yaml_both_ways_and_its_mistakes(tmp_path):
     for text, sentence in {"batchsize: 4": "no field 'batchsize'. Did you mean 'batch_size'",
                            "steps: many": "must be a whole number", "optimizer: moun": "Did you mean 'muon'",
                            "ema: 1.5": r"ema must be in \[0, 1\)", "- 1": "field: value",
-                           "lr: .inf": "lr of the training config must be a finite number, not inf", "muon_lr: .nan": "muon_lr must be",
-                           "muon_lr: 1e999": "muon_lr must be", "weight_decay: .inf": "weight_decay must be"}.items():
+                           "lr: .inf": "lr of the training config must be a finite number, not inf", "muon_lr: .nan": "muon_lr of the training config must be",
+                           "muon_lr: 1e999": "muon_lr of the training config must be", "weight_decay: .inf": "weight_decay of the training config must be"}.items():
         file.write_text(text)
         with pytest.raises(MotionLabError, match=sentence):
             TrainConfig.from_yaml(file)
