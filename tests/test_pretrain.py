@@ -158,11 +158,13 @@ def test_a_stage_that_another_process_runs_is_refused(home, made):
 def test_publishing_ships_checkpoints_cards_and_curves(home, made):
     stages.publish(TOY, home / "work", home)
     shipped = home / stages.HOME / "checkpoints"
-    assert {p.name for p in shipped.glob("*.safetensors")} == {"codec.safetensors", "image_encoder.safetensors", "evaluator_0.safetensors", "base.safetensors"}
+    assert {p.name for p in shipped.glob("*.safetensors")} == {"codec.safetensors", "image_encoder.safetensors", "evaluator_0.safetensors", "base.safetensors",
+                                                               "trunk.safetensors", "trunk_two.safetensors"}
     card = (shipped / "base.md").read_text()
     assert "| frames | 4 |" in card and "| two | 4 |" in card and "MB" in card
-    with open(home / stages.HOME / "curves" / "two.csv") as file:
+    with open(home / stages.HOME / "curves" / "base_two.csv") as file:
         rows = list(csv.DictReader(file))
+    assert {p.stem for p in (home / stages.HOME / "curves").glob("*")} >= {"codec", "base_frames", "base_two", "trunk_two", "trunk_more"}
     assert [r["step"] for r in rows] == ["2", "4"] and float(rows[1]["held_out/mean"]) > 0 and "loss_9" in rows[0]
 
 

@@ -148,7 +148,7 @@ def publish(names, work: Path, root: Path | None = None) -> list[Path]:
             out.append(copy_recorded(made, target))
             out.append(write_card(target, logs, target.with_suffix(".md"), settings[name].get("about", "")))
         for stage, log in logs.items():
-            out.append(write_curve(log, home / "curves" / f"{stage}.csv"))
+            out.append(write_curve(log, home / "curves" / f"{name if stage == name else f'{name}_{stage}'}.csv"))
     return out
 
 
