@@ -13,6 +13,7 @@ from motionlab.core.files import shown, whole_weights
 from motionlab.core.locks import held
 from motionlab.core.paths import repo_root
 from motionlab.core.yamls import read_yaml
+from motionlab.ledger.manifest import enter
 
 HOME = Path("reproductions") / "testbed"
 
@@ -149,6 +150,7 @@ def publish(names, work: Path, root: Path | None = None) -> list[Path]:
             out.append(write_card(target, logs, target.with_suffix(".md"), settings[name].get("about", "")))
         for stage, log in logs.items():
             out.append(write_curve(log, home / "curves" / f"{stage}.csv"))
+    enter(Path(root or repo_root()), [*out, digests.list_of(home / "checkpoints")])
     return out
 
 

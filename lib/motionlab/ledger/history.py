@@ -1,0 +1,213 @@
+"""Order and permanence of the evidence, from git: was a criterion committed before its measurement, and did anything go since?
+
+Each commit is compared with the ones before it, from the first one on or since a given revision, and the files as they lie here
+with the last commit. Where history is not at hand, or begins with evidence that nothing came before, it is said what was not checked.
+
+What was found once stays found: history cannot be mended. A commit with a good reason is named in reproductions/exceptions.yaml
+({"1a2b3c4d": "why"}); that it broke a rule is then told, with that reason, and is no problem. Exceptions that came after the
+revision that is given do not count: a reviewer is to see them.
+"""
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from motionlab.core.errors import MotionLabError
+from motionlab.core.repository import SIGNATURES, Commit, NoRepository, Repository
+from motionlab.core.yamls import parse_yaml
+from motionlab.ledger.snapshots import FOLDER, Moment, Seen, Snapshots
+
+EXCEPTIONS = "exceptions.yaml"
+EXCUSE = f"or give the reason in {FOLDER}/{EXCEPTIONS}"
+FOLLOWS = (("raw", ".json", ".csv"), ("executed", ".ipynb", ".json"))  # folder, what changes only together with what
+
+
+@dataclass
+class Examined:
+    """problems: one sentence each. notes: what was looked at, what was not, and what was excused."""
+
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def examine(root: Path, since: str | None = None) -> Examined:
+    """Look at the history of the checkout at `root`, up to the files as they lie here.
+
+    Args:
+        since: a revision; only what came after it is looked at.
+
+    Raises:
+        MotionLabError: `since` is given, and there is no such commit or no history; exceptions that are none.
+    """
+    try:
+        with Repository(root, FOLDER) as repository:
+            return _examine(repository, root, repository.name_of(since) if since else None)
+    except NoRepository as error:
+        if since:
+            raise MotionLabError(f"--ref {since} cannot be looked at: {error}.", fix="Run in a git checkout, with git on the PATH.") from error
+        return Examined(notes=[f"history was not checked: {error}"])
+
+
+def _examine(repository: Repository, root: Path, start: str | None) -> Examined:
+    commits, reader = repository.commits(start), Snapshots(repository)
+    here, last = reader.here(root), _at(repository, repository.head)
+    begun = [one for one in commits if not (one.parents or start)]
+    steps = [(_at(repository, one.id, one.date), [_at(repository, name) for name in one.parents or ([start] if start else [])])
+             for one in commits if one not in begun or len(begun) > 1 and not repository.shallow]  # a second beginning hides the first
+    found = Examined(notes=_notes(repository, reader, commits, begun, start))
+    excuses = _excuses(reader, _at(repository, start) if start else here)
+    for now, before in [*steps, (here, [last])]:
+        problems = list(dict.fromkeys([*permanence(reader, now, before), *order(reader, now, before)]))
+        reason = next((why for name, why in excuses.items() if now.commit and now.commit.startswith(name)), None)
+        if problems and reason:
+            found.notes.append(f"excused: {now.name} ({reason}), {len(problems)} of this kind: {problems[0]}")
+        elif problems:
+            found.problems += [f"{now.name}: {problem}{f', {EXCUSE}' if now.commit else ''}." for problem in problems]
+    return found
+
+
+def _at(repository: Repository, commit: str, date: str = "") -> Moment:
+    return Moment(f"commit {commit[:8]}{f' of {date[:10]}' if date else ''}", repository.tree(commit), commit)
+
+
+def _notes(repository: Repository, reader: Snapshots, commits: list[Commit], begun: list[Commit], start: str | None) -> list[str]:
+    notes = [f"history: {len(commits)} commits {f'since {start[:8]} ' if start else ''}looked at"]
+    if repository.shallow:
+        notes.append("history: this clone is shallow, so what came before its oldest commit was not checked (git fetch --unshallow)")
+    elif len(begun) == 1 and (records := new_records(reader, first := _at(repository, begun[0].id), [], *first.papers)):
+        notes.append(f"history begins with {first.name}, which holds {len(records)} records: whether their criteria came before them "
+                     "was not checked")
+    signed = Counter(SIGNATURES.get(one.signature, "not checkable here") for one in commits if one.signature != "N")
+    return notes + ([f"signatures: {', '.join(f'{n} {kind}' for kind, n in signed.items())}"] if signed else [])
+
+
+def _excuses(reader: Snapshots, moment: Moment) -> dict[str, str]:
+    """{beginning of a commit's name: reason}.
+
+    Raises:
+        MotionLabError: another kind of file.
+    """
+    blob = moment.tree.get(EXCEPTIONS)
+    text = reader.data(blob).decode("utf-8", "replace") if blob else ""
+    data = parse_yaml(text, f"{FOLDER}/{EXCEPTIONS}") or {}
+    good = isinstance(data, dict) and all(isinstance(part, str) and len(part) >= 8 for pair in data.items() for part in pair)
+    if not good:
+        raise MotionLabError(f"{FOLDER}/{EXCEPTIONS} is not a mapping of commits to reasons.",
+                             fix='Write lines like "1a2b3c4d": why this was right, with quotes and at least 8 letters each.')
+    return data
+
+
+# ---------------------------------------------------------------------------------------------------------------- rules
+
+
+def permanence(reader: Snapshots, now: Moment, before: list[Moment]) -> Iterator[str]:
+    """What was there must be there still, and change only as publishing changes it."""
+    for old in before:
+        if "MANIFEST" in old.tree and "MANIFEST" not in now.tree:
+            yield f"{FOLDER}/MANIFEST went; bring it back (`git show {_named(old)}:{FOLDER}/MANIFEST`)"
+        changed = {path for path in old.tree if old.tree[path] != now.tree.get(path)}
+        for paper in sorted({path.split("/")[0] for path in changed if "/" in path}):
+            mine = {path for path in changed if path.startswith(f"{paper}/")}
+            yield from record_losses(reader, now, old, paper)
+            yield from claim_changes(reader, now, old, paper) if f"{paper}/claims.yaml" in mine else ()
+            yield from raw_changes(reader, now, old, paper, sorted(mine))
+            yield from lone_changes(now, old, paper, sorted(mine))
+
+
+def record_losses(reader: Snapshots, now: Moment, old: Moment, paper: str) -> Iterator[str]:
+    """A record that went, or the order of records that changed."""
+    path = f"{paper}/measured.yaml"
+    if old.tree.get(path) == now.tree.get(path):
+        return
+    kept = reader.records(now, paper)
+    for claim, records in reader.records(old, paper).items():
+        there = [one.checksum for one in kept.get(claim, [])]
+        for one in (one for one in records if one.checksum not in there):
+            yield f"the record of {claim} of {one.date[:10]} went out of {FOLDER}/{path}; bring it back from {_named(old)}"
+        known = [one.checksum for one in records if one.checksum in there]
+        if [one for one in there if one in set(known)] != known:
+            yield f"the records of {claim} in {FOLDER}/{path} changed places; restore the file from {_named(old)}"
+
+
+def claim_changes(reader: Snapshots, now: Moment, old: Moment, paper: str) -> Iterator[str]:
+    """A judged claim that went, or that asks something else under the same version."""
+    path, was, asks = f"{FOLDER}/{paper}/claims.yaml", reader.asked(old, paper), reader.asked(now, paper)
+    for claim in reader.records(old, paper):
+        if claim in was.sha and claim not in asks.sha:
+            yield f"{claim}, which was judged, went out of {path}; bring it back from {_named(old)}"
+        elif claim in was.sha and was.sha[claim] != asks.sha[claim] and asks.version <= was.version:
+            yield (f"{claim} changed in {path} after it was judged, and `version` is still {asks.version}; raise it, and give the reason "
+                   "in `history`")
+
+
+def raw_changes(reader: Snapshots, now: Moment, old: Moment, paper: str, changed: list[str]) -> Iterator[str]:
+    """Raw rows that changed without a new record that names them."""
+    named = {name for records in reader.records(old, paper).values() for one in records for name, _ in one.raw}
+    new = {pair for one, _ in new_records(reader, now, [old], paper) for pair in one.raw}
+    for path in changed:
+        name = path.removeprefix(f"{paper}/raw/")
+        if name == path or not name.endswith(".csv"):
+            continue
+        if path not in now.tree:
+            yield f"{FOLDER}/{path} was taken away; bring it back from {_named(old)}"
+        elif name in named and (name, reader.sha256(now.tree[path])) not in new:
+            yield (f"{FOLDER}/{path} changed without a new record that names it; restore it from {_named(old)}, or publish its notebook's "
+                   "run in the same commit")
+        elif name not in named and not keeps_rows(reader, old.tree[path], now.tree[path]):
+            yield f"{FOLDER}/{path} lost or changed rows; rows are added, and those of {_named(old)} stay"
+
+
+def lone_changes(now: Moment, old: Moment, paper: str, changed: list[str]) -> Iterator[str]:
+    """Files that tell of another, and changed or went without it."""
+    for folder, ending, partner in FOLLOWS:
+        for path in changed:
+            other = path.removesuffix(ending) + partner
+            if path.startswith(f"{paper}/{folder}/") and path.endswith(ending) and old.tree.get(other) == now.tree.get(other):
+                yield f"{FOLDER}/{path} changed without {other.split('/')[-1]}; restore it from {_named(old)}, or publish the run again"
+
+
+def keeps_rows(reader: Snapshots, old: str, new: str) -> bool:
+    """Whether every row of a raw file is in a later one, which may have more rows and columns."""
+    later = reader.rows(new)
+    return all(any(row.items() <= one.items() for one in later.get(key, [])) for key, rows in reader.rows(old).items() for row in rows)
+
+
+def order(reader: Snapshots, now: Moment, before: list[Moment]) -> Iterator[str]:
+    """A record must find its criterion committed: in a commit before its own, and in the one whose code measured it."""
+    for paper in sorted(now.papers):
+        if any(now.tree.get(f"{paper}/measured.yaml") == old.tree.get(f"{paper}/measured.yaml") for old in before):
+            continue  # nothing that one of them did not hold
+        for record, claim in new_records(reader, now, before, paper):
+            if not any(holds_criterion(reader, old, paper, claim, record) for old in before):
+                yield (f"{claim} was measured before its criterion was committed (no commit before has it as final); commit "
+                       f"{FOLDER}/{paper}/claims.yaml first, then measure")
+            elif (code := _moment(reader, record.commit)) and not holds_criterion(reader, code, paper, claim, record):
+                yield (f"{claim} was measured at {record.commit[:8]}, where its criterion was not committed yet; commit it, then measure "
+                       "it again")
+
+
+def holds_criterion(reader: Snapshots, moment: Moment, paper: str, claim: str, record: Seen) -> bool:
+    """Whether a moment's claims.yaml asks, as final, just what a record answers."""
+    asks = reader.asked(moment, paper)
+    return claim in asks.final and asks.sha[claim] == record.claim_sha
+
+
+def new_records(reader: Snapshots, now: Moment, before: list[Moment], *papers: str) -> list[tuple[Seen, str]]:
+    """(record, claim) of those that none of the moments before holds."""
+    known = {one.checksum for old in before for paper in papers for records in reader.records(old, paper).values() for one in records}
+    found = [(one, claim) for paper in papers for claim, records in reader.records(now, paper).items() for one in records]
+    return [(one, claim) for one, claim in found if one.checksum not in known]
+
+
+def _named(moment: Moment) -> str:
+    return moment.commit[:8] if moment.commit else "the last commit"
+
+
+@functools.lru_cache(maxsize=256)
+def _moment(reader: Snapshots, commit: str) -> Moment | None:
+    """The moment of a commit that this clone holds; None of another."""
+    tree = reader.repository.tree(commit) if commit else {}
+    return Moment(f"commit {commit[:8]}", tree, commit) if tree else None
