@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 from motionlab.core.errors import MotionLabError
@@ -24,6 +25,7 @@ from motionlab.ledger.snapshots import read_records, seen
 from motionlab.ledger.soundness import reading_problems
 
 TOLERANCE = 1e-6
+Load = Callable[[str], judging.Table]
 NUMBERS = ("estimate", "ci95", "n", "n_undefined", "by_seed")
 
 
@@ -58,9 +60,10 @@ def paper_problems(paper: str, root: Path) -> list[str]:
         claims, measured = load_claims(paper, root), load_measured(paper, root)
     except MotionLabError as error:
         return [str(error)]
-    found = format_problems(paper, measured, root)
+    found, raw = format_problems(paper, measured, root), folder / "raw"
+    load = functools.cache(lambda name: judging.read_raw(raw / name))  # many claims are judged from one file
     found += [f"reproductions/{paper}/measured.yaml: {problem}" for claim_id, records in measured.items()
-             for problem in history_problems(claim_id, records, claims, folder / "raw")]
+             for problem in history_problems(claim_id, records, claims, raw, load)]
     found += sweep_problems(folder)
     return found + [problem for path in sorted((folder / "executed").glob("*.json")) for problem in run_problems(path, root)]
 
@@ -74,7 +77,7 @@ def format_problems(paper: str, measured: dict, root: Path) -> list[str]:
     return [f"reproductions/{paper}/measured.yaml is not as publishing writes it; restore it with git."]
 
 
-def history_problems(claim_id: str, records: list[dict], claims: PaperClaims, raw: Path) -> list[str]:
+def history_problems(claim_id: str, records: list[dict], claims: PaperClaims, raw: Path, load: Load) -> list[str]:
     """Problems of one claim's list of records: each record's checksum, the versions, and all of the newest record."""
     if claim_id not in claims.claims:
         return [f"{claim_id} is measured, but claims.yaml has no such claim."]
@@ -84,7 +87,7 @@ def history_problems(claim_id: str, records: list[dict], claims: PaperClaims, ra
     if broken:
         return [f"record {index + 1} of {claim_id} was edited after it was written (its checksum differs); restore it with git."
                 for index in broken]
-    return [f"{claim_id}: {problem}" for problem in version_problems(records) + record_problems(claims[claim_id], records[-1], raw)]
+    return [f"{claim_id}: {problem}" for problem in version_problems(records) + record_problems(claims[claim_id], records[-1], raw, load)]
 
 
 def version_problems(records: list[dict]) -> list[str]:
@@ -98,8 +101,8 @@ def version_problems(records: list[dict]) -> list[str]:
     return []
 
 
-def record_problems(claim: Claim, record: dict, raw: Path) -> list[str]:
-    """Problems of a claim's newest record, judged again from the raw files in folder `raw`.
+def record_problems(claim: Claim, record: dict, raw: Path, load: Load | None = None) -> list[str]:
+    """Problems of a claim's newest record, judged again from the raw files in folder `raw`, which `load` may have read before.
 
     Used by `verify` on what is committed and by `publish` on what is about to be.
     """
@@ -118,13 +121,13 @@ def record_problems(claim: Claim, record: dict, raw: Path) -> list[str]:
         return problems
     files = [f"raw/{name} is not the file that was judged (its sha256 differs or it is missing); restore it with git, "
              f"or run {record['notebook']} again." for name, sha in record["raw"].items() if sha != sha_of(raw / name)]
-    return files or recomputed_problems(claim, record, raw)
+    return files or recomputed_problems(claim, record, load or (lambda name: judging.read_raw(raw / name)))
 
 
-def recomputed_problems(claim: Claim, record: dict, raw: Path) -> list[str]:
+def recomputed_problems(claim: Claim, record: dict, load: Load) -> list[str]:
     """Differences between a record and its verdict recomputed now."""
     try:
-        word, parts = judging.judge(claim.criterion, functools.cache(lambda name: judging.read_raw(raw / name)))
+        word, parts = judging.judge(claim.criterion, functools.cache(load))
     except MotionLabError as error:
         return [str(error)]
     found = [] if word == record["verdict"] else [f"recorded as '{record['verdict']}', recomputed as '{word}'."]
