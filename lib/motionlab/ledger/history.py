@@ -22,7 +22,7 @@ from motionlab.ledger.snapshots import FOLDER, Moment, Seen, Snapshots
 
 EXCEPTIONS = "exceptions.yaml"
 EXCUSE = f"or give the reason in {FOLDER}/{EXCEPTIONS}"
-FOLLOWS = (("raw", ".json", ".csv"), ("executed", ".ipynb", ".json"))  # folder, what changes only together with what
+FOLLOWS = (("raw", ".json", ".csv"), ("executed", ".ipynb", ".json"), ("checkpoints", ".safetensors", ".md"))  # changes only with
 
 
 @dataclass
@@ -114,6 +114,7 @@ def permanence(reader: Snapshots, now: Moment, before: list[Moment]) -> Iterator
             yield from record_losses(reader, now, old, paper)
             yield from claim_changes(reader, now, old, paper) if f"{paper}/claims.yaml" in mine else ()
             yield from raw_changes(reader, now, old, paper, sorted(mine))
+            yield from run_changes(reader, now, old, paper, sorted(mine))
             yield from lone_changes(now, old, paper, sorted(mine))
 
 
@@ -160,12 +161,22 @@ def raw_changes(reader: Snapshots, now: Moment, old: Moment, paper: str, changed
             yield f"{FOLDER}/{path} lost or changed rows; rows are added, and those of {_named(old)} stay"
 
 
+def run_changes(reader: Snapshots, now: Moment, old: Moment, paper: str, changed: list[str]) -> Iterator[str]:
+    """The result of a run that judged claims, changed without a new record: every run gives new ones."""
+    judged = {one.notebook for records in reader.records(old, paper).values() for one in records}
+    again = {one.notebook for one, _ in new_records(reader, now, [old], paper)}
+    for path in changed:
+        stem = path.removeprefix(f"{paper}/executed/").removesuffix(".json")
+        if path == f"{paper}/executed/{stem}.json" and stem in judged - again:
+            yield f"{FOLDER}/{path} changed without a new record of that notebook; restore it from {_named(old)}, or publish its run"
+
+
 def lone_changes(now: Moment, old: Moment, paper: str, changed: list[str]) -> Iterator[str]:
     """Files that tell of another, and changed or went without it."""
     for folder, ending, partner in FOLLOWS:
         for path in changed:
             other = path.removesuffix(ending) + partner
-            if path.startswith(f"{paper}/{folder}/") and path.endswith(ending) and old.tree.get(other) == now.tree.get(other):
+            if path.startswith(f"{paper}/{folder}/") and path.endswith(ending) and other in old.tree and old.tree[other] == now.tree.get(other):
                 yield f"{FOLDER}/{path} changed without {other.split('/')[-1]}; restore it from {_named(old)}, or publish the run again"
 
 

@@ -42,12 +42,13 @@ class Moment:
 
 @dataclass(frozen=True)
 class Seen:
-    """Of a record of measured.yaml, what its history is judged by. commit: the code that measured; raw: {file: sha256}."""
+    """Of a record of measured.yaml, what its history is judged by. commit: the code that measured; raw: (file, sha256) of each."""
 
     checksum: str
     claim_sha: str
     date: str
     commit: str
+    notebook: str
     raw: tuple[tuple[str, str], ...]
 
 
@@ -143,7 +144,7 @@ def seen(record: dict) -> Seen:
 
 
 def _seen(record: dict) -> Seen:
-    texts = (str(record.get(name) or "") for name in ("checksum", "claim_sha", "date", "commit"))
+    texts = (str(record.get(name) or "") for name in ("checksum", "claim_sha", "date", "commit", "notebook"))
     return Seen(*("" if text == "null" else text for text in texts), tuple(record["raw"]))
 
 
