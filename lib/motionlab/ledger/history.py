@@ -52,35 +52,44 @@ def examine(root: Path, since: str | None = None) -> Examined:
 
 
 def _examine(repository: Repository, root: Path, start: str | None) -> Examined:
-    commits, reader = repository.commits(start), Snapshots(repository)
+    commits, reader = repository.commits(), Snapshots(repository)
+    asked = {one.id for one in (repository.commits(start) if start else commits)}
     here, last = reader.here(root), _at(repository, repository.head)
-    begun = [one for one in commits if not (one.parents or start)]
-    steps = [(_at(repository, one.id, one.date), [_at(repository, name) for name in one.parents or ([start] if start else [])])
-             for one in commits if one not in begun or len(begun) > 1 and not repository.shallow]  # a second beginning hides the first
-    found = Examined(notes=_notes(repository, reader, commits, begun, start))
+    begun = [one for one in commits if not one.parents]
+    judge = Judge(reader, exempt=set() if len(begun) > 1 and not repository.shallow else {one.id for one in begun})  # a second one hides
+    found = Examined(notes=_notes(repository, reader, asked, commits, begun, start))
     excuses = _excuses(reader, _at(repository, start) if start else here)
-    for now, before in [*steps, (here, [last])]:
-        problems = list(dict.fromkeys([*permanence(reader, now, before), *order(reader, now, before)]))
-        reason = next((why for name, why in excuses.items() if now.commit and now.commit.startswith(name)), None)
-        if problems and reason:
-            found.notes.append(f"excused: {now.name} ({reason}), {len(problems)} of this kind: {problems[0]}")
-        elif problems:
-            found.problems += [f"{now.name}: {problem}{f', {EXCUSE}' if now.commit else ''}." for problem in problems]
+    for one in commits:
+        before = one.parents or ((start,) if start and one.id in asked else ())
+        _settle(found, now := _at(repository, one.id, one.date), judge(now, [_at(repository, name) for name in before]), excuses,
+                one.id in asked)
+    _settle(found, here, judge(here, [last]), excuses, True)
     return found
+
+
+def _settle(found: Examined, now: Moment, problems: list[str], excuses: dict[str, str], asked: bool) -> None:
+    reason = next((why for name, why in excuses.items() if now.commit and now.commit.startswith(name)), None)
+    if not (problems and asked):
+        return
+    if reason:
+        found.notes.append(f"excused: {now.name} ({reason}), {len(problems)} of this kind: {problems[0]}")
+    else:
+        found.problems += [f"{now.name}: {problem}{f', {EXCUSE}' if now.commit else ''}." for problem in problems]
 
 
 def _at(repository: Repository, commit: str, date: str = "") -> Moment:
     return Moment(f"commit {commit[:8]}{f' of {date[:10]}' if date else ''}", repository.tree(commit), commit)
 
 
-def _notes(repository: Repository, reader: Snapshots, commits: list[Commit], begun: list[Commit], start: str | None) -> list[str]:
-    notes = [f"history: {len(commits)} commits {f'since {start[:8]} ' if start else ''}looked at"]
+def _notes(repository: Repository, reader: Snapshots, asked: set[str], commits: list[Commit], begun: list[Commit],
+           start: str | None) -> list[str]:
+    notes = [f"history: {len(asked)} commit{'s' * (len(asked) != 1)} {f'since {start[:8]} ' if start else ''}looked at"]
     if repository.shallow:
         notes.append("history: this clone is shallow, so what came before its oldest commit was not checked (git fetch --unshallow)")
     elif len(begun) == 1 and (records := new_records(reader, first := _at(repository, begun[0].id), [], *first.papers)):
         notes.append(f"history begins with {first.name}, which holds {len(records)} records: whether their criteria came before them "
                      "was not checked")
-    signed = Counter(SIGNATURES.get(one.signature, "not checkable here") for one in commits if one.signature != "N")
+    signed = Counter(SIGNATURES.get(one.signature, "not checkable here") for one in commits if one.id in asked and one.signature != "N")
     return notes + ([f"signatures: {', '.join(f'{n} {kind}' for kind, n in signed.items())}"] if signed else [])
 
 
@@ -103,48 +112,76 @@ def _excuses(reader: Snapshots, moment: Moment) -> dict[str, str]:
 # ---------------------------------------------------------------------------------------------------------------- rules
 
 
-def permanence(reader: Snapshots, now: Moment, before: list[Moment]) -> Iterator[str]:
+class Judge:
+    """Looks at one moment after the other, parents first, and remembers what an earlier one broke: to put that back breaks nothing.
+
+    Args:
+        exempt: commits that nothing came before, and whose records' order is therefore not known.
+    """
+
+    def __init__(self, reader: Snapshots, exempt: set[str]):
+        self.reader, self.exempt = reader, exempt
+        self.seen: set[tuple[str, str | None]] = set()      # (path, contents) of sound moments
+        self.broken: set[tuple[str, str | None]] = set()
+        self.known: set[str] = set()                        # checksums of all records so far
+
+    def __call__(self, now: Moment, before: list[Moment]) -> list[str]:
+        """What this moment does that none may."""
+        found = {sentence: path for old in before for path, sentence in permanence(self.reader, now, old)
+                 if not self._mends(path, now, old)}
+        if before or now.commit not in self.exempt:
+            found |= {sentence: path for path, sentence in order(self.reader, now, before, self.known)}
+        broken = {(path, now.tree.get(path)) for path in found.values()}
+        self.broken |= broken
+        self.seen |= set(now.tree.items()) - self.broken
+        self.known |= {one.checksum for one, _ in new_records(self.reader, now, [], *now.papers)}
+        return list(found)
+
+    def _mends(self, path: str, now: Moment, old: Moment) -> bool:
+        return (path, old.tree.get(path)) in self.broken and (path, now.tree.get(path)) in self.seen
+
+
+Found = Iterator[tuple[str, str]]  # (path below reproductions/, sentence)
+
+
+def permanence(reader: Snapshots, now: Moment, old: Moment) -> Found:
     """What was there must be there still, and change only as publishing changes it."""
-    for old in before:
-        if "MANIFEST" in old.tree and "MANIFEST" not in now.tree:
-            yield f"{FOLDER}/MANIFEST went; bring it back (`git show {_named(old)}:{FOLDER}/MANIFEST`)"
-        changed = {path for path in old.tree if old.tree[path] != now.tree.get(path)}
-        for paper in sorted({path.split("/")[0] for path in changed if "/" in path}):
-            mine = {path for path in changed if path.startswith(f"{paper}/")}
-            yield from record_losses(reader, now, old, paper)
-            yield from claim_changes(reader, now, old, paper) if f"{paper}/claims.yaml" in mine else ()
-            yield from raw_changes(reader, now, old, paper, sorted(mine))
-            yield from run_changes(reader, now, old, paper, sorted(mine))
-            yield from lone_changes(now, old, paper, sorted(mine))
+    if "MANIFEST" in old.tree and "MANIFEST" not in now.tree:
+        yield "MANIFEST", f"{FOLDER}/MANIFEST went; bring it back from {_named(old)}"
+    changed = sorted(path for path in old.tree if old.tree[path] != now.tree.get(path))
+    for paper in sorted({path.split("/")[0] for path in changed if "/" in path}):
+        mine = [path for path in changed if path.startswith(f"{paper}/")]
+        yield from record_losses(reader, now, old, paper) if f"{paper}/measured.yaml" in mine else ()
+        yield from claim_changes(reader, now, old, paper) if f"{paper}/claims.yaml" in mine else ()
+        yield from raw_changes(reader, now, old, paper, mine)
+        yield from run_changes(reader, now, old, paper, mine)
+        yield from lone_changes(now, old, paper, mine)
 
 
-def record_losses(reader: Snapshots, now: Moment, old: Moment, paper: str) -> Iterator[str]:
+def record_losses(reader: Snapshots, now: Moment, old: Moment, paper: str) -> Found:
     """A record that went, or the order of records that changed."""
-    path = f"{paper}/measured.yaml"
-    if old.tree.get(path) == now.tree.get(path):
-        return
-    kept = reader.records(now, paper)
+    path, kept = f"{paper}/measured.yaml", reader.records(now, paper)
     for claim, records in reader.records(old, paper).items():
         there = [one.checksum for one in kept.get(claim, [])]
         for one in (one for one in records if one.checksum not in there):
-            yield f"the record of {claim} of {one.date[:10]} went out of {FOLDER}/{path}; bring it back from {_named(old)}"
+            yield path, f"the record of {claim} of {one.date[:10]} went out of {FOLDER}/{path}; bring it back from {_named(old)}"
         known = [one.checksum for one in records if one.checksum in there]
         if [one for one in there if one in set(known)] != known:
-            yield f"the records of {claim} in {FOLDER}/{path} changed places; restore the file from {_named(old)}"
+            yield path, f"the records of {claim} in {FOLDER}/{path} changed places; restore the file from {_named(old)}"
 
 
-def claim_changes(reader: Snapshots, now: Moment, old: Moment, paper: str) -> Iterator[str]:
+def claim_changes(reader: Snapshots, now: Moment, old: Moment, paper: str) -> Found:
     """A judged claim that went, or that asks something else under the same version."""
-    path, was, asks = f"{FOLDER}/{paper}/claims.yaml", reader.asked(old, paper), reader.asked(now, paper)
+    path, was, asks = f"{paper}/claims.yaml", reader.asked(old, paper), reader.asked(now, paper)
     for claim in reader.records(old, paper):
         if claim in was.sha and claim not in asks.sha:
-            yield f"{claim}, which was judged, went out of {path}; bring it back from {_named(old)}"
+            yield path, f"{claim}, which was judged, went out of {FOLDER}/{path}; bring it back from {_named(old)}"
         elif claim in was.sha and was.sha[claim] != asks.sha[claim] and asks.version <= was.version:
-            yield (f"{claim} changed in {path} after it was judged, and `version` is still {asks.version}; raise it, and give the reason "
-                   "in `history`")
+            yield path, (f"{claim} changed in {FOLDER}/{path} after it was judged, and `version` is still {asks.version}; raise it, and "
+                         "give the reason in `history`")
 
 
-def raw_changes(reader: Snapshots, now: Moment, old: Moment, paper: str, changed: list[str]) -> Iterator[str]:
+def raw_changes(reader: Snapshots, now: Moment, old: Moment, paper: str, changed: list[str]) -> Found:
     """Raw rows that changed without a new record that names them."""
     named = {name for records in reader.records(old, paper).values() for one in records for name, _ in one.raw}
     new = {pair for one, _ in new_records(reader, now, [old], paper) for pair in one.raw}
@@ -153,31 +190,31 @@ def raw_changes(reader: Snapshots, now: Moment, old: Moment, paper: str, changed
         if name == path or not name.endswith(".csv"):
             continue
         if path not in now.tree:
-            yield f"{FOLDER}/{path} was taken away; bring it back from {_named(old)}"
+            yield path, f"{FOLDER}/{path} was taken away; bring it back from {_named(old)}"
         elif name in named and (name, reader.sha256(now.tree[path])) not in new:
-            yield (f"{FOLDER}/{path} changed without a new record that names it; restore it from {_named(old)}, or publish its notebook's "
-                   "run in the same commit")
+            yield path, (f"{FOLDER}/{path} changed without a new record that names it; restore it from {_named(old)}, or publish its "
+                         "notebook's run in the same commit")
         elif name not in named and not keeps_rows(reader, old.tree[path], now.tree[path]):
-            yield f"{FOLDER}/{path} lost or changed rows; rows are added, and those of {_named(old)} stay"
+            yield path, f"{FOLDER}/{path} lost or changed rows; rows are added, and those of {_named(old)} stay"
 
 
-def run_changes(reader: Snapshots, now: Moment, old: Moment, paper: str, changed: list[str]) -> Iterator[str]:
+def run_changes(reader: Snapshots, now: Moment, old: Moment, paper: str, changed: list[str]) -> Found:
     """The result of a run that judged claims, changed without a new record: every run gives new ones."""
     judged = {one.notebook for records in reader.records(old, paper).values() for one in records}
     again = {one.notebook for one, _ in new_records(reader, now, [old], paper)}
     for path in changed:
         stem = path.removeprefix(f"{paper}/executed/").removesuffix(".json")
         if path == f"{paper}/executed/{stem}.json" and stem in judged - again:
-            yield f"{FOLDER}/{path} changed without a new record of that notebook; restore it from {_named(old)}, or publish its run"
+            yield path, f"{FOLDER}/{path} changed without a new record of that notebook; restore it from {_named(old)}, or publish its run"
 
 
-def lone_changes(now: Moment, old: Moment, paper: str, changed: list[str]) -> Iterator[str]:
+def lone_changes(now: Moment, old: Moment, paper: str, changed: list[str]) -> Found:
     """Files that tell of another, and changed or went without it."""
     for folder, ending, partner in FOLLOWS:
         for path in changed:
             other = path.removesuffix(ending) + partner
             if path.startswith(f"{paper}/{folder}/") and path.endswith(ending) and other in old.tree and old.tree[other] == now.tree.get(other):
-                yield f"{FOLDER}/{path} changed without {other.split('/')[-1]}; restore it from {_named(old)}, or publish the run again"
+                yield path, f"{FOLDER}/{path} changed without {other.split('/')[-1]}; restore it from {_named(old)}, or publish the run again"
 
 
 def keeps_rows(reader: Snapshots, old: str, new: str) -> bool:
@@ -186,18 +223,25 @@ def keeps_rows(reader: Snapshots, old: str, new: str) -> bool:
     return all(any(row.items() <= one.items() for one in later.get(key, [])) for key, rows in reader.rows(old).items() for row in rows)
 
 
-def order(reader: Snapshots, now: Moment, before: list[Moment]) -> Iterator[str]:
-    """A record must find its criterion committed: in a commit before its own, and in the one whose code measured it."""
+def order(reader: Snapshots, now: Moment, before: list[Moment], known: set[str]) -> Found:
+    """A record must find its criterion committed: in a commit before its own, and in the one whose code measured it.
+
+    Args:
+        known: checksums of records that were there earlier, and are at most put back.
+    """
     for paper in sorted(now.papers):
-        if any(now.tree.get(f"{paper}/measured.yaml") == old.tree.get(f"{paper}/measured.yaml") for old in before):
+        path = f"{paper}/measured.yaml"
+        if any(now.tree.get(path) == old.tree.get(path) for old in before):
             continue  # nothing that one of them did not hold
         for record, claim in new_records(reader, now, before, paper):
+            if record.checksum in known:
+                continue
             if not any(holds_criterion(reader, old, paper, claim, record) for old in before):
-                yield (f"{claim} was measured before its criterion was committed (no commit before has it as final); commit "
-                       f"{FOLDER}/{paper}/claims.yaml first, then measure")
+                yield path, (f"{claim} was measured before its criterion was committed (no commit before has it as final); commit "
+                             f"{FOLDER}/{paper}/claims.yaml first, then measure")
             elif (code := _moment(reader, record.commit)) and not holds_criterion(reader, code, paper, claim, record):
-                yield (f"{claim} was measured at {record.commit[:8]}, where its criterion was not committed yet; commit it, then measure "
-                       "it again")
+                yield path, (f"{claim} was measured at {record.commit[:8]}, where its criterion was not committed yet; commit it, then "
+                             "measure it again")
 
 
 def holds_criterion(reader: Snapshots, moment: Moment, paper: str, claim: str, record: Seen) -> bool:
