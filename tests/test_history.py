@@ -149,6 +149,7 @@ def test_a_merge_brings_measurements_of_both_sides_and_may_lose_none(root):
     assert problems(root) == []
     git(root, "reset", "-q", "--hard", "HEAD~2")
     git(root, "merge", "-q", "--no-ff", "--no-commit", "side")
+    assert problems(root) == []            # in the middle of a merge both sides come before
     records_of(root / AUDIT, lambda known: known.pop("audit.A2"))
     commit(root, "Both, nearly")
     assert any("the record of audit.A2" in one and "went out" in one for one in problems(root))

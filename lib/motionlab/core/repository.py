@@ -85,10 +85,18 @@ class Repository:
             raise MotionLabError(f"Git knows no commit '{revision}' in {self.root}.",
                                  fix="Fetch it first (git fetch --unshallow where the clone is shallow), or name another.") from None
 
+    def heads(self) -> list[str]:
+        """The commits that what lies here follows: the last one, and in the middle of a merge the other side's."""
+        try:
+            return [self.head, self.ask("rev-parse", "--verify", "--quiet", "MERGE_HEAD")]
+        except NoRepository:
+            return [self.head]
+
     def commits(self, since: str | None = None) -> list[Commit]:
         """The commits up to HEAD that touch the folder, parents first; of those that `since` does not reach."""
         span = [f"{since}..HEAD"] if since else ["HEAD"]
-        text = self.ask("log", "--full-history", "--parents", "--topo-order", "--reverse", "--format=%H|%P|%cI|%G?", *span, "--", self.folder)
+        words = ("--full-history", "--parents", "--topo-order", "--reverse", "--format=%H|%P|%cI|%G?")
+        text = self.ask("log", *words, *span, "--", self.folder)
         found = [line.split("|") for line in text.split("\n") if line]
         return [Commit(name, tuple(parents.split()), date, signature, self.tree(name)) for name, parents, date, signature in found]
 

@@ -47,23 +47,25 @@ def examine(root: Path, since: str | None = None) -> Examined:
             return _examine(repository, root, repository.name_of(since) if since else None)
     except NoRepository as error:
         if since:
-            raise MotionLabError(f"--ref {since} cannot be looked at: {error}.", fix="Run in a git checkout, with git on the PATH.") from error
+            raise MotionLabError(f"--ref {since} cannot be looked at: {error}.",
+                                 fix="Run in a git checkout, with git on the PATH.") from error
         return Examined(notes=[f"history was not checked: {error}"])
 
 
 def _examine(repository: Repository, root: Path, start: str | None) -> Examined:
     commits, reader = repository.commits(), Snapshots(repository)
     asked = {one.id for one in (repository.commits(start) if start else commits)}
-    here, last = reader.here(root), _at(repository, repository.head)
+    here, last = reader.here(root), [_at(repository, name) for name in repository.heads()]
     begun = [one for one in commits if not one.parents]
     judge = Judge(reader, exempt=set() if len(begun) > 1 and not repository.shallow else {one.id for one in begun})  # a second one hides
     found = Examined(notes=_notes(repository, reader, asked, commits, begun, start))
     excuses = _excuses(reader, _at(repository, start) if start else here)
     for one in commits:
         before = one.parents or ((start,) if start and one.id in asked else ())
-        _settle(found, now := _at(repository, one.id, one.date), judge(now, [_at(repository, name) for name in before]), excuses,
-                one.id in asked)
-    _settle(found, here, judge(here, [last]), excuses, True)
+        now = _at(repository, one.id, one.date)
+        forged = ["its signature is bad: it was signed by somebody else, or changed since"] if one.signature == "B" else []
+        _settle(found, now, forged + judge(now, [_at(repository, name) for name in before]), excuses, one.id in asked)
+    _settle(found, here, judge(here, last), excuses, True)
     return found
 
 
@@ -200,7 +202,7 @@ def raw_changes(reader: Snapshots, now: Moment, old: Moment, paper: str, changed
 
 def run_changes(reader: Snapshots, now: Moment, old: Moment, paper: str, changed: list[str]) -> Found:
     """The result of a run that judged claims, changed without a new record: every run gives new ones."""
-    judged = {one.notebook for records in reader.records(old, paper).values() for one in records}
+    judged = {one.notebook for one, _ in new_records(reader, old, [], paper)}
     again = {one.notebook for one, _ in new_records(reader, now, [old], paper)}
     for path in changed:
         stem = path.removeprefix(f"{paper}/executed/").removesuffix(".json")
@@ -211,10 +213,11 @@ def run_changes(reader: Snapshots, now: Moment, old: Moment, paper: str, changed
 def lone_changes(now: Moment, old: Moment, paper: str, changed: list[str]) -> Found:
     """Files that tell of another, and changed or went without it."""
     for folder, ending, partner in FOLLOWS:
-        for path in changed:
+        for path in (path for path in changed if path.startswith(f"{paper}/{folder}/") and path.endswith(ending)):
             other = path.removesuffix(ending) + partner
-            if path.startswith(f"{paper}/{folder}/") and path.endswith(ending) and other in old.tree and old.tree[other] == now.tree.get(other):
-                yield path, f"{FOLDER}/{path} changed without {other.split('/')[-1]}; restore it from {_named(old)}, or publish the run again"
+            if other in old.tree and old.tree[other] == now.tree.get(other):
+                yield path, (f"{FOLDER}/{path} changed without {other.split('/')[-1]}; restore it from {_named(old)}, or publish both "
+                             "again")
 
 
 def keeps_rows(reader: Snapshots, old: str, new: str) -> bool:

@@ -18,6 +18,7 @@ from motionlab.core.locks import turn
 HEAD = "# Written by motionlab; `motionlab verify` checks it. SHA-256, bytes and path of every file of evidence below reproductions/.\n"
 SEAL = "run `motionlab verify --write` if it is meant"
 PROSE = ("README.md", "RESULTS.md")  # of a paper: written about the evidence, or rendered from it
+TEXTS = (".yaml", ".csv", ".json", ".md", ".ipynb", ".sha256")
 MADE = ("measured.yaml", "chosen.yaml")
 Listed = dict[str, tuple[str, int]]
 
@@ -134,5 +135,6 @@ def _problem(root: Path, path: str, listed: tuple[str, int] | None, there: bool)
     if size == listed[1] and digest_of(root / "reproductions" / path) == listed:
         return None
     how = f"has {size:,} bytes in place of {listed[1]:,}" if size != listed[1] else "has other contents of the same length"
-    undo = f"see `git diff -- {name}`; restore it with git" if path.endswith((".yaml", ".csv", ".json", ".md", ".ipynb")) else "restore it with git"
-    return f"{name} is not the file in MANIFEST (it {how}); {undo}, or {'run `motionlab report` if it is meant' if by_people(path) else SEAL}."
+    look = f"see `git diff -- {name}`; " if path.endswith(TEXTS) else ""
+    seal = "run `motionlab report` if it is meant" if by_people(path) else SEAL
+    return f"{name} is not the file in MANIFEST (it {how}); {look}restore it with git, or {seal}."
