@@ -123,6 +123,16 @@ def test_a_judged_claim_changes_with_a_version_only(root):
     assert "audit.A1 changed" in problems(root)[0] and "`version` is still 1" in problems(root)[0]
 
 
+def test_records_keep_their_places_and_a_run_changes_with_new_ones(root):
+    measure(root)
+    measure(root, "Again")
+    records_of(root / AUDIT, lambda known: known["audit.A1"].reverse())
+    edit(root / AUDIT / "executed/09_audit.json", '"speed": 1.5', '"speed": 1.6')
+    assert [one.split("; ")[0].removeprefix("not committed yet: ") for one in problems(root)] == [
+        f"the records of audit.A1 in {MEASURED} changed places",
+        f"{AUDIT}/executed/09_audit.json changed without a new record of that notebook"]
+
+
 def test_an_exception_is_told_with_its_reason_and_one_that_came_since_does_not_count(root):
     measure(root)
     edit(root / CLAIMS, "within: [0.05, null]", "within: [0.01, null]")
@@ -139,6 +149,8 @@ def test_an_exception_is_told_with_its_reason_and_one_that_came_since_does_not_c
 
 def test_a_merge_brings_measurements_of_both_sides_and_may_lose_none(root):
     git(root, "checkout", "-q", "-b", "side")
+    second_version(root)
+    commit(root, "A criterion on a side")
     measure(root, "Measured on a side")
     git(root, "checkout", "-q", "main")
     write(root / AUDIT / "pilots/dev.csv", "item,arm,seed\na,b,0\n")
