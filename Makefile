@@ -23,9 +23,10 @@ test: $(STAMP)      ## all tests, every notebook at tier smoke, the import contr
 	$(BIN)/lint-imports
 	$(BIN)/motionlab verify
 
-nightly: $(STAMP)   ## the searching tests at length, and the fault campaign (an hour)
+nightly: $(STAMP)   ## the searching tests at length, the fault and tamper campaigns (an hour)
 	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest tests/test_parsers.py --timeout 3600
 	$(BIN)/python tests/faults.py --out docs/faults.md
+	$(BIN)/python tests/tampering.py --out docs/tamper.md
 
 pretrain: $(STAMP)  ## train every shipped checkpoint again (hours on a CPU; a second call goes on)
 	$(BIN)/motionlab pretrain

@@ -113,10 +113,10 @@ def test_a_failing_notebook_does_not_stop_the_others(root, monkeypatch, capsys):
 def test_verify_exits_1_with_the_problems(root, monkeypatch, capsys):
     from motionlab.ledger import verify
 
-    monkeypatch.setattr(verify, "verify", lambda root: ["audit.A1: estimate differs"])
+    monkeypatch.setattr(verify, "examine", lambda root, since: verify.Examined(["audit.A1: estimate differs"]))
     assert cli.main(["verify"]) == 1
     assert "audit.A1: estimate differs" in capsys.readouterr().err
-    monkeypatch.setattr(verify, "verify", lambda root: [])
+    monkeypatch.setattr(verify, "examine", lambda root, since: verify.Examined())
     assert cli.main(["verify"]) == 0
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from ledger_example import make_root, run_notebook
 from motionlab import ledger
+from motionlab.ledger import manifest
 from motionlab.ledger.claims import load_measured
 from motionlab.ledger.criteria import checksum
 from motionlab.ledger.publishing import measured_text
@@ -54,8 +55,8 @@ def test_good_data_passes_in_seconds(root):
         ),
         ("reproductions/audit/claims.yaml", "78.3", "78.4", "claim changed after it was measured"),
         ("reproductions/audit/claims.yaml", "82 %", "83 %", "audit/RESULTS.md is not the one"),
-        ("reproductions/audit/claims.yaml", "within: [0.5, null]", "within: [0.6, null]", "though no verdict did"),
-        ("reproductions/audit/claims.yaml", "200 EUR", "300 EUR", "though no verdict did"),
+        ("reproductions/audit/claims.yaml", "within: [0.5, null]", "within: [0.6, null]", "claims.yaml is not the file in MANIFEST"),
+        ("reproductions/audit/claims.yaml", "200 EUR", "300 EUR", "claims.yaml is not the file in MANIFEST"),
         ("reproductions/audit/executed/09_audit.json", '"speed": 1.5', '"speed": 1.6', "edited after it was written"),
         ("reproductions/audit/RESULTS.md", "n = 40", "n = 41", "audit/RESULTS.md is not the one"),
         ("README.md", "1 ✔ holds", "2 ✔ holds", "the claims table is not the one"),
@@ -77,11 +78,11 @@ def test_a_changed_digit_is_found_where_no_record_points(root, file):
     path = root / "reproductions" / file
     path.parent.mkdir(exist_ok=True)
     path.write_text("item,arm,loss\nworld-1,base,0.25\n" if file.endswith(".csv") else "seeds: [1, 25]\n")
-    ledger.update_readme(root)
+    manifest.enter_all(root)
     assert verify(root) == []
     edit(path, "25", "26")
     (problem,) = verify(root)
-    assert "git diff -- reproductions" in problem
+    assert f"reproductions/{file} is not the file in MANIFEST" in problem and f"git diff -- reproductions/{file}" in problem
     edit(path, "26", "25")
     assert verify(root) == []
 

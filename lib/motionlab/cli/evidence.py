@@ -13,14 +13,18 @@ def add_commands(commands) -> None:
     """Add them to the parser."""
     common.add(commands, "report", report, "render the README's table, every RESULTS.md and reproductions/report/index.html")
     common.add(commands, "power", power, "write into protocol.yaml what differences the prompts can show, from the raw rows it names")
-    common.add(commands, "verify", verify, "recompute every verdict and table from the committed raw data")
+    parser = common.add(commands, "verify", verify, "recompute every verdict and table from the committed raw data; hold files and git's "
+                        "history to what is promised")
+    parser.add_argument("--ref", metavar="REV", help="of git's history only what came after REV, for who reviews a change")
+    parser.add_argument("--write", action="store_true", help="first list every file of evidence as it is now in reproductions/MANIFEST")
 
 
 def power(options: argparse.Namespace) -> int:
     """`motionlab power`."""
-    from motionlab.ledger import detectable
+    from motionlab.ledger import detectable, manifest
 
     changed = detectable.write(common.root())
+    manifest.enter(common.root(), [detectable.protocol_file(common.root())])
     print(detectable.text(detectable.read(common.root())[1]))
     print(f"reproductions/protocol.yaml: {'written' if changed else 'up to date'}")
     return 0
@@ -28,6 +32,7 @@ def power(options: argparse.Namespace) -> int:
 
 def report(options: argparse.Namespace) -> int:
     """`motionlab report`."""
+    from motionlab.ledger import manifest
     from motionlab.ledger.report import render_report
     from motionlab.ledger.results import update_readme
     from motionlab.ledger.standings import left_out
@@ -35,6 +40,7 @@ def report(options: argparse.Namespace) -> int:
     path = render_report(common.root())
     for note in left_out(common.root() / "runs"):
         print(f"  note: {note}")
+    _tell_changes(manifest.enter_written(common.root()))
     update_readme(common.root())
     print(f"report: {path}")
     return 0
@@ -44,12 +50,14 @@ def render(root: Path, changed: bool, published: bool) -> None:
     """The report grows after each notebook; a broken report never costs a result."""
     if not changed and (root / "reproductions" / "report" / "index.html").exists():
         return
+    from motionlab.ledger import manifest
     from motionlab.ledger.report import render_report
     from motionlab.ledger.results import update_readme
 
     try:
         render_report(root)
         if published:
+            _tell_changes(manifest.enter_written(root))
             update_readme(root)
     except MotionLabError as error:
         print(f"  note: {error}")
@@ -57,14 +65,24 @@ def render(root: Path, changed: bool, published: bool) -> None:
 
 def verify(options: argparse.Namespace) -> int:
     """`motionlab verify`."""
+    from motionlab.ledger import manifest
     from motionlab.ledger import verify as checks
 
+    if options.write:
+        _tell_changes(manifest.enter_all(common.root()))
     try:
-        problems = checks.verify(common.root())
+        found = checks.examine(common.root(), options.ref)
     except MotionLabError as error:
         return common.tell(error, common.FAILED)
-    for problem in problems:
+    for problem in found.problems:
         print(problem, file=sys.stderr)
-    counted = f"{len(problems)} problem{'s' if len(problems) != 1 else ''}"
-    print(f"verify: {counted if problems else 'every verdict and table follows from the raw data'}")
-    return common.FAILED if problems else 0
+    for note in found.notes:
+        print(f"  {note}")
+    counted = f"{len(found.problems)} problem{'s' if len(found.problems) != 1 else ''}"
+    print(f"verify: {counted if found.problems else 'every verdict and table follows from the raw data, every file is the one listed'}")
+    return common.FAILED if found.problems else 0
+
+
+def _tell_changes(lines: list[str]) -> None:
+    for line in lines:
+        print(f"  MANIFEST, {line}")

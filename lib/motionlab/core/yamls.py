@@ -6,6 +6,7 @@ anything is built.
 from __future__ import annotations
 
 import functools
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from motionlab.core.files import shown
 MAX_BYTES = 16 * 1024**2
 MAX_DEPTH = 60
 MAX_NODES = 1_000_000  # with every alias counted as what it stands for
+KEPT = 1_000_000  # characters: of longer texts what they say is not kept in memory
 MEND = "Mend that line; text with a colon or a leading special character needs quotes."
 
 
@@ -43,6 +45,18 @@ def parse_yaml(text: str, what: str, fix: str = MEND) -> Any:
     Raises:
         MotionLabError: not YAML, a key that stands twice, a value of no plain kind, or more than the bounds above.
     """
+    if len(text) > KEPT:
+        return _parsed(text, what, fix)
+    return pickle.loads(_kept(text, what, fix))  # plain data again, the caller's own
+
+
+@functools.lru_cache(maxsize=64)
+def _kept(text: str, what: str, fix: str) -> bytes:
+    """One command reads the same few files many times, and parsing is slow."""
+    return pickle.dumps(_parsed(text, what, fix))
+
+
+def _parsed(text: str, what: str, fix: str) -> Any:
     import yaml
 
     try:

@@ -7,6 +7,7 @@ from motionlab.core.errors import MotionLabError
 from motionlab.core.files import copy_file, read_json, shown, write_atomic, write_json
 from motionlab.core.locks import turn
 from motionlab.core.paths import repo_root
+from motionlab.ledger import manifest
 from motionlab.ledger.claims import load_claims, load_measured
 from motionlab.ledger.criteria import TIERS, checksum
 from motionlab.ledger.shapes import result_problem
@@ -54,13 +55,14 @@ def _publish(run_dir: Path, result: dict, root: Path) -> list[str]:
     home = root / "reproductions" / result["paper"]
     measured = load_measured(result["paper"], root)
     check_publishable(run_dir, result, measured, root)
-    copy_evidence(run_dir, result, home)
+    places = copy_evidence(run_dir, result, home)
     known = {claim_id: [old.get("checksum") for old in records] for claim_id, records in measured.items()}
     new = {claim_id: record for claim_id, record in result["claims"].items() if record["checksum"] not in known.get(claim_id, [])}
     for claim_id, record in new.items():
         measured.setdefault(claim_id, []).append(record)
     if new:
         write_atomic(home / "measured.yaml", measured_text(measured))
+    manifest.enter(root, [*places, home / "measured.yaml"])
     return list(new)
 
 
@@ -97,19 +99,18 @@ def check_publishable(run_dir: Path, result: dict, measured: dict, root: Path) -
                                  fix="It appears in the report as your run; publish a run of the higher tier instead.")
 
 
-def copy_evidence(run_dir: Path, result: dict, target: Path) -> None:
-    """Copy raw data, pictures, notebook and result of a run; each file in one step."""
+def copy_evidence(run_dir: Path, result: dict, target: Path) -> list[Path]:
+    """Copy raw data, pictures, notebook and result of a run, each file in one step; return their new places."""
     others = [path for path in (target / "executed").glob("*.json") if path.stem != result["notebook"]]
     owners = {name: path.stem for path in others if not result_problem(found := read_json(path)) for name in media_files(found)}
-    for one in result.get("raw", []):
-        copy(run_dir / "raw" / one["file"], target / "raw" / one["file"])
+    places = [copy(run_dir / "raw" / one["file"], target / "raw" / one["file"]) for one in result.get("raw", [])]
     for name in media_files(result):
         if name in owners:
             raise MotionLabError(f"figures/{name} belongs to notebook {owners[name]}.", fix="Give this figure another name.")
-        copy(run_dir / "figures" / name, target / "figures" / name)
+        places.append(copy(run_dir / "figures" / name, target / "figures" / name))
     if (run_dir / "executed.ipynb").exists():
-        copy(run_dir / "executed.ipynb", target / "executed" / f"{result['notebook']}.ipynb")
-    write_json(target / "executed" / f"{result['notebook']}.json", {**result, "checksum": checksum(result)})
+        places.append(copy(run_dir / "executed.ipynb", target / "executed" / f"{result['notebook']}.ipynb"))
+    return [*places, write_json(target / "executed" / f"{result['notebook']}.json", {**result, "checksum": checksum(result)})]
 
 
 def media_files(result: dict) -> list[str]:
@@ -118,12 +119,12 @@ def media_files(result: dict) -> list[str]:
     return [entry[key] for entry in entries for key in ("file", "poster") if entry.get(key)]
 
 
-def copy(source: Path, target: Path) -> None:
-    """Copy one file so that the target is whole at any moment.
+def copy(source: Path, target: Path) -> Path:
+    """Copy one file so that the target is whole at any moment; return the target.
 
     Raises:
         MotionLabError: the source is missing, or the target cannot be written.
     """
     if not source.is_file() or not source.resolve().is_relative_to(source.parent.parent.resolve()):
         raise MotionLabError(f"{shown(source)} is missing, though the run's result names it.", fix="Run the notebook again.")
-    copy_file(source, target)
+    return copy_file(source, target)

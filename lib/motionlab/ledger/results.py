@@ -11,8 +11,9 @@ from pathlib import Path
 from motionlab.core.errors import MotionLabError
 from motionlab.core.files import write_atomic
 from motionlab.core.paths import repo_root
+from motionlab.ledger import manifest
 from motionlab.ledger import verdict as judging
-from motionlab.ledger.criteria import VERDICTS, canonical_sha
+from motionlab.ledger.criteria import VERDICTS
 from motionlab.ledger.escaping import markdown_cell
 from motionlab.ledger.soundness import protocol_of
 from motionlab.ledger.standings import Chapter, Standing, chapters, counted, totals
@@ -25,18 +26,18 @@ WHOSE = {"paper": "What the papers claim", "kit": "What the kit claims of itself
 # ------------------------------------------------------------------------------------------------------ README's matrix
 
 
-def render_readme_table(root: str | Path | None = None) -> str:
+def render_readme_table(root: str | Path | None = None, found: list[Chapter] | None = None) -> str:
     """The Markdown between the README's markers: papers x verdicts, once for their claims and once for the kit's.
 
-    A comment at its end carries a digest of all claims and records, so that a change of the data asks for a new table.
+    Args:
+        found: the chapters, where they have been read already.
 
     Raises:
         MotionLabError: malformed claims or records.
     """
-    root = Path(root) if root else repo_root()
-    found = chapters(root)
+    found = found or chapters(Path(root) if root else repo_root())
     blocks = [matrix(found, about, counts) for about, counts in totals(found).items() if counts]
-    return "\n\n".join([*(blocks or ["no claims yet"]), f"<!-- data: {data_digest(root)} -->"])
+    return "\n\n".join(blocks or ["no claims yet"])
 
 
 def matrix(found: list[Chapter], about: str, total: Counter) -> str:
@@ -53,24 +54,7 @@ def summary(counts: Counter) -> str:
     return ", ".join(f"{count} {SIGNS[word]} {word}" for word, count in counted(counts)) or "none"
 
 
-def data_digest(root: Path) -> str:
-    """Sixteen hex digits of all YAML and CSV below reproductions/, digit by digit.
-
-    It covers what no record points at: protocol, parameters, and raw rows that no claim is judged from yet.
-    """
-    folder = Path(root) / "reproductions"
-    found = [*folder.rglob("*.yaml"), *folder.rglob("*.csv")]
-    files = sorted(path for path in found if "report" not in path.relative_to(folder).parts)
-    texts = {path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8") for path in files}
-    return canonical_sha(texts)[:16]
-
-
-def without_digest(text: str) -> str:
-    """A README's text without the digest of the data: what of the table a reader sees."""
-    return re.sub(r"<!-- data: [0-9a-f]{16} -->", "", text)
-
-
-def readme_with_table(text: str, root: Path) -> str:
+def readme_with_table(text: str, root: Path, found: list[Chapter] | None = None) -> str:
     """A README's text with the table between its markers rendered anew.
 
     Raises:
@@ -79,11 +63,11 @@ def readme_with_table(text: str, root: Path) -> str:
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
         raise MotionLabError("README.md has no place for the claims table.", fix=f"Put the lines {BEGIN} and {END} where it belongs.")
     before, rest = text.split(BEGIN)
-    return f"{before}{BEGIN}\n{render_readme_table(root)}\n{END}{rest.split(END)[1]}"
+    return f"{before}{BEGIN}\n{render_readme_table(root, found)}\n{END}{rest.split(END)[1]}"
 
 
 def update_readme(root: str | Path | None = None) -> bool:
-    """Render the README's matrix and every RESULTS.md anew; True when one of them changed.
+    """Render the README's matrix and every RESULTS.md anew, and enter what people wrote in MANIFEST; True when one of them changed.
 
     Raises:
         MotionLabError: no README.md, no markers, malformed data, a place that cannot be written.
@@ -92,23 +76,24 @@ def update_readme(root: str | Path | None = None) -> bool:
     path = root / "README.md"
     if not path.exists():
         raise MotionLabError(f"There is no README.md in {root}.", fix="Restore it with git.")
-    texts = {path: readme_with_table(path.read_text(encoding="utf-8"), root), **render_results(root)}
+    found = chapters(root)
+    texts = {path: readme_with_table(path.read_text(encoding="utf-8"), root, found), **render_results(root, found)}
     changed = {place: text for place, text in texts.items() if not place.exists() or place.read_text(encoding="utf-8") != text}
     for place, text in changed.items():
         write_atomic(place, text)
-    return bool(changed)
+    return bool(changed) | bool(manifest.enter_written(root))
 
 
 # ----------------------------------------------------------------------------------------------------------- RESULTS.md
 
 
-def render_results(root: Path) -> dict[Path, str]:
+def render_results(root: Path, found: list[Chapter] | None = None) -> dict[Path, str]:
     """{path: text} of each paper's RESULTS.md.
 
     Raises:
         MotionLabError: malformed claims or records.
     """
-    return {root / "reproductions" / one.claims.paper / "RESULTS.md": results_text(one) for one in chapters(root)}
+    return {root / "reproductions" / one.claims.paper / "RESULTS.md": results_text(one) for one in found or chapters(root)}
 
 
 def results_text(one: Chapter) -> str:

@@ -1,38 +1,56 @@
 """Recompute every verdict and table from the committed raw data; say in sentences what does not agree.
 
-Runs in seconds and needs neither models nor torch. A changed digit in any YAML or CSV below reproductions/ (raw rows,
-measured.yaml, a claim's wording, criterion or paper value, protocol, parameters), or in the README's table, is found.
+Runs in seconds and needs neither models nor torch. Three things are looked at: whether verdicts, tables and choices follow from
+the raw rows (here), whether every file of evidence is the one listed (`manifest`), and, where git is at hand, whether criteria
+were committed before their measurements and nothing was lost since (`history`).
 """
 from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 from motionlab.core.errors import MotionLabError
 from motionlab.core.files import read_json
 from motionlab.core.paths import repo_root
-from motionlab.ledger import detectable
+from motionlab.ledger import detectable, history, manifest
 from motionlab.ledger import verdict as judging
 from motionlab.ledger.claims import load_claims, load_measured
 from motionlab.ledger.criteria import Claim, PaperClaims, checksum, papers
+from motionlab.ledger.history import Examined
 from motionlab.ledger.selection import sweep_problems
 from motionlab.ledger.shapes import record_problem, result_problem
+from motionlab.ledger.snapshots import read_records, seen
 from motionlab.ledger.soundness import reading_problems
 
 TOLERANCE = 1e-6
+Load = Callable[[str], judging.Table]
 NUMBERS = ("estimate", "ci95", "n", "n_undefined", "by_seed")
 
 
-def verify(root: str | Path | None = None) -> list[str]:
-    """Check everything committed under reproductions/, each RESULTS.md, and the README's table.
+def verify(root: str | Path | None = None, since: str | None = None) -> list[str]:
+    """Check everything committed under reproductions/, each RESULTS.md, the README's table, and the history of all this.
+
+    Args:
+        since: a git revision; of history only what came after it is looked at.
 
     Returns:
         One sentence per problem; an empty list when all is well.
+
+    Raises:
+        MotionLabError: no such revision, exceptions that are none.
     """
+    return examine(root, since).problems
+
+
+def examine(root: str | Path | None = None, since: str | None = None) -> Examined:
+    """`verify`, with notes on what was looked at and what could not be."""
     root = Path(root) if root else repo_root()
+    found = history.examine(root, since)
     problems = power_problems(root) + [problem for paper in papers(root) for problem in paper_problems(paper, root)]
-    return problems or results_problems(root) + readme_problems(root)
+    problems = problems or rendered_problems(root)
+    return Examined(problems + manifest.problems(root) + found.problems, found.notes)
 
 
 def paper_problems(paper: str, root: Path) -> list[str]:
@@ -42,13 +60,24 @@ def paper_problems(paper: str, root: Path) -> list[str]:
         claims, measured = load_claims(paper, root), load_measured(paper, root)
     except MotionLabError as error:
         return [str(error)]
-    found = [f"reproductions/{paper}/measured.yaml: {problem}" for claim_id, records in measured.items()
-             for problem in history_problems(claim_id, records, claims, folder / "raw")]
+    found, raw = format_problems(paper, measured, root), folder / "raw"
+    load = functools.cache(lambda name: judging.read_raw(raw / name))  # many claims are judged from one file
+    found += [f"reproductions/{paper}/measured.yaml: {problem}" for claim_id, records in measured.items()
+             for problem in history_problems(claim_id, records, claims, raw, load)]
     found += sweep_problems(folder)
     return found + [problem for path in sorted((folder / "executed").glob("*.json")) for problem in run_problems(path, root)]
 
 
-def history_problems(claim_id: str, records: list[dict], claims: PaperClaims, raw: Path) -> list[str]:
+def format_problems(paper: str, measured: dict, root: Path) -> list[str]:
+    """Is a measured.yaml written as publishing writes it? Otherwise its history would be read differently."""
+    path = root / "reproductions" / paper / "measured.yaml"
+    lines = read_records(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if lines == {claim: list(map(seen, records)) for claim, records in measured.items()}:
+        return []
+    return [f"reproductions/{paper}/measured.yaml is not as publishing writes it; restore it with git."]
+
+
+def history_problems(claim_id: str, records: list[dict], claims: PaperClaims, raw: Path, load: Load) -> list[str]:
     """Problems of one claim's list of records: each record's checksum, the versions, and all of the newest record."""
     if claim_id not in claims.claims:
         return [f"{claim_id} is measured, but claims.yaml has no such claim."]
@@ -58,7 +87,7 @@ def history_problems(claim_id: str, records: list[dict], claims: PaperClaims, ra
     if broken:
         return [f"record {index + 1} of {claim_id} was edited after it was written (its checksum differs); restore it with git."
                 for index in broken]
-    return [f"{claim_id}: {problem}" for problem in version_problems(records) + record_problems(claims[claim_id], records[-1], raw)]
+    return [f"{claim_id}: {problem}" for problem in version_problems(records) + record_problems(claims[claim_id], records[-1], raw, load)]
 
 
 def version_problems(records: list[dict]) -> list[str]:
@@ -72,8 +101,8 @@ def version_problems(records: list[dict]) -> list[str]:
     return []
 
 
-def record_problems(claim: Claim, record: dict, raw: Path) -> list[str]:
-    """Problems of a claim's newest record, judged again from the raw files in folder `raw`.
+def record_problems(claim: Claim, record: dict, raw: Path, load: Load | None = None) -> list[str]:
+    """Problems of a claim's newest record, judged again from the raw files in folder `raw`, which `load` may have read before.
 
     Used by `verify` on what is committed and by `publish` on what is about to be.
     """
@@ -92,13 +121,13 @@ def record_problems(claim: Claim, record: dict, raw: Path) -> list[str]:
         return problems
     files = [f"raw/{name} is not the file that was judged (its sha256 differs or it is missing); restore it with git, "
              f"or run {record['notebook']} again." for name, sha in record["raw"].items() if sha != sha_of(raw / name)]
-    return files or recomputed_problems(claim, record, raw)
+    return files or recomputed_problems(claim, record, load or (lambda name: judging.read_raw(raw / name)))
 
 
-def recomputed_problems(claim: Claim, record: dict, raw: Path) -> list[str]:
+def recomputed_problems(claim: Claim, record: dict, load: Load) -> list[str]:
     """Differences between a record and its verdict recomputed now."""
     try:
-        word, parts = judging.judge(claim.criterion, functools.cache(lambda name: judging.read_raw(raw / name)))
+        word, parts = judging.judge(claim.criterion, functools.cache(load))
     except MotionLabError as error:
         return [str(error)]
     found = [] if word == record["verdict"] else [f"recorded as '{record['verdict']}', recomputed as '{word}'."]
@@ -152,28 +181,19 @@ def power_problems(root: Path) -> list[str]:
     return ["reproductions/protocol.yaml: the table of detectable differences is not the one that its rows give; run `motionlab power`."]
 
 
-def results_problems(root: Path) -> list[str]:
-    """Is every RESULTS.md the one rendered from the data?"""
-    from motionlab.ledger.results import render_results
-
-    return [f"{path.relative_to(root).as_posix()} is not the one rendered from claims.yaml and measured.yaml; run `motionlab report`."
-            for path, text in render_results(root).items() if not path.exists() or path.read_text(encoding="utf-8") != text]
-
-
-def readme_problems(root: Path) -> list[str]:
-    """Is the README's table the one rendered from the data, and is the data the one it was rendered from?"""
-    from motionlab.ledger.results import readme_with_table, without_digest
+def rendered_problems(root: Path) -> list[str]:
+    """Are every RESULTS.md and the README's table the ones rendered from the data?"""
+    from motionlab.ledger.results import readme_with_table, render_results
+    from motionlab.ledger.standings import chapters
 
     try:
-        text = (root / "README.md").read_text(encoding="utf-8")
-        rendered = readme_with_table(text, root)
+        found = chapters(root)
+        texts = {root / "README.md": readme_with_table((root / "README.md").read_text(encoding="utf-8"), root, found),
+                 **render_results(root, found)}
     except OSError:
-        return ["README.md is missing."]
+        return ["README.md is missing; restore it with git."]
     except MotionLabError as error:
         return [str(error)]
-    if rendered == text:
-        return []
-    if without_digest(rendered) == without_digest(text):
-        return ["a YAML or CSV file below reproductions/ changed since the README's table was rendered, though no verdict "
-                "did: see `git diff -- reproductions`; if it is meant, run `motionlab report`, else restore it with git."]
-    return ["README.md: the claims table is not the one rendered from claims.yaml and measured.yaml; run `motionlab report`."]
+    return [f"{path.relative_to(root).as_posix()}{': the claims table' if path.name == 'README.md' else ''} is not the one rendered from "
+            "claims.yaml and measured.yaml; run `motionlab report`."
+            for path, text in texts.items() if not path.exists() or path.read_text(encoding="utf-8") != text]

@@ -13,6 +13,7 @@ from motionlab.core.files import shown, whole_weights
 from motionlab.core.locks import held
 from motionlab.core.paths import repo_root
 from motionlab.core.yamls import read_yaml
+from motionlab.ledger.manifest import enter
 
 HOME = Path("reproductions") / "testbed"
 
@@ -141,6 +142,8 @@ def publish(names, work: Path, root: Path | None = None) -> list[Path]:
             if part.get("ship") and average.is_file():
                 whole_weights(digests.checked(average))
                 out.append(copy_recorded(average, target))
+                about = f"{settings[name].get('about', '')} The end of its part `{part['name']}`."
+                out.append(write_card(target, logs_of(name, Path(work), root), target.with_suffix(".md"), about))
         made, logs = Path(work) / "checkpoints" / f"{name}.safetensors", logs_of(name, Path(work), root)
         if made.is_file():
             target = shipping_place(name, root)
@@ -149,6 +152,7 @@ def publish(names, work: Path, root: Path | None = None) -> list[Path]:
             out.append(write_card(target, logs, target.with_suffix(".md"), settings[name].get("about", "")))
         for stage, log in logs.items():
             out.append(write_curve(log, home / "curves" / f"{name if stage == name else f'{name}_{stage}'}.csv"))
+    enter(Path(root or repo_root()), [*out, digests.list_of(home / "checkpoints")])
     return out
 
 

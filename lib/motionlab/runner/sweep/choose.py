@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from motionlab.core.errors import MotionLabError
+from motionlab.ledger.manifest import enter
 from motionlab.ledger.selection import RAW, Chosen, Point, choose, write_chosen
 from motionlab.ledger.verdict import read_raw
 from motionlab.runner.sweep.ablations import CHOSEN, Sweep, label, tuned_as
@@ -68,7 +69,9 @@ def settle(sweep: Sweep, rows: list[Row], grid: list[Point], say: Callable[[str]
     folder = publish(sweep, rows, say, name=RAW.rpartition("_")[0]).parent.parent
     chosen = choose(read_raw(folder / "raw" / RAW), grid, sweep.choose.comparator)
     say(told(chosen))
-    return write_chosen(chosen, folder)
+    path = write_chosen(chosen, folder)
+    enter(sweep.root, [path])
+    return path
 
 
 def told(chosen: Chosen) -> str:

@@ -9,6 +9,7 @@ from motionlab.core.errors import MotionLabError
 from motionlab.core.protocol import protocol_version
 from motionlab.core.files import read_json, shown, write_atomic, write_json
 from motionlab.ledger.book import FIRST, csv_text
+from motionlab.ledger.manifest import enter
 from motionlab.runner.sweep.ablations import Sweep
 from motionlab.runner.sweep.rows import Row, refuse_stale
 from motionlab.runner.sweep.tables import in_order
@@ -85,7 +86,7 @@ def publish(sweep: Sweep, rows: list[Row], say: Callable[[str], None] = print, n
         commits = sorted({str(record["commit"])[:9] for record in records})
         say(f"  note: measured by different code, at commits {', '.join(commits)}")
     write_atomic(path, csv_text(merged(rows)))
-    write_json(path.with_suffix(".json"), records)
+    enter(sweep.root, [path, write_json(path.with_suffix(".json"), records)])
     return path
 
 
