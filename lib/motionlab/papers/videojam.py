@@ -17,6 +17,8 @@ from torch import nn
 
 from motionlab.diffusion import interpolate, velocity
 from motionlab.core.errors import MotionLabError, one_of
+from motionlab.core.noise import noise_version
+from motionlab.core.protocol import RULED
 from motionlab.flow_rgb import SIGMA, flow_video
 from motionlab.models.pipe import Inputs, Pipe, joined
 from motionlab.models.widening import more_inputs, more_outputs
@@ -136,16 +138,20 @@ class JointRecipe:
 def joint_training_loss(recipe: JointRecipe, pipe: Pipe):
     """`loss_fn` of `training.train` for a widened `Pipe`; batches hold x1, d1 (b, f, c, h, w) and text.
 
-    One t for both streams, drawn as the base's training drew it (card A15); d0 independent of x0. What belongs to motion is drawn
-    last, so that time, noise and dropouts of the video are those of a training without motion.
+    One t for both streams, drawn as the base's training drew it (card A15); d0 independent of x0. From protocol 7 on, what belongs
+    to motion is drawn last, so that time, noise and dropouts of the video are those of a training without motion; up to 6 its
+    noise came before the dropouts, and trainings of then stay what they were.
     """
+    last = noise_version() >= RULED
 
     def loss_fn(model, batch, noise):
         x1, d1 = batch["x1"], batch["d1"]
         t, x0 = pipe.times(noise), noise.randn(*x1.shape[1:])
+        d0 = None if last else noise.randn(*d1.shape[1:])
         text = pipe.drop_text(batch["text"], noise, recipe.text_dropout, recipe.attribute_dropout)
         known = pipe.draw_known(batch, noise, recipe.first, recipe.first_last)
-        d0, keep = noise.randn(*d1.shape[1:]), drop(len(x1), noise, recipe.motion_dropout).to(x1.device)
+        d0 = noise.randn(*d1.shape[1:]) if last else d0
+        keep = drop(len(x1), noise, recipe.motion_dropout).to(x1.device)
         d_t = interpolate(d0, d1, t) * keep[:, None, None, None, None]
         u_x, u_d = joint_velocity(model, interpolate(x0, x1, t), d_t, t, text, known)
         appearance, motion = joint_loss(u_x, u_d, x0, x1, d0, d1, keep, recipe.motion_weight)
