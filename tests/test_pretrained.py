@@ -234,7 +234,9 @@ def test_taps_read_every_transformer_and_change_nothing(loaded, name):
     with taps.features(pipe, blocks=[-1]) as seen, taps.attention(pipe, {"near": taps.FrameMass()}, blocks=[0]) as maps:
         assert torch.equal(pipe.velocity(x, t, text, known), plain)
     (features,), (near,) = next(iter(seen.values())), next(iter(maps.values()))
-    assert features[0].shape[:3].numel() * 1 == pipe.tokens and near["near"].isfinite().all()
+    mass = near["near"].sum(-1).mean(-1)                       # over key frames, then query frames: what text leaves of 1
+    assert features[0].shape[:3].numel() == pipe.tokens and (mass <= 1 + 1e-4).all() and (mass > 0.2).all()
+    assert pipe.kind in ("cogvideox", "hunyuanvideo") or torch.allclose(mass.float(), torch.ones(()), atol=1e-4)
 
 
 def test_a_u_net_says_why_it_is_not_tapped(loaded):

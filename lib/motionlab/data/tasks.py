@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import torch
 
 from motionlab.core.errors import MotionLabError, one_of
+from motionlab.core.files import parse_json
 from motionlab.video import as_video, read_video
 from motionlab.world.motions import KINDS
 
@@ -76,7 +76,7 @@ def _rows(path):
     if path.suffix == ".txt":
         return [{"prompt": line} for line in text.splitlines()]
     if path.suffix == ".json":
-        return [{"prompt": row} if isinstance(row, str) else {"prompt": row["prompt"], **row} for row in json.loads(text)]
+        return [{"prompt": row} if isinstance(row, str) else {"prompt": row["prompt"], **row} for row in parse_json(text)]
     if path.suffix in (".csv", ".tsv"):
         rows = list(csv.DictReader(text.splitlines(), delimiter="\t" if path.suffix == ".tsv" else ","))
         return [{"prompt": row["prompt"], **row} for row in rows]

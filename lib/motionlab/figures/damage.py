@@ -20,8 +20,8 @@ ROWS = (("structure_0", "structure_1"), ("move_ok_0", "move_ok_1"))
 def dose_response(table, damages: Sequence[str] | None = None, subject: str = ""):
     """Answers to damage against its dose: a column of panels per damage, structure above, motion below, both readers in each.
 
-    Mean over clips with the 95 % interval of the paired difference to the undamaged clips; dotted: the undamaged clips (of
-    structure the floor, of motion the ceiling). The title says which damage both readers see.
+    Mean over clips with the 95 % interval of the paired difference to the undamaged clips, whose level is dotted. The title says
+    which damage both readers see.
 
     Args:
         table: rows of `experiments.motion_dose` of one source. damages: in order; None takes those of the table.
@@ -64,7 +64,7 @@ def _scales(structure, motion):
     structure.yaxis.set_minor_formatter("")
     motion.set_ylim(-0.04, 1.14)
     motion.set_yticks([0, 0.5, 1])
-    for ax, said, side in ((structure, "floor", "top"), (motion, "ceiling", "bottom")):
+    for ax, said, side in ((structure, "undamaged", "top"), (motion, "undamaged", "bottom")):
         level = next(line for line in ax.lines if line.get_linestyle() == ":").get_ydata()[0]
         ax.annotate(said, (0.98, level), (0, -2 if side == "top" else 1), xycoords=ax.get_yaxis_transform(), ha="right", va=side,
                     textcoords="offset points", fontsize=8, color=DARK)
@@ -102,7 +102,7 @@ def finding(table, damages: Sequence[str], subject: str = "") -> str:
 
 
 # ---------------------------------------------------------------------------------------------- structure beside motion
-def structure_and_motion(table, names: Sequence[str], paper: str = "", floor: str = "reconstruction"):
+def structure_and_motion(table, names: Sequence[str], paper: str = "", floor: str = "reconstruction", says: str = ""):
     """Arms as points, structure error across and recognised motion upwards, with 95 % intervals over items; a panel per reader.
 
     An arm is better only where it lies further left and no lower. Dotted lines: real clips after the codec, the floor of structure
@@ -110,7 +110,7 @@ def structure_and_motion(table, names: Sequence[str], paper: str = "", floor: st
 
     Args:
         table: rows {item, arm, seed, structure_0, structure_1, move_ok, move_ok_1}. names: arms, in order. paper: as `dots.arms`.
-        floor: the arm of real clips.
+        floor: the arm of real clips. says: the finding, for the title, in the words of `metrics.agreement`.
 
     Raises:
         MotionLabError: the floor has no rows.
@@ -126,13 +126,14 @@ def structure_and_motion(table, names: Sequence[str], paper: str = "", floor: st
             ax.errorbar(x[0], y[0], xerr=_arms_of(x), yerr=_arms_of(y), fmt=MARKERS[k % len(MARKERS)], color=colour, ms=6, lw=1.4,
                         capsize=3, label=label)
         _limits(ax, per_item.loc[floor, across].mean(), per_item.loc[floor, upwards].mean())
-        ax.annotate("better", (0.03, 0.20), (0.14, 0.06), xycoords="axes fraction", textcoords="axes fraction", fontsize=8, color=DARK,
+        ax.annotate("better", (0.16, 0.20), (0.27, 0.06), xycoords="axes fraction", textcoords="axes fraction", fontsize=8, color=DARK,
                     arrowprops={"arrowstyle": "->", "color": DARK})
         ax.set_title(f"reader {across[-1]}", fontsize=10, color=DARK)
         ax.set_xlabel(f"structure error, {metric('structure_0').axis()}", fontsize=9)
         plain(ax)
     axes[0].set_ylabel("motion and heading as asked, share of clips →", fontsize=9)
     fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+    fig.suptitle(says, fontsize=10, color=DARK)
     return fig
 
 

@@ -54,6 +54,7 @@ class Pipe(nn.Module):
 
     kind, modes, w, steps, fps, clip_step, solvers = "", ("text",), 2.0, 20, 16.0, 4, ("euler", "heun")
     reads: tuple[str, ...] = ()
+    group = 4                             # frames per latent frame after the first
 
     def __init__(self, name: str, frames: int, size: tuple[int, int]):
         super().__init__()
@@ -167,7 +168,7 @@ class Pipe(nn.Module):
     @property
     def frames_per_token(self) -> int:
         """Frames of the video that a token after the first ones stands for."""
-        return getattr(self, "group", 4) * (getattr(self.denoiser.config, "patch_size_t", 1) or 1)
+        return self.group * (getattr(self.denoiser.config, "patch_size_t", 1) or 1)
 
     @property
     def tokens(self) -> int:

@@ -10,7 +10,6 @@ no N x N map; the backward pass computes the scores once more, 10 N^2 d.
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ import torch
 from torch import nn
 
 from motionlab.core.errors import MotionLabError, one_of
+from motionlab.core.files import parse_json
 from motionlab.models.counting import count, time_steps
 from motionlab.models.small.backbone import Backbone, BackboneConfig
 
@@ -196,7 +196,7 @@ def _from_folder(backbone: str) -> Architecture:
     if path is None:
         raise MotionLabError(f"{backbone} holds no config.json of a diffusers model.", fix="Give the model folder.")
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = parse_json(path.read_text(encoding="utf-8"))
         kind = one_of(config["_class_name"], BLOCKS, f"class in {path}:")
     except (ValueError, KeyError, TypeError) as error:
         raise MotionLabError(f"{path} is no diffusers config ({error}).", fix="Fetch the file again.") from None

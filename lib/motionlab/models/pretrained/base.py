@@ -30,7 +30,7 @@ class SnapshotPipe(Pipe):
 
     Class attributes:
         pipeline_class: of diffusers. stride: pixels per latent. unit: what height and width must be multiples of.
-        group: frames per latent frame after the first. text_parts: its text encoders and tokenizers; text_length: words it
+        text_parts: its text encoders and tokenizers; text_length: words it
         reads. small_parts: image encoders and their settings. vae_dtype: where the autoencoder needs one of its own.
         drawn_in_float32: whether its pipeline draws noise in float32 whatever the weights are.
         blocks: where its network's blocks are, for checkpointing's count.
@@ -39,7 +39,6 @@ class SnapshotPipe(Pipe):
     pipeline_class: ClassVar[str] = ""
     stride: ClassVar[int] = 8
     unit: ClassVar[int] = 16
-    group: ClassVar[int] = 4
     text_parts: ClassVar[tuple[str, ...]] = ("text_encoder", "tokenizer")
     text_length: ClassVar[int] = 0
     small_parts: ClassVar[tuple[str, ...]] = ()

@@ -6,7 +6,6 @@ only classes of diffusers and transformers are made.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import torch
 from torch import nn
 
 from motionlab.core.errors import MotionLabError, one_of
+from motionlab.core.files import parse_json
 
 AGAIN = "Fetch the file again and compare its size with the original's."
 DTYPES = ("torch.bfloat16", "torch.float32")
@@ -134,7 +134,7 @@ def read_json(path: Path) -> dict:
         MotionLabError: no such file, no JSON, no mapping.
     """
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        return dict(parse_json(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise MotionLabError(f"'{path}' cannot be read ({error}).", fix="Fetch the file again.") from None
 
