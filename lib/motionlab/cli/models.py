@@ -145,6 +145,6 @@ def _settings(kind: type, of_method: type, options: argparse.Namespace, needed: 
             raise MotionLabError(f"--{name.removesuffix('_dir')} is missing.", fix="Give the option, or put it into the file of --config.")
     known, own = ({f.name for f in dataclasses.fields(one)} for one in (kind, of_method))
     for name in values:
-        one_of(name, known | own, "setting")
+        one_of(name, sorted(known | own), "setting")
     return (from_values(of_method, {k: v for k, v in values.items() if k in own}, "settings of the method"),
             from_values(kind, {k: v for k, v in values.items() if k in known}, "config"))

@@ -269,8 +269,12 @@ def require_room(folder: str | Path, size: int) -> None:
         place = place.parent
     free = shutil.disk_usage(place).free
     if free < size:
-        raise MotionLabError(f"{shown(folder)} needs {size / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free there.",
+        raise MotionLabError(f"{shown(folder)} needs {_room(size)}, and {_room(free)} are free there.",
                              fix="Free some space, or choose a folder on another disk.")
+
+
+def _room(size: int) -> str:
+    return f"{size / 1e6:,.0f} MB" if size >= 10e6 else f"{size / 1e3:,.0f} kB"
 
 
 def ensure_writable(folder: str | Path) -> Path:
