@@ -19,7 +19,14 @@ def source(*functions: Callable):
     """
     from IPython.display import Code
 
-    return Code("\n\n".join(_shortened(function) for function in functions), language="python")
+    class Wrapped(Code):
+        """Long lines are broken, so that nobody scrolls sideways."""
+
+        def _repr_html_(self):
+            style = "<style>.motionlab-source pre {white-space: pre-wrap}</style>"
+            return f'<div class="motionlab-source">{style}{super()._repr_html_()}</div>'
+
+    return Wrapped("\n\n".join(_shortened(function) for function in functions), language="python")
 
 
 def _shortened(function):
