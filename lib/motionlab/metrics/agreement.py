@@ -11,10 +11,10 @@ import numpy as np
 
 from motionlab.core.errors import MotionLabError, one_of
 from motionlab.core.stats import bootstrap_interval
+from motionlab.ledger.selection import MARGIN           # of move_ok, as in the protocol's selection rule
+from motionlab.ledger.soundness import READERS
 
-READERS = ("structure_0", "structure_1")
 MOVES = ("move_ok", "move_ok_1")            # of the same readers, as `experiments.measure` calls them
-MARGIN = 0.05                               # of move_ok, as in the protocol's selection rule
 VERDICTS = ("better", "worse", "no difference", "motion lost", "motion not shown to be kept", "readers disagree")
 
 
