@@ -1,5 +1,6 @@
 """No test may reach the network: any connection that is not to this machine raises. Tests compute in float32 on every machine."""
 import os
+import signal
 import socket
 
 import pytest
@@ -7,6 +8,8 @@ import pytest
 os.environ.setdefault("WANDB_MODE", "disabled")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MOTIONLAB_BF16", "0")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:          # started in the background of a script: tests of Ctrl-C need one
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 _connect = socket.socket.connect
 
 

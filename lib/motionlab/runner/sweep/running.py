@@ -104,6 +104,7 @@ def _in_process(job: RowJob, lifeline: multiprocessing.connection.Connection) ->
     """The whole life of a row's process."""
     if hasattr(os, "setsid"):
         os.setsid()  # a terminal's Ctrl-C is the sweep's to pass on
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a sweep begun in the background ignores it, its rows must listen
     sys.stdout.reconfigure(line_buffering=True)
     threading.Thread(target=_until_closed, args=(lifeline,), daemon=True).start()
     try:
