@@ -85,6 +85,14 @@ def root(tmp_path_factory):
     return root
 
 
+def _place(tmp_path_factory):
+    """One folder for all examples of a search, apart from other tests'."""
+    folder = tmp_path_factory.getbasetemp() / "searched"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+
 @given(soup)
 def test_yaml(text):
     only_sentences(parse_yaml, text, "it")
@@ -164,7 +172,7 @@ def test_ablations(root, data):
 def test_scenes(tmp_path_factory, data):
     from motionlab.world.scenes import Scene
 
-    path = tmp_path_factory.getbasetemp() / "scene.yaml"
+    path = _place(tmp_path_factory) / "scene.yaml"
     path.write_text(yaml.safe_dump(data), encoding="utf-8")
     only_sentences(Scene.from_yaml, path)
 
@@ -199,7 +207,7 @@ def test_notebooks(root, data):
 def test_captions(tmp_path_factory, text):
     from motionlab.data.sources import _read_captions
 
-    path = tmp_path_factory.getbasetemp() / "captions.csv"
+    path = _place(tmp_path_factory) / "captions.csv"
     path.write_text(text, encoding="utf-8", newline="")
     found = only_sentences(_read_captions, path)
     assert found is None or all("\n" not in caption for caption in found.values())
@@ -210,7 +218,7 @@ def test_raw_tables(tmp_path_factory, text):
     from motionlab.ledger import verdict
 
 
-    path = tmp_path_factory.getbasetemp() / "raw.csv"
+    path = _place(tmp_path_factory) / "raw.csv"
     path.write_text(text, encoding="utf-8", newline="")
     table = only_sentences(verdict.read_raw, path)
     for column in table or ():
@@ -237,7 +245,7 @@ def test_video_headers(mp4, tmp_path_factory, data):
         at = min(len(spoiled) - 1, data.draw(st.sampled_from(boxes)) + data.draw(st.integers(-4, 80)))
         if at >= 0 and spoiled:
             spoiled[at] = data.draw(st.integers(0, 255))
-    path = tmp_path_factory.getbasetemp() / "spoiled.mp4"
+    path = _place(tmp_path_factory) / "spoiled.mp4"
     path.write_bytes(spoiled)
     only_sentences(probe_video, path)
     only_sentences(read_video, path)
@@ -248,7 +256,7 @@ def test_manifests_and_digests(tmp_path_factory, text):
     from motionlab.core import digests
     from motionlab.core.files import read_json
 
-    folder = tmp_path_factory.getbasetemp()
+    folder = _place(tmp_path_factory)
     (folder / "w").mkdir(exist_ok=True)
     (folder / "w" / "a").write_bytes(b"1")
     for name in ("w.sha256", "manifest.json"):

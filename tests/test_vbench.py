@@ -62,7 +62,8 @@ def test_vbench_results_are_read(tmp_path):
     path.write_text(json.dumps({"dynamic_degree": [0.5, [{"video_path": "a.mp4", "video_results": True}]], "motion_smoothness": [0.98, []]}))
     assert read_vbench(path) == {"dynamic_degree": 0.5, "motion_smoothness": 0.98}
     assert read_vbench_folder(tmp_path) == {path.stem: read_vbench(path)}
-    for nowhere in (tmp_path / "none", tmp_path.parent):
+    (tmp_path / "empty").mkdir()
+    for nowhere in (tmp_path / "none", tmp_path / "empty"):
         with pytest.raises(MotionLabError, match="No VBench results in the folder"):
             read_vbench_folder(nowhere)
     path.write_text("{}[")
