@@ -54,6 +54,16 @@ def test_the_rule(full, lr, why):
     assert found.lost == (("full",) if "none" in why else ())
 
 
+@pytest.mark.parametrize("better, lr", [("more", 1), ("less", 2)])
+def test_another_column_can_decide(better, lr):
+    """The mean over its units, ties to the smaller rate; motion is not asked."""
+    out = [(f"{k:03d}", f"full{j}", "0", value) for j, value in enumerate((0.7, 0.2, 0.7)) for k in range(4)]
+    table = dict(zip(("item", "arm", "seed", "score"), np.array(out, dtype=str).T))
+    found = choose(table, grid("full"), "", by="score", better=better)
+    assert found.arms == {"full": {"lr": lr}} and not found.lost and found.table[0].motion is None
+    assert [(point.value, point.n) for point in found.table] == [(0.7, 4), (0.2, 4), (0.7, 4)] and "score" in found.rule
+
+
 def test_the_comparator_is_taken_at_its_own_choice():
     """Of its rates the chosen one moves 0.03 less than the best: it is from there that 0.05 count."""
     plain = {"plain0": (0.3, 0.3, 0.9), "plain1": (0.2, 0.2, 0.87), "plain2": (0.25, 0.25, 0.9)}
@@ -110,7 +120,7 @@ def test_a_choice_that_does_not_follow_is_found(root):
     sweep("--tier", "full", "--choose")
     path = root / "reproductions/example/chosen.yaml"
     text = path.read_text()
-    for old, new in (("  full: {lr: 0.001}", "  full: {lr: 0.003}"), ("structure: 0.1575", "structure: 0.1475"), ("comparator: plain", "comparator: full")):
+    for old, new in (("  full: {lr: 0.001}", "  full: {lr: 0.003}"), ("value: 0.1575", "value: 0.1475"), ("comparator: plain", "comparator: full")):
         assert old in text
         path.write_text(text.replace(old, new))
         assert "not what the rule chooses" in chosen_problems(path.parent)[0]
@@ -179,4 +189,4 @@ def test_the_file_is_data(root):
     write(root, YAML)
     sweep("--tier", "full", "--choose")
     content = yaml.safe_load((root / "reproductions/example/chosen.yaml").read_text())
-    assert content["table"][0] == {"arm": "plain", "row": "dev.plain@lr=3e-4", "values": {"lr": 3e-4}, "structure": 0.2575, "motion": 0.0, "n": 4}
+    assert content["table"][0] == {"arm": "plain", "row": "dev.plain@lr=3e-4", "values": {"lr": 3e-4}, "value": 0.2575, "motion": 0.0, "n": 4}

@@ -5,6 +5,7 @@ chosen.yaml beside them: per arm the chosen values, and the table that they foll
 """
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -24,42 +25,47 @@ from motionlab.ledger.verdict import Table, read_raw
 RAW, FILE, MARGIN = "choose_full.csv", "chosen.yaml", 0.05
 RULE = (f"lowest mean of {' and '.join(READERS)} on dev among the points whose {MOTION} is at most {MARGIN} below the comparator's, "
         "paired by prompt; ties to the smaller rate. Where no point keeps the motion: the one that loses least of it")
+BY = {"less": "lowest mean of {by} on dev; ties to the smaller rate", "more": "highest mean of {by} on dev; ties to the smaller rate"}
 
 
 @dataclass(frozen=True)
 class Point:
-    """One point of an arm's grid. row: its arm in the raw file. structure: mean of both readers; motion: paired difference of
-    move_ok to the comparator's chosen point (the comparator's own: to its point that moves best). n: prompts."""
+    """One point of an arm's grid. row: its arm in the raw file. value: what is compared, of structure the mean of both readers.
+    motion: paired difference of move_ok to the comparator's chosen point (the comparator's own: to its point that moves best), None
+    where another column than structure is compared. n: units."""
 
     arm: str
     row: str
     values: dict[str, float]
-    structure: float | None = None
+    value: float | None = None
     motion: float | None = None
     n: int = 0
 
     @property
     def keeps_motion(self) -> bool:
-        return self.motion >= -MARGIN - 1e-9
+        return self.motion is None or self.motion >= -MARGIN - 1e-9
 
 
 @dataclass(frozen=True)
 class Chosen:
     """chosen.yaml. arms: {arm: values}; lost: arms that keep the motion at no point; table: all points, arm by arm in the order of
-    their rates."""
+    their rates. by, better: the column that was compared, and which way; "" for structure beside motion that is not lost."""
 
     comparator: str
     rule: str
     arms: dict[str, dict[str, float]]
     table: tuple[Point, ...]
     lost: tuple[str, ...] = ()
+    by: str = ""
+    better: str = "less"
 
 
-def choose(rows: Table, grid: Iterable[Point], comparator: str) -> Chosen:
+def choose(rows: Table, grid: Iterable[Point], comparator: str, by: str = "", better: str = "less") -> Chosen:
     """Apply the rule.
 
     Args:
-        rows: of dev, a column `move_ok` and the readers'. grid: points of all arms, those of an arm in the order of their rates.
+        rows: of dev, a column `move_ok` and the readers', or the column `by`. grid: points of all arms, those of an arm in the order
+            of their rates. by: compare the mean of this column instead, of which `better` ("less" or "more") is wanted.
 
     Raises:
         MotionLabError: the comparator has no points, a point has no rows.
@@ -67,14 +73,27 @@ def choose(rows: Table, grid: Iterable[Point], comparator: str) -> Chosen:
     points: dict[str, list[Point]] = {}
     for point in sorted(grid, key=lambda point: tuple(point.values.values())):
         points.setdefault(point.arm, []).append(point)
+    measured = _by_column(points, rows, by) if by else _by_structure(points, rows, comparator)
+    best = {arm: chosen_of(own, better) for arm, own in measured.items()}
+    return Chosen(comparator, BY[better].format(by=by) if by else RULE, {arm: point.values for arm, point in best.items()},
+                  tuple(p for own in measured.values() for p in own), tuple(arm for arm, point in best.items() if not point.keeps_motion),
+                  by, better)
+
+
+def _by_column(points, rows, column):
+    """Points with the mean of a column, {arm: points}."""
+    means = {point.row: item_means(rows, column, point.row, {}) for own in points.values() for point in own}
+    return {arm: [dataclasses.replace(point, value=rounded(float(means[point.row].mean())), n=len(means[point.row])) for point in own]
+            for arm, own in points.items()}
+
+
+def _by_structure(points, rows, comparator):
+    """Points with structure and what they lose of the comparator's motion, {arm: points}."""
     one_of(comparator, points, "comparator of the choice")
     best_moving = max(points[comparator], key=lambda point: item_means(rows, MOTION, point.row, {}).mean())
     measured = {comparator: [scored(point, rows, best_moving.row) for point in points[comparator]]}
     reference = chosen_of(measured[comparator])
-    measured |= {arm: [scored(point, rows, reference.row) for point in own] for arm, own in points.items() if arm != comparator}
-    best = {arm: chosen_of(own) for arm, own in measured.items()}
-    return Chosen(comparator, RULE, {arm: point.values for arm, point in best.items()}, tuple(p for own in measured.values() for p in own),
-                  tuple(arm for arm, point in best.items() if not point.keeps_motion))
+    return measured | {arm: [scored(point, rows, reference.row) for point in own] for arm, own in points.items() if arm != comparator}
 
 
 def scored(point: Point, rows: Table, reference: str) -> Point:
@@ -85,10 +104,10 @@ def scored(point: Point, rows: Table, reference: str) -> Point:
     return Point(point.arm, point.row, point.values, rounded(structure), rounded(float(motion.mean())), len(motion))
 
 
-def chosen_of(points: list[Point]) -> Point:
+def chosen_of(points: list[Point], better: str = "less") -> Point:
     """The rule, among the points of one arm in the order of their rates (`min` and `max` take the first of equals)."""
-    keeping = [point for point in points if point.keeps_motion]
-    return min(keeping, key=lambda point: point.structure) if keeping else max(points, key=lambda point: point.motion)
+    keeping, sign = [point for point in points if point.keeps_motion], 1 if better == "less" else -1
+    return min(keeping, key=lambda point: sign * point.value) if keeping else max(points, key=lambda point: point.motion)
 
 
 # ------------------------------------------------------------------------------------------------------------- the file
@@ -111,7 +130,7 @@ def write_chosen(chosen: Chosen, folder: Path) -> Path:
         return yaml.safe_dump(values, default_flow_style=True, sort_keys=False, width=10_000).strip()
 
     lines = ["# Written by `motionlab sweep PAPER --choose`, never by hand; `motionlab verify` chooses again from the committed dev rows.",
-             f"comparator: {chosen.comparator}", f'rule: "{chosen.rule}"', "arms:",
+             f"comparator: {chosen.comparator}", f"by: {line(chosen.by)}", f"better: {chosen.better}", f'rule: "{chosen.rule}"', "arms:",
              *(f"  {arm}: {line(values)}" for arm, values in chosen.arms.items()), f"lost: {line(list(chosen.lost))}", "table:",
              *(f"  - {line(vars(point))}" for point in chosen.table)]
     return write_atomic(folder / FILE, "\n".join(lines) + "\n")
@@ -129,19 +148,23 @@ def chosen_problems(folder: Path) -> list[str]:
     """Does a paper's chosen.yaml follow from its committed dev rows?"""
     try:
         chosen = read_chosen(folder)
-        if chosen is None or choose(read_raw(folder / "raw" / RAW), chosen.table, chosen.comparator) == chosen:
+        if chosen is None or _again(chosen, folder) == chosen:
             return []
     except MotionLabError as error:
         return [str(error)]
     return [f"{shown(folder / FILE)} is not what the rule chooses from raw/{RAW}; run `motionlab sweep {folder.name} --choose`."]
 
 
+def _again(chosen, folder):
+    return choose(read_raw(folder / "raw" / RAW), chosen.table, chosen.comparator, chosen.by, chosen.better)
+
+
 # -------------------------------------------------------------------------------------------------------------- budgets
 
 
 def budget_of(train: Mapping[str, Any]) -> dict[str, int]:
-    """Of a training: clips seen in total and of how many, 0 for the protocol's."""
-    return {name: train.get(name) or 0 for name in ("clip_steps", "clips")}
+    """Of a training: clips seen in total and of how many, or steps on one clip; 0 for the protocol's."""
+    return {name: train[name] for name in ("clip_steps", "clips", "steps") if train.get(name)}
 
 
 def check_budgets(trained: Mapping[str, tuple[Mapping[str, Any], str | None]]) -> None:
@@ -156,8 +179,8 @@ def check_budgets(trained: Mapping[str, tuple[Mapping[str, Any], str | None]]) -
     equal = [(arm, budget_of(train)) for arm, (train, unequal) in trained.items() if not unequal]
     for arm, budget in equal:
         if budget != equal[0][1]:
-            first, usual = equal[0]
-            raise MotionLabError(f"arm '{arm}' has the budget {budget}, and arm '{first}' {usual} (0: the protocol's): budgets are equal.",
+            (first, usual), said = equal[0], "that the protocol says"
+            raise MotionLabError(f"arm '{arm}' has the budget {budget or said}, and arm '{first}' {usual or said}: budgets are equal.",
                                  fix="Give it the same, or say in the arm why it may differ: unequal: \"...\"")
 
 

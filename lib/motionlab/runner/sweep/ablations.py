@@ -45,12 +45,18 @@ class Cost:
 @dataclass(frozen=True)
 class Choose:
     """How rates are chosen: the grid of each field that no arm sets by hand, the arm that all are compared with, and where (fields
-    of `measure`)."""
+    of `measure`). by: the column whose mean decides, of which `better` ("less" or "more") is wanted; "" for structure beside motion
+    that is not lost (`ledger.selection.RULE`)."""
 
     grid: dict[str, list[float]]
     comparator: str = "plain"
     measure: dict = field(default_factory=lambda: {"prompts": "dev", "n": 64})
     seeds: tuple[int, ...] = (0,)
+    by: str = ""
+    better: str = "less"
+
+    def __post_init__(self):
+        one_of(self.better, ("less", "more"), "which way is better")
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ def settle(sweep: Sweep, rows: list[Row], grid: list[Point], say: Callable[[str]
     if missing:
         raise MotionLabError(f"These points are not finished: {', '.join(missing)}.", fix="The same command goes on with them.")
     folder = publish(sweep, rows, say, name=RAW.rpartition("_")[0]).parent.parent
-    chosen = choose(read_raw(folder / "raw" / RAW), grid, sweep.choose.comparator)
+    chosen = choose(read_raw(folder / "raw" / RAW), grid, sweep.choose.comparator, sweep.choose.by, sweep.choose.better)
     say(told(chosen))
     path = write_chosen(chosen, folder)
     enter(sweep.root, [path])
@@ -80,6 +80,7 @@ def told(chosen: Chosen) -> str:
     for point in chosen.table:
         mark = "chosen" if chosen.arms[point.arm] == point.values else ""
         values = ", ".join(f"{field} {label(value)}" for field, value in point.values.items())
-        lines.append(f"  {point.arm:<24} {values:<24} structure {point.structure:.4f}  move_ok {point.motion:+.3f}   n = {point.n}  {mark}")
+        moved = "" if point.motion is None else f"  move_ok {point.motion:+.3f}"
+        lines.append(f"  {point.arm:<24} {values:<24} {chosen.by or 'structure'} {point.value:.4f}{moved}   n = {point.n}  {mark}")
     lost = [f"  {arm}: no point keeps the motion; the one that loses least of it was taken" for arm in chosen.lost]
     return "\n".join(lines + lost)
