@@ -231,3 +231,36 @@ def test_a_ratio_counts_pairs_with_a_missing_partner_as_undefined():
     leaf = Criterion(raw="a.csv", metric="m", arm="cure", over="base", within=(0.4, 0.6))
     part = verdict.judge_leaf(leaf, table(rows))
     assert (part["n"], part["n_undefined"], part["estimate"], part["verdict"]) == (4, 2, 0.5, "holds")
+
+
+def best(within, **others):
+    """The record of an arm "cure" (0.5 for every item) against the best of others, {arm: values}."""
+    rows = [(i, arm, 0, v) for arm, values in {"cure": [0.5] * 40, **others}.items() for i, v in enumerate(values)]
+    return verdict.judge_leaf(Criterion(raw="a.csv", metric="m", arm="cure", minus_best=tuple(others), within=within), table(rows))
+
+
+def test_the_best_of_several_is_by_their_means_and_the_bound_says_which_way():
+    more, less = best((0.05, None), a=[0.4] * 40, b=[0.1] * 40), best((None, -0.05), a=[0.4] * 40, b=[0.1] * 40)
+    assert more["estimate"] == pytest.approx(0.1) and more["verdict"] == "holds" and "cure - best of a, b" in verdict.name_of(more)
+    assert less["estimate"] == pytest.approx(0.4) and less["verdict"] == "fails"
+
+
+def test_the_best_is_found_anew_in_every_resample():
+    """Two rivals that are equal on average: whoever is ahead in a resample counts, so the interval lies below that of either."""
+    rng = np.random.default_rng(1)
+    a, b = (rng.normal(0.4, 0.3, 40) for _ in range(2))
+    a, b = a - a.mean() + 0.4, b - b.mean() + 0.4
+    jointly, alone = best((0.0, None), a=a, b=b), [best((0.0, None), a=one) for one in (a, b)]
+    assert jointly["estimate"] == pytest.approx(0.1) and all(one["estimate"] == pytest.approx(0.1) for one in alone)
+    assert jointly["ci95"][1] < min(one["ci95"][1] for one in alone) - 0.01
+
+
+def test_the_best_of_several_counts_a_missing_partner_as_undefined():
+    part = best((0.05, None), a=[0.4] * 40, b=[0.1] * 30)
+    assert (part["n"], part["n_undefined"]) == (30, 10)
+
+
+@pytest.mark.parametrize("fields", [{"within": (0.0, 0.1)}, {"within": (0.0, None), "minus": "a"}, {"within": (0.0, None), "over": "a"}])
+def test_the_best_of_several_stands_alone(fields):
+    with pytest.raises(MotionLabError, match="minus_best"):
+        Criterion(raw="a.csv", metric="m", arm="cure", minus_best=("a", "b"), **fields)

@@ -25,7 +25,8 @@ class Criterion:
 
     `n`: items that it will be judged on (None: the protocol's usual number): what they can show at all is asked when it is read.
     `minus` names an arm and `against` a column that are subtracted item by item; with `over` (an arm) it is the ratio of
-    the two arms' statistics. `where` keeps rows {column: value}.
+    the two arms' statistics; with `minus_best` (arms) the best of their statistics is subtracted, the highest where `within` asks
+    for more and the lowest where it asks for less, found anew in every resample. `where` keeps rows {column: value}.
 
     Raises:
         MotionLabError: a raw file that is no plain name, bounds that nothing could fail or pass.
@@ -41,9 +42,13 @@ class Criterion:
     statistic: Literal["mean", "median", "share_true"] = "mean"
     where: dict = field(default_factory=dict)
     n: int | None = None
+    minus_best: tuple[str, ...] = ()
     why: str | None = None
 
     def __post_init__(self):
+        if self.minus_best and (self.minus or self.over or None not in self.within):
+            raise MotionLabError("'minus_best' stands beside 'minus' or 'over', or between two bounds.",
+                                 fix="Compare with the best of several arms alone, and give one bound: it says which way is better.")
         if not re.fullmatch(r"[\w.-]+\.csv", self.raw):
             raise MotionLabError(f"'raw' is '{self.raw}', where the plain name of a .csv file is needed.")
         ends = [bound for bound in self.within if bound is not None]

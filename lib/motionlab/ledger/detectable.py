@@ -162,7 +162,8 @@ def check_leaf(leaf: Criterion, power: Power, table: Detectable) -> None:
     Raises:
         MotionLabError: with the number that would do.
     """
-    if not fnmatch(leaf.raw, power.judges) or leaf.metric not in table or leaf.over or leaf.against or leaf.statistic == "median":
+    other = leaf.over or leaf.against or leaf.minus_best or leaf.statistic == "median"      # the table says nothing of these
+    if other or not fnmatch(leaf.raw, power.judges) or leaf.metric not in table:
         return
     for kind, one in chosen(leaf, power, table[leaf.metric]).items():
         what = f"{leaf.metric} of {leaf.arm}{f' - {leaf.minus}' if leaf.minus else ''}{'' if kind == ALL else f', {kind}'}"

@@ -105,7 +105,8 @@ def interval(part: dict) -> dict[str, float] | None:
     if part["estimate"] is None:
         return None
     (low, high), within = part["ci95"], part["within"]
-    marks = [low, high, *(bound for bound in within if bound is not None)] + ([0.0] if part["minus"] or part["against"] else [])
+    difference = part["minus"] or part["against"] or part.get("minus_best")
+    marks = [low, high, *(bound for bound in within if bound is not None)] + ([0.0] if difference else [])
     pad = (max(marks) - min(marks) or abs(max(marks)) or 1.0) * 0.15
     left, right = min(marks) - pad, max(marks) + pad
     place = functools.partial(_place, left=left, right=right)

@@ -47,6 +47,8 @@ def part_problem(part: Any) -> str | None:
         return "its estimate or interval is no number"
     if part["verdict"] not in VERDICTS or part["within"] == [None] * 2:
         return "its bounds or verdict are none"
+    if not isinstance(part.get("minus_best", []), list):
+        return "its minus_best is no list"
     texts = ("minus", "over", "against", "reason")
     return next((f"its {name} is no text" for name in texts if not isinstance(part.get(name), str | None)), None)
 

@@ -106,7 +106,7 @@ def conditions(part: Criterion | Combined) -> list[Criterion]:
 
 def contrast(leaf: Criterion) -> tuple:
     """What a single test compares, whatever by."""
-    return leaf.raw, leaf.arm, leaf.minus, leaf.over, leaf.against, str(sorted(leaf.where.items()))
+    return leaf.raw, leaf.arm, leaf.minus, leaf.minus_best, leaf.over, leaf.against, str(sorted(leaf.where.items()))
 
 
 def protocol_of(record: dict) -> int:

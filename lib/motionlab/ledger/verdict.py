@@ -18,9 +18,9 @@ import numpy as np
 from motionlab.core.errors import MotionLabError, located, nearest
 from motionlab.ledger.criteria import Combined, Criterion
 from motionlab.core.files import shown
-from motionlab.core.stats import bootstrap_interval, estimate
+from motionlab.core.stats import bootstrap_interval, estimate, lead_of_least, lead_of_most, ratio
 
-ASKED = ("raw", "metric", "arm", "minus", "over", "against", "statistic", "where", "within")  # of a criterion, in a record's order
+ASKED = ("raw", "metric", "arm", "minus", "over", "against", "statistic", "where", "within", "minus_best")  # in a record's order
 Table = dict[str, np.ndarray]  # column -> array of text, all of one length
 
 
@@ -170,7 +170,8 @@ def per_item(table: Table, criterion: Criterion) -> tuple[np.ndarray, list[str]]
     """Values (items, seeds), NaN where undefined, and the seeds' names; items sorted, so that row order plays no role.
 
     With `minus`, a value is the difference to the other arm's row of the same item and seed (of its only seed, where it
-    has just one); a row without a partner is undefined. With `over`, values are pairs (items, seeds, 2).
+    has just one); a row without a partner is undefined. With `over`, values are pairs (items, seeds, 2), with `minus_best` rows
+    (items, seeds, 1 + arms).
     """
     values, absent = arm_values(table, criterion.arm, criterion), np.inf
     if criterion.minus is not None:
@@ -178,6 +179,10 @@ def per_item(table: Table, criterion: Criterion) -> tuple[np.ndarray, list[str]]
         values = {key: value - other for key, (value, other) in pairs.items()}
     if criterion.over is not None:
         values, absent = with_partner(values, table, criterion.over, criterion), (np.inf, np.inf)
+    if criterion.minus_best:
+        pairs = [with_partner(values, table, arm, criterion) for arm in criterion.minus_best]
+        values = {key: (value, *(other[key][1] for other in pairs)) for key, value in values.items()}
+        absent = (np.inf,) * (1 + len(pairs))
     items, seeds = (sorted({key[axis] for key in values}) for axis in (0, 1))
     grid = [[values.get((item, seed), absent) for seed in seeds] for item in items]  # inf: there is no such row
     return np.array(grid), seeds
@@ -193,9 +198,9 @@ def with_partner(values: dict, table: Table, arm: str, criterion: Criterion) -> 
 
 
 def judge_values(grid: np.ndarray, criterion: Criterion) -> dict:
-    """Judge values (items, seeds[, 2]): estimate, ci95, n, n_undefined, each seed's estimate, verdict and its reason.
+    """Judge values (items, seeds[, k]): estimate, ci95, n, n_undefined, each seed's estimate, verdict and its reason.
 
-    NaN is an undefined value (a pair with one NaN is undefined); +inf marks an (item, seed) that was never run.
+    NaN is an undefined value (a row of k with one NaN is undefined); +inf marks an (item, seed) that was never run.
     """
     pairs = grid if grid.ndim == 3 else grid[..., None]
     undefined, run = np.isnan(pairs).any(axis=-1), ~np.isinf(pairs).any(axis=-1)
@@ -207,13 +212,21 @@ def judge_values(grid: np.ndarray, criterion: Criterion) -> dict:
     columns = [pairs[good[:, k], k] for k in range(pairs.shape[1])]
     if grid.ndim == 2:
         items, columns = items[:, 0], [column[:, 0] for column in columns]
-    by_seed = [estimate(column, criterion.statistic) if len(column) else None for column in columns]
+    reduce = reduction(criterion)
+    by_seed = [estimate(column, criterion.statistic, reduce) if len(column) else None for column in columns]
     found = {"estimate": None, "ci95": [None, None], "n": len(items), "n_undefined": n_undefined}
     if len(items):
-        interval = bootstrap_interval(items, criterion.statistic)
-        found |= {"estimate": estimate(items, criterion.statistic), "ci95": list(interval)}
+        interval = bootstrap_interval(items, criterion.statistic, reduce=reduce)
+        found |= {"estimate": estimate(items, criterion.statistic, reduce), "ci95": list(interval)}
     verdict, reason = decide(found, by_seed, n_rows, criterion)
     return found | {"by_seed": by_seed, "verdict": verdict, "reason": reason}
+
+
+def reduction(criterion: Criterion) -> Callable:
+    """How several arms' statistics become one number."""
+    if not criterion.minus_best:
+        return ratio
+    return lead_of_most if criterion.within[1] is None else lead_of_least
 
 
 def decide(found: dict, by_seed: list[float | None], n_rows: int, criterion: Criterion) -> tuple[str, str | None]:
@@ -236,7 +249,7 @@ def judge_leaf(criterion: Criterion, table: Table) -> dict:
     result = judge_values(grid, criterion)
     result["by_seed"] = dict(zip(seeds, result["by_seed"]))
     asked = {name: getattr(criterion, name) for name in ASKED}
-    return asked | {"where": dict(criterion.where), "within": list(criterion.within)} | result
+    return asked | {"where": dict(criterion.where), "within": list(criterion.within), "minus_best": list(criterion.minus_best)} | result
 
 
 def judge(criterion: Criterion | Combined, load: Callable[[str], Table]) -> tuple[str, list[dict]]:
@@ -279,7 +292,7 @@ def wanted(within: list | tuple) -> str:
 
 def measured_text(part: dict) -> str:
     """ "+0.123 [0.10, 0.15]" of one part of a record."""
-    signed = bool(part["minus"] or part["against"])
+    signed = bool(part["minus"] or part["against"] or part.get("minus_best"))
     if part["estimate"] is None:
         return "undefined"
     return f"{number(part['estimate'], signed)} [{number(part['ci95'][0])}, {number(part['ci95'][1])}]"
@@ -298,6 +311,7 @@ def name_of(part: dict) -> str:
     metric = f"{part['metric']} - {part['against']}" if part["against"] else part["metric"]
     arm = f"{part['arm']} - {part['minus']}" if part["minus"] else part["arm"]
     arm = f"{arm} over {part['over']}" if part.get("over") else arm
+    arm = f"{arm} - best of {', '.join(part['minus_best'])}" if part.get("minus_best") else arm
     where = f" ({', '.join(f'{key}={value}' for key, value in part['where'].items())})" if part["where"] else ""
     return f"{share}{metric}: {arm}{where}"
 

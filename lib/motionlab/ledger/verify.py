@@ -94,7 +94,7 @@ def version_problems(records: list[dict]) -> list[str]:
     """A criterion that changed between two records must carry another version."""
     asked: dict[int, list] = {}
     for record in records:
-        now = [{key: part.get(key) for key in judging.ASKED} for part in record["parts"]]
+        now = [{key: part.get(key) or None for key in judging.ASKED} for part in record["parts"]]
         if asked.setdefault(record["criterion_version"], now) != now:
             return [f"its criterion changed without a new version (both are version {record['criterion_version']}); "
                     "raise `version` in claims.yaml, give the reason in `history`, and measure again."]
@@ -133,7 +133,7 @@ def recomputed_problems(claim: Claim, record: dict, load: Load) -> list[str]:
     found = [] if word == record["verdict"] else [f"recorded as '{record['verdict']}', recomputed as '{word}'."]
     if len(parts) != len(record["parts"]):
         return found + [f"{len(record['parts'])} parts recorded, {len(parts)} recomputed."]
-    for now, then in zip(parts, record["parts"]):
+    for now, then in zip(parts, ({"minus_best": []} | part for part in record["parts"])):       # older records know no such field
         found += [f"{judging.name_of(now)}: {key} recorded as {then.get(key)}, recomputed as {now[key]}."
                   for key in (*judging.ASKED, *NUMBERS, "verdict") if not close(now[key], then.get(key))]
     return found
