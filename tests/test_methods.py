@@ -45,6 +45,21 @@ def test_every_method_trains_samples_and_comes_back(name, pipe, tmp_path):
     assert len(method.columns(trained, clips)) == 2 and read_about(path)["method"] == name
 
 
+def test_true_motion_leads_the_joint_model_along_its_own_noise(pipe, tmp_path):
+    """At every step the motion half is the true one noised to that step's t, and it ends as the true one."""
+    method, d1, seen = open_method("videojam", new_lr=20.0), torch.randn(2, *pipe.shape), []
+    pipe, _ = go(method, pipe, tmp_path)
+    options = method.Sampling(steps=4, motion="true")
+    states = method.sample(pipe, SAID, [0, 1], options, given={"d1": d1}, callback=lambda at: seen.append((at["t"], at["x"].chunk(2, 2)[1])))
+    d0 = seen[0][1]
+    assert all(torch.allclose(d_t, t * d1 + (1 - t) * d0, atol=1e-5) for t, d_t in seen)
+    assert torch.allclose(method.streams(states)["motion"], d1, atol=1e-5)
+    own = method.sample(pipe, SAID, [0, 1], method.Sampling(steps=4))
+    assert not torch.allclose(method.video(own), method.video(states), atol=1e-3)
+    with pytest.raises(MotionLabError, match="true clips' motion"):
+        method.sample(pipe, SAID, [0, 1], options)
+
+
 def test_the_oracle_begins_as_the_base_and_then_reads_the_motion_that_it_is_given(pipe, tmp_path):
     method, d1 = open_method("oracle", motion_dropout=0.5), torch.randn(2, *pipe.shape)
     base = pipe.sample(SAID, [0, 1], steps=2, w=2.0)
