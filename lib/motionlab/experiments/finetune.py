@@ -65,6 +65,15 @@ def begin(arm: Arm) -> SmallPipe:
     return pipe.eval()
 
 
+def trainings(row: Path) -> Path:
+    """Where a row's training lies, or will: one place for the sweeps of all papers, so that they share their comparators.
+
+    Args:
+        row: the row's own folder, <out>/<paper>/<tier>/<row>.
+    """
+    return row.parents[2] / "trained"
+
+
 def training_folder(arm: Arm, seed: int, home: Path) -> Path:
     """Where the training of these fields from this checkpoint (by contents) under the protocol's budget lies, below `home`.
 
@@ -100,7 +109,7 @@ def method_stage(settings: dict, work: Path, out: Path, until: int | None = None
     """A stage of `make pretrain` that ships what a method trained, or takes the sweep's where it has it.
 
     Args:
-        settings: of `pretrain.yaml`: `arm` as in an ablations.yaml, `paper` whose sweep it belongs to, seed.
+        settings: of `pretrain.yaml`: `arm` as in an ablations.yaml, seed.
         work: its base is taken where it has one; gets the training's log. until: not used, the training resumes by itself.
 
     Raises:
@@ -108,7 +117,7 @@ def method_stage(settings: dict, work: Path, out: Path, until: int | None = None
     """
     base, seed = checkpoint("base", work), settings.get("seed", 0)
     load_backbone(base, load_codec(shipped("codec")))
-    arm, home = read_arm({"weights": str(base)} | settings["arm"]), repo_root() / "runs" / "sweep" / settings["paper"] / "full" / "trained"
+    arm, home = read_arm({"weights": str(base)} | settings["arm"]), repo_root() / "runs" / "sweep" / "trained"
     trained(arm, seed, home)
     folder = training_folder(arm, seed, home)
     copy_file(folder / "training" / "log.jsonl", work / out.stem / "log.jsonl")
