@@ -23,12 +23,14 @@ GROUPS = ("train", "sample", "measure")
 
 @dataclass(frozen=True)
 class Budget:
-    """Of a training: lr of AdamW and Muon; clip_steps: clips seen in total, clips: of how many (0: the protocol's); layers: train
-    on as a deeper model, which begins as the same function (0: as it is)."""
+    """Of a training: lr of AdamW and Muon; clip_steps: clips seen in total, clips: of how many (0: the protocol's); decay: of the
+    clip_steps those at the end in which the rate falls (0: all); layers: train on as a deeper model, which begins as the same
+    function (0: as it is)."""
 
     lr: float = 1e-3
     clip_steps: int = 0
     clips: int = 0
+    decay: int = 0
     layers: int = 0
 
 
