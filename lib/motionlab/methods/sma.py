@@ -6,7 +6,8 @@ section 6.6). Local: D_f = |x_{f+1} - x_f| per channel, F its two-dimensional FF
     mean over f, c and frequencies of w (| |F| - |F_hat| | + | arg F - arg F_hat |),    w = R^(2 delta) - r^(2 delta) + 1
 
 with r a frequency's distance from the zero one and R half the diagonal, delta = 0.05: low frequencies count most. Phases are compared
-as they are, not around the circle. Global: mean |W_l - W_l_hat| over each detail band W_l of a Haar wavelet over time, weight 0.1 each.
+around the circle; the leftovers subtract them, so that rounding decides between 0 and 2 pi where a coefficient is real.
+Global: mean |W_l - W_l_hat| over each detail band W_l of a Haar wavelet over time, weight 0.1 each.
 
 A clip of 5 latent frames has three levels only where odd lengths are filled up, 5 + 1 -> 3 + 1 -> 2 -> 1. They are filled with their
 own last frame, whose details are zero; DeT's leftovers fill with zeros, which compares the last frame's looks. Shorter clips have as
@@ -71,7 +72,7 @@ def local_loss(x1_hat: torch.Tensor, x1: torch.Tensor) -> torch.Tensor:
     if x1.shape[1] < 2:
         return x1_hat.new_zeros(len(x1))
     ours, theirs = (torch.fft.fft2(x.float().diff(dim=1).abs()) for x in (x1_hat, x1))
-    gap = (ours.abs() - theirs.abs()).abs() + (ours.angle() - theirs.angle()).abs()
+    gap = (ours.abs() - theirs.abs()).abs() + (ours * theirs.conj()).angle().abs()
     return (low_frequency_weights(*x1.shape[-2:]).to(gap) * gap).flatten(1).mean(1)
 
 
