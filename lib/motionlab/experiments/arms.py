@@ -98,6 +98,9 @@ def read_arm(values: Mapping[str, Any], common: Mapping[str, Any] | None = None,
         elif name not in ("name", "source", "method", "weights"):
             given[_part(name, own, own)][name] = value
     parts = {part: from_values(own[part], given[part], f"{part} of arm '{values.get('name')}'") for part in own}
+    if "train" in values and not kind.trains:
+        raise MotionLabError(f"Arm '{values.get('name')}' trains method {kind.name}, which acts while sampling only.",
+                             fix="Leave out `train`; its settings stand under `sample`.")
     weights = values.get("weights") or (common or {}).get("weights", "base")
     return Arm(str(values.get("name", "")), source, str(weights), parts["method"], parts["budget"] if "train" in values else None,
                parts["sampling"], parts["measure"])

@@ -37,7 +37,7 @@ def trained(arm: Arm, seed: int, home: Path) -> SmallPipe:
         MotionLabError: a budget that is no whole number of batches, no such checkpoint.
     """
     if arm.budget is None:
-        return begin(arm)
+        return begin(arm).requires_grad_(False)
     folder = training_folder(arm, seed, home)
     path = folder / "trained.safetensors"
     with turn(home / f".lock-{folder.name}", f"training {folder.name}"):          # rows that share it, of any sweep, wait for it

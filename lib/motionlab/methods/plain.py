@@ -3,12 +3,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 
 from motionlab.data.sidecars import Sidecar
-from motionlab.diffusion import interpolate, velocity
+from motionlab.diffusion import data_estimate, interpolate, velocity
 from motionlab.methods.base import Method
 from motionlab.models.pipe import Pipe
 
@@ -30,7 +30,27 @@ class Recipe:
     first_last: float = 0.1
 
 
-def flow_matching_loss(recipe: Recipe, pipe: Pipe, beside: Callable | None = None) -> Callable:
+class Prediction(NamedTuple):
+    """What the network said of a batch, and of what: velocity u at x_t, (b, f, c, h, w) float32; t (b,); data x1 and noise x0."""
+
+    u: torch.Tensor
+    x_t: torch.Tensor
+    t: torch.Tensor
+    x1: torch.Tensor
+    x0: torch.Tensor
+
+    @property
+    def v(self) -> torch.Tensor:
+        """The velocity that it should have said."""
+        return velocity(self.x0, self.x1)
+
+    @property
+    def x1_hat(self) -> torch.Tensor:
+        """The clean clip that it points at."""
+        return data_estimate(self.x_t, self.u, self.t)
+
+
+def flow_matching_loss(recipe: Recipe, pipe: Pipe, beside: Callable | None = None, more: Callable | None = None) -> Callable:
     """`loss_fn` of `training.train`: mean over the clip of |u - v|^2, v = x1 - x0 (rectified flow).
 
     Known frames are the generator's to draw: `Pipe.draw_known`. Whatever a method draws besides comes after what every method
@@ -38,6 +58,8 @@ def flow_matching_loss(recipe: Recipe, pipe: Pipe, beside: Callable | None = Non
 
     Args:
         beside: (batch, noise) -> further channels (b, f, n, h, w) that a widened network reads.
+        more: (Prediction, batch, noise) -> (b,), what is added to each clip's loss. It is no part of "per_sample", so that logs of
+            all methods tell the same quantity.
     """
 
     def loss_fn(model, batch, noise):
@@ -48,9 +70,11 @@ def flow_matching_loss(recipe: Recipe, pipe: Pipe, beside: Callable | None = Non
         text = pipe.drop_text(batch["text"], noise, recipe.text_dropout, recipe.attribute_dropout)
         known = pipe.draw_known(batch | {"x1": x1}, noise, recipe.first, recipe.first_last)
         extra = () if beside is None else (beside(batch, noise),)
-        u = model(interpolate(x0, x1, t), t, text, known, *extra)
-        per_sample = (u.float() - velocity(x0, x1)).square().mean(dim=(1, 2, 3, 4))
-        return per_sample.mean(), {"t": t, "per_sample": per_sample}
+        x_t = interpolate(x0, x1, t)
+        said = Prediction(model(x_t, t, text, known, *extra).float(), x_t, t, x1, x0)
+        per_sample = (said.u - said.v).square().mean(dim=(1, 2, 3, 4))
+        loss = per_sample if more is None else per_sample + more(said, batch, noise)
+        return loss.mean(), {"t": t, "per_sample": per_sample}
 
     return loss_fn
 
