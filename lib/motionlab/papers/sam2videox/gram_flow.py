@@ -60,39 +60,46 @@ def local_gram_flow(features: torch.Tensor, radius: int = RADIUS, normalise: boo
     if radius < 0 or 2 * radius + 1 > max(features.shape[2:4]):
         raise MotionLabError(f"A window of {2 * radius + 1} places is larger than the grid {tuple(features.shape[2:4])}.",
                              fix=f"Give a radius from 0 to {(max(features.shape[2:4]) - 1) // 2}.")
-    f = unit(features) if normalise else features.float()
-    here, there = (f[:, 1:], f[:, :-1]) if reverse else (f[:, :-1], f[:, 1:])
-    return _Band.apply(here, there, radius)
+    return _Bands.apply(unit(features) if normalise else features.float(), radius, reverse)
 
 
-class _Band(torch.autograd.Function):
-    """<here(p), there(p + d)> for all offsets d of a window: (b, t, h, w, C) twice -> (b, t, h, w, (2 r + 1)^2)."""
+def band(here: torch.Tensor, there: torch.Tensor, radius: int) -> torch.Tensor:
+    """<here(p), there(p + d)> for all offsets d of a window: (b, t, h, w, C) twice -> (b, t, h, w, (2 radius + 1)^2); no gradient."""
+    out = here.new_full((*here.shape[:4], 2 * radius + 1, 2 * radius + 1), OUTSIDE)
+    for j, rows, other in _row_pairs(here.shape[2], radius):
+        gram = here[:, :, rows] @ there[:, :, other].transpose(-1, -2)                               # b t rows w w
+        for k, dx in enumerate(range(-radius, radius + 1)):
+            out[:, :, rows, _columns(here.shape[3], dx), j, k] = gram.diagonal(dx, -2, -1)
+    return out.flatten(-2)
+
+
+class _Bands(torch.autograd.Function):
+    """`band` of each frame with the next, (b, t, h, w, C) -> (b, t - 1, h, w, n); its backward pass keeps the features alone."""
 
     @staticmethod
-    def forward(ctx, here, there, radius):
-        ctx.save_for_backward(here, there)
-        ctx.radius = radius
-        out = here.new_full((*here.shape[:4], 2 * radius + 1, 2 * radius + 1), OUTSIDE)
-        for j, rows, other in _row_pairs(here.shape[2], radius):
-            gram = here[:, :, rows] @ there[:, :, other].transpose(-1, -2)                           # b t rows w w
-            for k, dx in enumerate(range(-radius, radius + 1)):
-                columns = _columns(here.shape[3], dx)
-                out[:, :, rows, columns, j, k] = gram.diagonal(dx, -2, -1)
-        return out.flatten(-2)
+    def forward(ctx, f, radius, reverse):
+        ctx.save_for_backward(f)
+        ctx.radius, ctx.reverse = radius, reverse
+        return band(*_pairs(f, reverse), radius)
 
     @staticmethod
     def backward(ctx, grad):
-        here, there = ctx.saved_tensors
-        radius, w = ctx.radius, here.shape[3]
+        f, = ctx.saved_tensors
+        radius, w, out = ctx.radius, f.shape[3], torch.zeros_like(f)
         grad = grad.unflatten(-1, (2 * radius + 1, 2 * radius + 1))
-        to_here, to_there = torch.zeros_like(here), torch.zeros_like(there)
-        for j, rows, other in _row_pairs(here.shape[2], radius):
+        (here, there), (to_here, to_there) = _pairs(f, ctx.reverse), _pairs(out, ctx.reverse)
+        for j, rows, other in _row_pairs(f.shape[2], radius):
             gram = grad.new_zeros((*grad.shape[:2], rows.stop - rows.start, w, w))
             for k, dx in enumerate(range(-radius, radius + 1)):
                 gram.diagonal(dx, -2, -1).copy_(grad[:, :, rows, _columns(w, dx), j, k])
             to_here[:, :, rows] += gram @ there[:, :, other]
             to_there[:, :, other] += gram.transpose(-1, -2) @ here[:, :, rows]
-        return to_here, to_there, None
+        return out, None, None
+
+
+def _pairs(f, reverse):
+    """Of each pair of neighbours the frame whose places are asked, and the one in which they are found again: views."""
+    return (f[:, 1:], f[:, :-1]) if reverse else (f[:, :-1], f[:, 1:])
 
 
 def _row_pairs(h, radius):
@@ -148,12 +155,12 @@ def cross_terms(forward: torch.Tensor, backward: torch.Tensor, alpha: float = AL
     """
     f, b = unit(forward), unit(backward)
 
-    def band(one, other):
-        out = _Band.apply(one[:, :-1], other[:, 1:], radius)
+    def products(one, other):
+        out = band(one[:, :-1], other[:, 1:], radius)
         return out.masked_fill(out <= OUTSIDE / 2, 0.0)
 
-    return {"forward": alpha ** 2 * band(f, f), "backward": (1 - alpha) ** 2 * band(b, b),
-            "cross": alpha * (1 - alpha) * (band(f, b) + band(b, f))}
+    return {"forward": alpha ** 2 * products(f, f), "backward": (1 - alpha) ** 2 * products(b, b),
+            "cross": alpha * (1 - alpha) * (products(f, b) + products(b, f))}
 
 
 # ---------------------------------------------------------------------------------------------- losses, card 4
