@@ -37,9 +37,9 @@ class Clip:
 
         A text beyond the model's 77 tokens is cut.
         """
-        found = []
+        found, longest = [], self.model.config.text_config.max_position_embeddings
         for part in _batches(frames):
-            inputs = self.processor(text=[text], images=part, return_tensors="pt", truncation=True).to(self.device)
+            inputs = self.processor(text=[text], images=part, return_tensors="pt", truncation=True, max_length=longest).to(self.device)
             found.append(self.model(**inputs).logits_per_image[:, 0].float().cpu())
         return torch.cat(found).numpy()
 
@@ -143,7 +143,8 @@ def _opened(folder, kind, model_class, processor_class):
             model, info = model_class.from_pretrained(str(folder), local_files_only=True, output_loading_info=True, dtype=torch.float32)
             processor = processor_class.from_pretrained(str(folder), local_files_only=True)
     except (OSError, ValueError, RuntimeError, TypeError, KeyError, ImportError, pickle.UnpicklingError, SafetensorError) as error:
-        raise MotionLabError(f"'{folder}' does not load as {model_class.__name__} ({str(error).strip().splitlines()[0]}).", fix=FETCH) from None
+        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise MotionLabError(f"'{folder}' does not load as {model_class.__name__} ({why}).", fix=FETCH) from None
     return model.eval(), processor, set(info["missing_keys"])
 
 
