@@ -28,7 +28,7 @@ from motionlab.runner import fingerprint as prints
 from motionlab.runner.progress import duration
 from motionlab.video import probe_video, read_video
 
-SCORED, MISSING, FAILED, WAITING = "scored", "missing", "not readable", "not scored yet"
+SCORED, MISSING, FAILED, WAITING = "scored", "missing", "failed", "not scored yet"
 LISTED = 5
 
 
