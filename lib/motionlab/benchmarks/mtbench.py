@@ -107,8 +107,10 @@ def _items_of(group: str, clip: MTBenchClip) -> list[Item]:
     """One item per prompt; a prompt that a case lists twice is one."""
     tier, source = (clip.tier, "folder") if clip.tier else (own_tier(clip.xy), "own")
     stamp = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in (clip.video_path, clip.mask_paths[0])]
-    prompts = {plain(prompt): prompt for prompt in reversed(clip.eval_prompts)}
-    return [Item(group, prompt, tier, {"tier_source": source}, stamp, clip) for prompt in reversed(prompts.values())]
+    prompts: dict[str, str] = {}
+    for prompt in clip.eval_prompts:
+        prompts.setdefault(plain(prompt), prompt)
+    return [Item(group, prompt, tier, {"tier_source": source}, stamp, clip) for prompt in prompts.values()]
 
 
 # ---------------------------------------------------------------------------------------------- CLIP and DINO
