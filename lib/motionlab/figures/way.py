@@ -35,8 +35,8 @@ def way(table, names: Sequence[str], paper: str = "", comparator: str = "plain",
     fig, axes = figure(8.6, 1.5 + 0.36 * len(rungs), 1, len(COLUMNS), sharey=True)
     for ax, column in zip(axes, COLUMNS):
         _panel(ax, per_item[column], rungs, paper, comparator, floor)
-        ax.set_title({"structure_0": "structure error, reader 0", "structure_1": "structure error, reader 1"}.get(column, "motion as asked"),
-                     fontsize=9, color=DARK)
+        said = f"structure error, reader {column[-1]}" if column in READERS else "motion as asked"
+        ax.set_title(said, fontsize=9, color=DARK)
         ax.set_xlabel(metric(column).axis(), fontsize=8, color=DARK)
     row_labels(axes[0], labels(rungs, paper))
     fig.suptitle(told(per_item, rungs, paper), fontsize=10, color=DARK)

@@ -19,9 +19,10 @@ class TrainConfig:
     lr: AdamW's learning rate. muon_lr: Muon's, used with optimizer 'muon' for the 2-D matrices of the blocks
     (parameters below a numbered module, embeddings excepted); with muon_adjust 'match_rms_adamw' both have one scale.
     weight_decay: on parameters of 2 or more dimensions. warmup: steps of linear growth, then schedule 'constant', or
-    'cosine' down to 0 at `steps`, over the last `decay` steps (0: over all of them). grad_clip: largest gradient norm, 0 for none. ema: decay; in step n it is at most
-    (1 + n) / (10 + n), so that the initial weights do not linger. bf16: autocast, where the machine is fast in it.
-    gradient_checkpointing: the diffusers models in the model work out activations again in the backward pass.
+    'cosine' down to 0 at `steps`, over the last `decay` steps (0: over all of them). grad_clip: largest gradient norm, 0 for
+    none. ema: decay; in step n it is at most (1 + n) / (10 + n), so that the initial weights do not linger. bf16: autocast,
+    where the machine is fast in it. gradient_checkpointing: the diffusers models in the model work out activations again in
+    the backward pass.
     compile: torch.compile of the forward pass; a resumed run may then differ from an unbroken one by rounding.
     checkpoint_every, log_every, sample_every: steps, 0 for never (a last checkpoint is always written).
     find_unused_parameters: for several processes, when some step leaves a trainable parameter without gradient.
