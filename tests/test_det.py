@@ -173,11 +173,9 @@ def test_places_are_truncated_and_clamped_to_the_border():
 
 
 def test_tokens_are_patches_of_cells_and_the_last_latent_of_a_patch_in_time():
-    cells = torch.tensor([[5, 3], [6, 3], [7, 2], [8, 1]])[None, :, None]
-    visible = torch.tensor([[1, 0, 1, 1]])[..., None].bool()
-    assert at_tokens(cells, visible, (4, 4, 10), (4, 2, 5))[0][0, :, 0].tolist() == [[2, 1], [3, 1], [3, 1], [4, 0]]
-    there, seen = at_tokens(cells, visible, (4, 4, 10), (2, 2, 5))
-    assert there[0, :, 0].tolist() == [[3, 1], [4, 0]] and seen[0, :, 0].tolist() == [False, True]
+    tracks = torch.tensor([[5, 3, 1], [6, 3, 0], [7, 2, 1], [8, 1, 1]]).float()[None, :, None]
+    assert at_tokens(tracks, (4, 4, 10), (4, 2, 5))[0, :, 0].tolist() == [[2, 1, 1], [3, 1, 0], [3, 1, 1], [4, 0, 1]]
+    assert at_tokens(tracks, (4, 4, 10), (2, 2, 5))[0, :, 0].tolist() == [[3, 1, 0], [4, 0, 1]]
 
 
 # ---------------------------------------------------------------------------------------------- the tracking loss

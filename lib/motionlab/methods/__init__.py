@@ -10,6 +10,7 @@ METHODS = {
     "plain": "motionlab.methods.plain:Plain",
     "lora": "motionlab.methods.lora:LoRA",
     "oracle": "motionlab.methods.oracle:Oracle",
+    "det": "motionlab.methods.det:DeT",
     "videojam": "motionlab.methods.videojam:VideoJAM",
 }
 

@@ -30,7 +30,8 @@ class Recipe:
     first_last: float = 0.1
 
 
-def flow_matching_loss(recipe: Recipe, pipe: Pipe, beside: Callable | None = None) -> Callable:
+def flow_matching_loss(recipe: Recipe, pipe: Pipe, beside: Callable | None = None, more: Callable | None = None,
+                       weight: Callable | None = None) -> Callable:
     """`loss_fn` of `training.train`: mean over the clip of |u - v|^2, v = x1 - x0 (rectified flow).
 
     Known frames are the generator's to draw: `Pipe.draw_known`. Whatever a method draws besides comes after what every method
@@ -38,6 +39,8 @@ def flow_matching_loss(recipe: Recipe, pipe: Pipe, beside: Callable | None = Non
 
     Args:
         beside: (batch, noise) -> further channels (b, f, n, h, w) that a widened network reads.
+        more: (batch, x_t, u, t) -> (b,), what a method's loss adds to each clip's; weight: t (b,) -> (b,), what each clip's is times.
+            Neither is in `per_sample`.
     """
 
     def loss_fn(model, batch, noise):
@@ -48,9 +51,12 @@ def flow_matching_loss(recipe: Recipe, pipe: Pipe, beside: Callable | None = Non
         text = pipe.drop_text(batch["text"], noise, recipe.text_dropout, recipe.attribute_dropout)
         known = pipe.draw_known(batch | {"x1": x1}, noise, recipe.first, recipe.first_last)
         extra = () if beside is None else (beside(batch, noise),)
-        u = model(interpolate(x0, x1, t), t, text, known, *extra)
+        x_t = interpolate(x0, x1, t)
+        u = model(x_t, t, text, known, *extra)
         per_sample = (u.float() - velocity(x0, x1)).square().mean(dim=(1, 2, 3, 4))
-        return per_sample.mean(), {"t": t, "per_sample": per_sample}
+        total = per_sample if weight is None else weight(t) * per_sample
+        total = total if more is None else total + more(batch, x_t, u, t)
+        return total.mean(), {"t": t, "per_sample": per_sample}
 
     return loss_fn
 

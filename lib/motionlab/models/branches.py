@@ -131,7 +131,7 @@ def _hook(attention, branch, place):
         attention.register_forward_hook(branch.beside, with_kwargs=True)
         return
     if place == "before_out" and getattr(attention, "to_out", None) is None:
-        raise MotionLabError("This attention has no output projection to be added before.", fix="Use place 'skip', or another list of blocks.")
+        raise MotionLabError("This attention has no output projection to be added before.", fix="Use place 'skip', or other blocks.")
     attention.register_forward_pre_hook(branch.make, with_kwargs=True)
     attention.register_forward_hook(branch.forget, always_call=True)
     if place == "before_out":

@@ -18,8 +18,8 @@ from motionlab.core.errors import MotionLabError, one_of
 from motionlab.data.tracks import align_tracks, distance_weighted_points
 
 __all__ = ["GATE", "MODULES", "Conv3dKernel", "FullWidthKernel", "LocalAttention", "TemporalKernel", "UnsharedKernel", "align_tracks",
-           "at_tokens", "at_tracks", "distance_weighted_points", "kept_blocks", "kernel_parameters", "late_enough", "make_module",
-           "tracking_loss", "v_weight"]
+           "along_tracks", "at_tokens", "at_tracks", "distance_weighted_points", "kept_blocks", "kernel_parameters", "late_enough",
+           "make_module", "tracking_loss", "v_weight"]
 
 MODULES = ("kernel", "conv3d", "local_attention", "mlp", "unshared", "full_width")
 STARTS = ("normal", "fan_in")
@@ -231,12 +231,10 @@ def at_tracks(values: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
     return values.flatten(3).gather(3, places.expand(-1, -1, values.shape[2], -1)).transpose(2, 3)
 
 
-def at_tokens(cells: torch.Tensor, visible: torch.Tensor, latents: tuple[int, int, int],
-              grid: tuple[int, int, int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tracks on latent cells (b, f, n, 2), (b, f, n) as tracks on tokens: of each patch in time its last latent frame."""
-    each = latents[0] // grid[0]
-    over = torch.tensor([latents[2] // grid[2], latents[1] // grid[1]], device=cells.device)
-    return cells[:, each - 1::each] // over, visible[:, each - 1::each]
+def at_tokens(tracks: torch.Tensor, latents: tuple[int, int, int], grid: tuple[int, int, int]) -> torch.Tensor:
+    """Tracks (b, f, n, 3), column, row, visible, on latent cells as those on tokens: of each patch in time its last latent frame."""
+    each, down, across = (latent // token for latent, token in zip(latents, grid))
+    return torch.div(tracks, torch.tensor([across, down, 1], device=tracks.device), rounding_mode="floor")[:, each - 1::each]
 
 
 def tracking_loss(z: torch.Tensor, visible: torch.Tensor, visibility: str = "min", mean: str = "all") -> torch.Tensor:
@@ -265,6 +263,11 @@ def tracking_loss(z: torch.Tensor, visible: torch.Tensor, visibility: str = "min
     return squares.sum(1) / (z.shape[-1] * pairs.flatten(1).sum(1)).clamp(min=1)
 
 
+def along_tracks(values: torch.Tensor, tracks: torch.Tensor, visibility: str = "min", mean: str = "all") -> torch.Tensor:
+    """`tracking_loss` (b,) of values (b, f, c, h, w) along tracks (b, f, n, 3): column, row, visible."""
+    return tracking_loss(at_tracks(values, tracks[..., :2].long()), tracks[..., 2] > 0.5, visibility, mean)
+
+
 def late_enough(t: torch.Tensor, gate: float = GATE) -> torch.Tensor:
     """Which samples the tracking loss acts on, (b,) bool: released for timesteps up to 400 of 1000, that is t >= 0.445 at equal log-SNR.
 
@@ -274,5 +277,5 @@ def late_enough(t: torch.Tensor, gate: float = GATE) -> torch.Tensor:
 
 
 def v_weight(t: torch.Tensor) -> torch.Tensor:
-    """What |u - (x1 - x0)|^2 is times to be CogVideoX's |v_hat - v|^2, which is |x1_hat - x1|^2 / (1 - abar) (card 3.4): t^2 + (1 - t)^2."""
+    """t^2 + (1 - t)^2 (b,): |u - (x1 - x0)|^2 times this is CogVideoX's |v_hat - v|^2, that is |x1_hat - x1|^2 / (1 - abar) (card 3.4)."""
     return t.square() + (1 - t).square()
