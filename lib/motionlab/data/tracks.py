@@ -94,7 +94,7 @@ def draw_tracks(source, i: int, teacher: str = "auto", points: int = 100, radius
     teacher = _available(source, one_of(teacher, TRACKERS, "teacher of tracks"))
     if teacher == "file":
         return _seen(read_tracks(source.tracks_file, source.clip(i), source.crop), source.tracks_file)
-    clip, subject = source.clip(i), draw_mask(source, i)[0]
+    subject, clip = draw_mask(source, i)[0], source.clip(i)
     if source.exact and not subject.any():                          # the subject comes later: nothing can be asked of it
         return np.zeros((len(clip.frames), points, 3), np.float32)
     asked = distance_weighted_points(subject, points, radius or (WORLD_RADIUS if source.exact else RADIUS), [5, i])
@@ -223,11 +223,16 @@ def read_tracks(path: str | Path, clip, crop: bool = True) -> np.ndarray:
         MotionLabError: as `load_tracks`; another number of frames than the clip's.
     """
     found = load_tracks(path)
-    if len(found) != len(clip.frames):
-        raise MotionLabError(f"'{path}' has tracks of {len(found)} frames, and {len(clip.frames)} are taken of the video.",
-                             fix="Track the very frames that are trained on: of the first ones, at that rate.")
+    demand_length(found, len(clip.frames), path)
     xy = placed(found[..., :2], clip.source_size, clip.frames.shape[1:3], crop)
     return np.concatenate([xy, found[..., 2:]], -1).astype(np.float32)
+
+
+def demand_length(tracks: np.ndarray, frames: int, path: str | Path) -> None:
+    """Raises MotionLabError for tracks (f, ...) of another number of frames than the clip's."""
+    if len(tracks) != frames:
+        raise MotionLabError(f"'{path}' has tracks of {len(tracks)} frames, and {frames} are taken of the video.",
+                             fix="Track the very frames that are trained on: the first ones, at that rate.")
 
 
 def load_mask(path: str | Path) -> np.ndarray:
