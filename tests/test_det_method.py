@@ -322,6 +322,29 @@ def test_losses_tell_the_tracking_loss_and_its_floor(opened):
     torch.testing.assert_close(found["floor"], along_tracks(batch["x1"], batch["tracks"]))
 
 
+def test_a_branch_learns_its_clip(opened):
+    """The loss on noise that it was not trained on falls; without the branch nothing has changed."""
+    pipe, method = attached(opened, "wan"), open_method("det", weight=0.0)
+    batch = {"x1": drawn(1, *pipe.shape, seed=5).expand(2, -1, -1, -1, -1), "text": pipe.text(SAID[:1] * 2)}
+    moved = [p for p in pipe.parameters() if p.requires_grad]
+    optimizer, base = torch.optim.AdamW(moved, lr=3e-3), say(opened("wan"))
+
+    def judged():
+        pipe.times = lambda noise: torch.tensor([0.3, 0.6])
+        with torch.no_grad():
+            return method.loss(pipe)(pipe, batch, SampleNoise(1, 0, range(2)))[0].item()
+
+    before = judged()
+    pipe.times = lambda noise: noise.rand()
+    for k in range(60):
+        optimizer.zero_grad()
+        method.loss(pipe)(pipe, batch, SampleNoise(0, k, range(2)))[0].backward()
+        optimizer.step()
+    assert judged() < 0.9 * before
+    with only(branches(pipe.denoiser), ()):
+        assert torch.equal(say(pipe), base)
+
+
 # ---------------------------------------------------------------------------------------------- bad input
 @pytest.mark.parametrize("settings, message", [
     ({"k": 4}, "no middle one"), ({"module": "kernal"}, "Did you mean 'kernel'"), ({"place": "skp"}, "Did you mean 'skip'"), ({"weight": -1.0}, "weight -1"),
@@ -336,6 +359,13 @@ def test_clips_of_fewer_latent_frames_than_the_kernel_are_refused():
     with pytest.raises(MotionLabError, match="5 frames is 2 frames of tokens, fewer than the kernel's 3.*\n.*Give 9 frames or more"):
         open_method("det").attach(small_model(length=2))
     open_method("det", module="mlp", k=1).attach(small_model(length=2))
+
+
+def test_branches_are_added_once():
+    pipe = small_model(length=3)
+    open_method("det").attach(pipe)
+    with pytest.raises(MotionLabError, match="has branches already"):
+        open_method("det").attach(pipe)
 
 
 def test_sampling_without_a_branch_is_refused():

@@ -262,6 +262,16 @@ def test_what_cannot_be_is_told_before_a_generator_is_opened(files, tmp_path, ca
     assert "given a folder of videos" in capsys.readouterr().err
 
 
+def test_a_clip_too_short_for_the_kernel_is_told_before_it_is_encoded(files, wan, tmp_path, capsys, monkeypatch):
+    from motionlab.experiments import tuning
+
+    monkeypatch.setattr(tuning, "open_data", lambda *a, **k: pytest.fail("encoded"))
+    folder, _ = files
+    words = ["--video", str(folder / "v.mp4"), "--caption", "a cat walks.", "--mask", str(folder / "mask.png")]
+    assert call(folder, tmp_path / "a", *words, "-p", "frames=5") == 2
+    assert "fewer than the kernel's 3" in capsys.readouterr().err
+
+
 def test_size_counts_the_kernel_with_its_settings(capsys):
     for words, added in (([], "0.0737 M trained"), (["-p", "m=16"], "0.147 M trained"), (["-p", "module=full_width"], "0.885 M trained")):
         assert cli.main(["size", "det", "--backbone", "small", "--tflops", "1", *words]) == 0

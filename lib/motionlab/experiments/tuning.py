@@ -157,6 +157,7 @@ def tune(method: Method, config: TuneConfig) -> Path:
     _check_same(out / "tuning.yaml", dataclasses.asdict(config) | settings, MAY_CHANGE)
     pipe = open_pipe(config.backbone, config.frames or None, config.height or None, config.width or None, device=str(processes.device),
                      cache=out / "text", dtype=torch.float32)
+    method.check(pipe)
     with processes.main_process_first():
         sidecars = (*method.wants(), *(Sidecar(kind) for kind in pipe.reads))
         data = open_data(config.source(pipe), pipe, sidecars, out / "clips")

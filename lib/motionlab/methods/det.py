@@ -74,12 +74,15 @@ class DeT(Plain):
         return (*super().wants(), own) if self.weight else super().wants()
 
     # ------------------------------------------------------------------ training
-    def attach(self, pipe: Pipe) -> None:
+    def check(self, pipe: Pipe) -> None:
         """Raises MotionLabError for clips of fewer latent frames than the kernel."""
         length = pipe.shape[0] // (getattr(pipe.denoiser.config, "patch_size_t", 1) or 1)
         if length < self.k:
             raise MotionLabError(f"A clip of {pipe.frames} frames is {length} frames of tokens, fewer than the kernel's {self.k}.",
                                  fix=f"Give {1 + pipe.frames_per_token * (self.k - 1)} frames or more, or a smaller kernel.")
+
+    def attach(self, pipe: Pipe) -> None:
+        self.check(pipe)
         pipe.requires_grad_(False)
         self._add(pipe.denoiser, (pipe.size[0] // pipe.cell, pipe.size[1] // pipe.cell))
 

@@ -74,7 +74,8 @@ class Branch(nn.Module):
 class _Grids:
     """The token grids of the network's calls, by their number of tokens.
 
-    Gradient checkpointing runs a block again after the network's call is over, maybe after others: what is known is kept.
+    Gradient checkpointing runs a block again after the network's call is over, maybe after others: what is known is kept, and of two
+    grids of as many tokens the later.
     """
 
     def __init__(self, grid: Callable):
@@ -108,13 +109,15 @@ def add_branches(network: nn.Module, make: Callable[[int], nn.Module], place: st
         stack: the list of blocks, for a class that has several; "" is the first.
 
     Raises:
-        MotionLabError: an unsupported network, an unknown place or stack; a place that the class's attention does not have.
+        MotionLabError: an unsupported network, one that has branches; an unknown place or stack, or one that the class does not have.
     """
     one_of(place, PLACES, "place of a branch")
     transformer, layout = find_transformer(network)
     stack = one_of(stack or layout.blocks[0], layout.blocks, f"list of blocks of {type(transformer).__name__}:")
     total = sum(len(getattr(transformer, name)) for name in layout.blocks)
     first = sum(len(getattr(transformer, name)) for name in layout.blocks[:layout.blocks.index(stack)])
+    if any(isinstance(module, Branch) for module in transformer.modules()):
+        raise MotionLabError(f"This {type(transformer).__name__} has branches already.", fix="Open the generator anew.")
     grids, made = _Grids(layout.grid), []
     transformer.register_forward_pre_hook(grids.note, with_kwargs=True)
     for index, block in enumerate(getattr(transformer, stack), first):
