@@ -20,7 +20,7 @@ QUICK = {"batch_size": 2, "warmup": 1, "checkpoint_every": 0, "log_every": 0, "l
 
 @pytest.fixture
 def pipe():
-    return small_model(layers=2, length=2, stir=0.1)
+    return small_model(layers=2, length=3, stir=0.1)
 
 
 def go(method, pipe, folder, steps=3):
@@ -32,7 +32,7 @@ def go(method, pipe, folder, steps=3):
 
 @pytest.mark.parametrize("name", [name for name in METHODS if method_class(name).trains])
 def test_every_method_trains_samples_and_comes_back(name, pipe, tmp_path):
-    method, untouched = open_method(name), small_model(layers=2, length=2, stir=0.1)
+    method, untouched = open_method(name), small_model(layers=2, length=3, stir=0.1)
     method.attach(untouched)
     given = {"d1": torch.randn(2, *pipe.shape)} if method.truth(method.Sampling()) else None
     start = method.sample(untouched, SAID, [0, 1], method.Sampling(steps=2), given=given)
@@ -40,7 +40,7 @@ def test_every_method_trains_samples_and_comes_back(name, pipe, tmp_path):
     clips = method.sample(trained, SAID, [0, 1], method.Sampling(steps=2), given=given)
     assert result.step == 3 and not torch.allclose(clips, start) and method.video(clips).shape == (2, *pipe.shape)
     path = save_method(method, trained, tmp_path / "m.safetensors", dtype=torch.float32)
-    again = load_method(method, small_model(layers=2, length=2, stir=0.1), path)
+    again = load_method(method, small_model(layers=2, length=3, stir=0.1), path)
     assert torch.equal(method.sample(again, SAID, [0, 1], method.Sampling(steps=2), given=given), clips)
     assert len(method.columns(trained, clips)) == 2 and read_about(path)["method"] == name
 
@@ -65,7 +65,7 @@ def test_the_oracle_begins_as_the_base_and_then_reads_the_motion_that_it_is_give
     base = pipe.sample(SAID, [0, 1], steps=2, w=2.0)
     method.attach(pipe)
     assert torch.allclose(method.sample(pipe, SAID, [0, 1], method.Sampling(steps=2, w=2.0), given={"d1": d1}), base, atol=1e-5)
-    trained, _ = go(method, small_model(layers=2, length=2, stir=0.1), tmp_path)
+    trained, _ = go(method, small_model(layers=2, length=3, stir=0.1), tmp_path)
     none = method.sample(trained, SAID, [0, 1], method.Sampling(steps=2, motion="none"))
     seen = [method.sample(trained, SAID, [0, 1], method.Sampling(steps=2), given={"d1": value}) for value in (d1, -d1, 0 * d1)]
     assert not torch.allclose(seen[0], seen[1]) and torch.allclose(seen[2], none, atol=1e-6)
@@ -134,7 +134,7 @@ def test_files_of_others_are_refused(pipe, tmp_path):
     lora = open_method("lora", rank=2)
     lora.attach(pipe)
     path = save_method(lora, pipe, tmp_path / "l.safetensors")
-    other = small_model(layers=2, length=2, stir=0.2)
+    other = small_model(layers=2, length=3, stir=0.2)
     for call, says in ((lambda: load_method(open_method("plain"), other, path), "trained by method lora"),
                        (lambda: load_method(lora, other, path), "another base"),
                        (lambda: load_method(lora, other, tmp_path / "none"), "There is no file")):
@@ -168,7 +168,7 @@ def test_the_example_of_contributing_is_a_whole_method(pipe, tmp_path, monkeypat
     (tmp_path / "bias_of_contributing.py").write_text(code)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setitem(methods.METHODS, "bias", "bias_of_contributing:Bias")
-    method, untouched = open_method("bias", only="to_k"), small_model(layers=2, length=2, stir=0.1)
+    method, untouched = open_method("bias", only="to_k"), small_model(layers=2, length=3, stir=0.1)
     start = method.sample(untouched, SAID, [0, 1], method.Sampling(steps=2))
     trained, _ = go(method, pipe, tmp_path)
     clips = method.sample(trained, SAID, [0, 1], method.Sampling(steps=2))

@@ -8,6 +8,11 @@ from motionlab.cli import common
 from motionlab.core.errors import MotionLabError, one_of
 
 
+ONE_VIDEO = (("video", "FILE", "one video in place of a folder"), ("caption", "TEXT", "what it shows"),
+             ("tracks", "FILE", "tracks of its points (frames, points, x y visible), .npz or .csv, where the method wants tracks"),
+             ("mask", "FILE", "or a picture that marks the subject in its first frame: points on it are tracked"))
+
+
 def add_commands(commands) -> None:
     """Add them to the parser."""
     _add_size(commands)
@@ -24,6 +29,7 @@ def _add_size(commands) -> None:
     parser.add_argument("--width", type=int, help="pixels (default: the published size)")
     parser.add_argument("--batch", type=int, default=1, help="clips per step (default 1)")
     parser.add_argument("--tflops", type=float, help="sustained TFLOP/s (default: bf16 matrix products, measured here)")
+    common.add_parameters(parser, "a setting of the method")
 
 
 def _add_pretrain(commands) -> None:
@@ -37,7 +43,7 @@ def _add_pretrain(commands) -> None:
 
 def _add_methods(commands) -> None:
     for name, command, text, given in (
-        ("train", train, "train a method on a generator and your videos; a second call goes on", ("videos", "DIR")),
+        ("train", train, "train a method on a generator and your videos, or one; a second call goes on", ("videos", "DIR")),
         ("sample", sample, "clips from what `train` made, as mp4", ("weights", "FILE")),
     ):
         parser = common.add(commands, name, command, text)
@@ -45,6 +51,8 @@ def _add_methods(commands) -> None:
         parser.add_argument("--backbone", metavar="DIR", default="",
                             help="folder of a diffusers snapshot (default: the kit's own generator)")
         parser.add_argument(f"--{given[0]}", metavar=given[1])
+        for option, kind, about in ONE_VIDEO if name == "train" else ():
+            parser.add_argument(f"--{option}", metavar=kind, help=about)
         if name == "sample":
             parser.add_argument("--prompts", metavar="FILE",
                                 help=".csv with columns prompt, category, first, last (pictures), .json or .txt")
@@ -64,7 +72,7 @@ def size(options: argparse.Namespace) -> int:
     from motionlab import doctor
     from motionlab.models import size as sizes
 
-    attach = _attaching(options.method) if options.method else None
+    attach = _attaching(options.method, options.parameters) if options.method else None
     found = sizes.measure(options.backbone, options.frames, options.height, options.width, options.batch, attach)
     device = "cuda:0" if torch.cuda.is_available() else "cpu"
     tflops, said = options.tflops, "given"
@@ -75,9 +83,11 @@ def size(options: argparse.Namespace) -> int:
     return 0
 
 
-def _attaching(name):
+def _attaching(name, parameters):
     """What the method does to a network that nothing was attached to, for the count."""
-    method = _method_kind(name)()
+    from motionlab.core.config import from_values
+
+    method = from_values(_method_kind(name), _parsed(parameters), f"settings of method {name}")
 
     def attach(network, channels):
         network.requires_grad_(method.tunes_base)
@@ -109,7 +119,8 @@ def train(options: argparse.Namespace) -> int:
     """`motionlab train`."""
     from motionlab.experiments.tuning import TuneConfig, tune
 
-    method, config = _settings(TuneConfig, _method_kind(options.method), options, ("videos", "out_dir"))
+    may = tuple(name for name, *_ in ONE_VIDEO)
+    method, config = _settings(TuneConfig, _method_kind(options.method), options, ("videos", "out_dir"), may)
     tune(method, config)
     return 0
 
@@ -129,18 +140,29 @@ def _method_kind(name):
     return method_class(name)
 
 
-def _settings(kind: type, of_method: type, options: argparse.Namespace, needed: tuple[str, ...]):
-    """The method's settings and the config `kind`: from --config, then the named options, then -p, each field where it belongs."""
+def _parsed(parameters):
+    """Values of -p, as YAML reads them."""
+    from motionlab.core.yamls import parse_yaml
+
+    return {name: parse_yaml(text, f"'-p {name}={text}'", fix=f'Text with special characters needs quotes: -p {name}="\'...\'".')
+            for name, text in common.given(parameters).items()}
+
+
+def _settings(kind: type, of_method: type, options: argparse.Namespace, needed: tuple[str, ...], may: tuple[str, ...] = ()):
+    """The method's settings and the config `kind`: from --config, then the named options, then -p, each field where it belongs.
+
+    Args:
+        needed: names of options that must be there. may: of others; the first of these stands for the first that is needed.
+    """
     import dataclasses
 
     from motionlab.core.config import converted, from_values
-    from motionlab.core.yamls import parse_yaml, read_yaml
+    from motionlab.core.yamls import read_yaml
 
     values = dict(converted(dict, read_yaml(options.config) or {}, "settings", f"file {options.config}")) if options.config else {}
-    values |= {name: getattr(options, name) for name in (*needed, "backbone", "steps") if getattr(options, name, None) is not None}
-    values |= {name: parse_yaml(text, f"'-p {name}={text}'", fix=f'Text with special characters needs quotes: -p {name}="\'...\'".')
-               for name, text in common.given(options.parameters).items()}
-    for name in needed:
+    values |= {name: getattr(options, name) for name in (*needed, *may, "backbone", "steps") if getattr(options, name, None) is not None}
+    values |= _parsed(options.parameters)
+    for name in needed[1:] if may and values.get(may[0]) else needed:
         if not values.get(name):
             raise MotionLabError(f"--{name.removesuffix('_dir')} is missing.", fix="Give the option, or put it into the file of --config.")
     known, own = ({f.name for f in dataclasses.fields(one)} for one in (kind, of_method))

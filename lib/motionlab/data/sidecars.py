@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from motionlab.core.errors import MotionLabError, one_of
+from motionlab.data.tracks import draw_mask, draw_tracks, encode_mask, encode_tracks
 from motionlab.flow_rgb import SIGMA, WORLD_SIGMA, flow_video, rgb_to_flow
 from motionlab.models.pipe import Pipe
 from motionlab.video import as_video
@@ -149,6 +150,8 @@ KINDS: dict[str, tuple[Callable, Callable]] = {
     "stills": (draw_stills, encode_stills),
     "ends": (draw_ends, encode_ends),
     "motion": (draw_motion, encode_clip),
+    "tracks": (draw_tracks, encode_tracks),
+    "mask": (draw_mask, encode_mask),
 }
 
 

@@ -1,4 +1,4 @@
-"""Where clips come from: a range of the world's seeds, or a folder of videos with captions."""
+"""Where clips come from: a range of the world's seeds, a folder of videos with captions, or one video."""
 from __future__ import annotations
 
 import csv
@@ -107,22 +107,72 @@ class Folder:
         Raises:
             MotionLabError: unreadable, too short, or of fewer frames per second than are asked for: some would repeat.
         """
-        video = self._found[i][0]
-        clip = read_video(video, size=self.size, fps=self.fps or None, max_frames=self.frames)
-        if self.fps and clip.source_fps < 0.99 * self.fps:
-            raise MotionLabError(f"'{video.name}' has {clip.source_fps:g} frames per second: at {self.fps:g} some would repeat, "
-                                 "and a repeated frame has no flow.",
-                                 fix=f"Take it out, or train with -p fps={clip.source_fps:g}.")
-        if len(clip.frames) < self.frames:
-            at = f", at {self.fps:g} per second" if self.fps else ""
-            raise MotionLabError(f"'{video.name}' has {len(clip.frames)} of the {self.frames} frames that are needed{at}.",
-                                 fix="Take it out, or train on shorter clips with -p frames=N.")
-        return clip
+        return _read(self._found[i][0], self)
 
     def hash(self) -> str:
         """Names these very files, by their contents."""
         return digest({"videos": [fingerprint(path) for path, _ in self._found], "captions": self.captions,
                        "frames": self.frames, "size": self.size, "fps": self.fps})
+
+
+@dataclass(frozen=True)
+class Single:
+    """One video with its caption, cut to one size and length, and what is known of it.
+
+    crop: its middle is cut out to keep the aspect; False stretches it. tracks_file, mask_file: see `data.tracks.load_tracks` and
+    `load_mask`. cotracker: weights of CoTracker3, "" for none.
+    """
+
+    video: Path
+    caption: str
+    frames: int
+    size: tuple[int, int]
+    fps: float = 0.0
+    crop: bool = True
+    tracks_file: str = ""
+    mask_file: str = ""
+    cotracker: str = ""
+    exact = False
+
+    @property
+    def name(self) -> str:
+        return f"{Path(self.video).stem}_{self.frames}x{self.size[0]}x{self.size[1]}"
+
+    @property
+    def captions(self) -> list[str]:
+        """Of the one video."""
+        return [self.caption]
+
+    def __len__(self) -> int:
+        return 1
+
+    @cached_property
+    def _clip(self) -> RealClip:
+        return _read(Path(self.video), self, self.crop)
+
+    def clip(self, i: int = 0) -> RealClip:
+        """The video; errors as `Folder.clip`."""
+        return self._clip
+
+    def hash(self) -> str:
+        """Names these very files, by their contents."""
+        files = [fingerprint(path) if path else "" for path in (self.video, self.tracks_file, self.mask_file, self.cotracker)]
+        same = {name: getattr(self, name) for name in ("caption", "frames", "size", "fps", "crop")}
+        return digest({"files": files} | same)
+
+
+def _read(video, wanted, crop=True):
+    """A video as a source wants it: its frames, size and fps."""
+    clip = read_video(video, size=wanted.size, crop="center" if crop else None, fps=wanted.fps or None, max_frames=wanted.frames)
+    if wanted.fps and clip.source_fps < 0.99 * wanted.fps:
+        raise MotionLabError(f"'{video.name}' has {clip.source_fps:g} frames per second: at {wanted.fps:g} some would repeat, "
+                             "and a repeated frame has no flow.",
+                             fix=f"Take it out, or train with -p fps={clip.source_fps:g}.")
+    if len(clip.frames) < wanted.frames:
+        at = f", at {wanted.fps:g} per second" if wanted.fps else ""
+        raise MotionLabError(f"'{video.name}' has {len(clip.frames)} of the {wanted.frames} frames that are needed{at}.",
+                             fix="Take it out, or train on shorter clips with -p frames=N.")
+    return clip
 
 
 def find_clips(folder: str | Path) -> list[tuple[Path, str]]:

@@ -5,6 +5,7 @@ import csv
 import dataclasses
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -17,8 +18,9 @@ from motionlab.core.files import ensure_writable, write_atomic
 from motionlab.core.speed import speed as measured_speed
 from motionlab.core.yamls import read_yaml
 from motionlab.data.sidecars import Sidecar
-from motionlab.data.sources import Folder, find_clips
+from motionlab.data.sources import Folder, Single, find_clips
 from motionlab.data.store import open_data
+from motionlab.data.tracks import check_mask, demand_length, load_mask, load_tracks
 from motionlab.data.tasks import Task, known_frames, read_tasks
 from motionlab.methods import method_class
 from motionlab.methods.base import Method, Sampling
@@ -29,7 +31,7 @@ from motionlab.models.pipe import FRAMES_OF, Pipe
 from motionlab.models.small.pipe import SmallPipe
 from motionlab.training import TrainConfig, train
 from motionlab.training.trained import load_trained
-from motionlab.video import write_mp4
+from motionlab.video import probe_video, write_mp4
 
 MAY_CHANGE = ("out_dir", "steps", "checkpoint_every", "log_every", "gradient_checkpointing", "cpu")
 PATIENCE = timedelta(hours=12)               # for other processes to finish encoding; the usual limit is 10 minutes
@@ -39,10 +41,11 @@ PATIENCE = timedelta(hours=12)               # for other processes to finish enc
 class TuneConfig:
     """A training of a method. 0 means the generator's own.
 
-    backbone: folder of a snapshot, "" for the kit's own. videos: folder with *.mp4 and captions, see `data.sources.find_clips`.
-    frames, height, width, fps: of the clips; of each video the first `frames` frames at `fps` are taken.
-    batch_size: over all processes. lr: constant, no warm-up, since the start is the base. ema: of what is kept at the end.
-    gradient_checkpointing: less memory for a third more time. bf16: autocast over float32 weights.
+    backbone: folder of a snapshot, "" for the kit's own. videos: folder with *.mp4 and captions, see `data.sources.find_clips`; or
+    video: one file, with caption, and where a method wants tracks, tracks or mask, and cotracker (see `data.sources.Single`).
+    frames, height, width, fps: of the clips; of each video the first `frames` frames at `fps` are taken. crop: of the one video.
+    batch_size: over all processes. lr: constant, by default without warm-up, since the start is the base. beta2, weight_decay: of
+    AdamW. ema: of what is kept at the end. gradient_checkpointing: less memory for a third more time. bf16: autocast over float32 weights.
 
     Raises:
         MotionLabError: a value out of range.
@@ -50,6 +53,12 @@ class TuneConfig:
 
     backbone: str = ""
     videos: str = ""
+    video: str = ""
+    caption: str = ""
+    tracks: str = ""
+    mask: str = ""
+    cotracker: str = ""
+    crop: bool = True
     out_dir: str = "runs/tuned"
     frames: int = 0
     height: int = 0
@@ -58,6 +67,9 @@ class TuneConfig:
     steps: int = 2000
     batch_size: int = 8
     lr: float = 5e-6
+    warmup: int = 0
+    beta2: float = 0.99
+    weight_decay: float = 0.01
     ema: float = 0.999
     gradient_checkpointing: bool = False
     bf16: bool = True
@@ -74,8 +86,15 @@ class TuneConfig:
 
     def training(self) -> TrainConfig:
         """Settings of the training loop; errors as there."""
-        same = {f.name: getattr(self, f.name) for f in dataclasses.fields(TrainConfig) if f.name in vars(self)}
-        return TrainConfig(**same | {"warmup": 0})
+        return TrainConfig(**{f.name: getattr(self, f.name) for f in dataclasses.fields(TrainConfig) if f.name in vars(self)})
+
+    def source(self, pipe: Pipe) -> Folder | Single:
+        """The clips, at the generator's length and size."""
+        fps = self.fps or pipe.fps
+        if not self.video:
+            return Folder(self.videos, pipe.frames, pipe.size, fps)
+        files = (self.tracks, self.mask, self.cotracker)
+        return Single(Path(self.video), self.caption.strip(), pipe.frames, pipe.size, fps, self.crop, *files)
 
 
 def check_inputs(backbone: str, videos: str) -> None:
@@ -91,25 +110,58 @@ def check_inputs(backbone: str, videos: str) -> None:
     find_clips(videos)
 
 
+def check_clips(config: TuneConfig, wanted: Sequence[Sidecar] = ()) -> None:
+    """`check_inputs`, and of one video all that can be said before a generator is opened.
+
+    Raises:
+        MotionLabError: both a video and a folder, no caption; an unreadable video, track file or mask; a mask of another size than the
+            video, tracks of another length than the clip; tracks that are wanted and cannot be had.
+    """
+    tracked = any(one.kind == "tracks" for one in wanted)
+    if not config.video:
+        check_inputs(config.backbone, config.videos)
+        if tracked:
+            raise MotionLabError("This method follows points of one clip, and was given a folder of videos.",
+                                 fix="Give --video, --caption and --tracks or --mask, or a loss without tracks.")
+        return
+    if config.videos or not config.caption.strip():
+        raise MotionLabError("A video is given, and a folder of videos too." if config.videos else f"'{config.video}' has no caption.",
+                             fix="Give --video with --caption, or --videos.")
+    if config.backbone:
+        pipe_class(config.backbone)
+    size = probe_video(config.video).size
+    if tracked and not (config.tracks or config.mask):
+        raise MotionLabError(f"This method follows points of '{config.video}', and was given none.",
+                             fix="Give --tracks FILE, or --mask PICTURE of the subject in frame 0, or a loss without tracks.")
+    if config.mask:
+        check_mask(load_mask(config.mask), size, config.mask)
+    if config.tracks:
+        found = load_tracks(config.tracks)
+        demand_length(found, config.frames or len(found), config.tracks)
+    if config.cotracker and not Path(config.cotracker).is_file():
+        raise MotionLabError(f"There are no weights of CoTracker3 at '{config.cotracker}'.", fix="Leave it out for Lucas-Kanade.")
+
+
 def tune(method: Method, config: TuneConfig) -> Path:
     """Train, from the newest checkpoint if there is one; what was trained goes to out_dir/<method>.safetensors.
 
     Raises:
-        MotionLabError: as `open_pipe`, `find_clips`, `open_data` and `training.train`; another run's out_dir.
+        MotionLabError: as `check_clips`, `open_pipe`, `open_data` and `training.train`; another run's out_dir.
         KeyboardInterrupt: after Ctrl-C; the same call goes on.
     """
     from accelerate import PartialState
 
     demand_training(method)
-    check_inputs(config.backbone, config.videos)
+    check_clips(config, method.wants())
     processes, out = PartialState(cpu=config.cpu, timeout=PATIENCE), ensure_writable(config.out_dir)
     settings = {"method": method.name, "settings": dataclasses.asdict(method)}
     _check_same(out / "tuning.yaml", dataclasses.asdict(config) | settings, MAY_CHANGE)
     pipe = open_pipe(config.backbone, config.frames or None, config.height or None, config.width or None, device=str(processes.device),
                      cache=out / "text", dtype=torch.float32)
+    method.check(pipe)
     with processes.main_process_first():
         sidecars = (*method.wants(), *(Sidecar(kind) for kind in pipe.reads))
-        data = open_data(Folder(config.videos, pipe.frames, pipe.size, config.fps or pipe.fps), pipe, sidecars, out / "clips")
+        data = open_data(config.source(pipe), pipe, sidecars, out / "clips")
         pipe.text(["", *data.captions])
     pipe.forget_text()
     method.attach(pipe)

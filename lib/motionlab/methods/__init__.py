@@ -7,14 +7,15 @@ from motionlab.core import config
 from motionlab.core.errors import one_of
 
 METHODS = {
-    "dmt": "motionlab.methods.dmt:DMT",
     "plain": "motionlab.methods.plain:Plain",
     "lora": "motionlab.methods.lora:LoRA",
-    "motion_director": "motionlab.methods.motion_director:MotionDirector",
-    "motion_inversion": "motionlab.methods.motion_inversion:MotionInversion",
     "oracle": "motionlab.methods.oracle:Oracle",
-    "sma": "motionlab.methods.sma:SMA",
     "videojam": "motionlab.methods.videojam:VideoJAM",
+    "det": "motionlab.methods.det:DeT",
+    "motion_inversion": "motionlab.methods.motion_inversion:MotionInversion",
+    "motion_director": "motionlab.methods.motion_director:MotionDirector",
+    "dmt": "motionlab.methods.dmt:DMT",
+    "sma": "motionlab.methods.sma:SMA",
 }
 
 

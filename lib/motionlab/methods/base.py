@@ -48,6 +48,9 @@ class Method:
         """What a batch holds beside x1 and text."""
         return ()
 
+    def check(self, pipe: Pipe) -> None:
+        """Raises MotionLabError for a generator, or clips, that the method cannot work on: asked before anything long is done."""
+
     def attach(self, pipe: Pipe) -> None:
         """Add to the generator what the method adds, and let requires_grad say what is trained."""
         pipe.requires_grad_(self.tunes_base)

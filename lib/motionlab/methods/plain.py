@@ -50,7 +50,8 @@ class Prediction(NamedTuple):
         return data_estimate(self.x_t, self.u, self.t)
 
 
-def flow_matching_loss(recipe: Recipe, pipe: Pipe, beside: Callable | None = None, more: Callable | None = None) -> Callable:
+def flow_matching_loss(recipe: Recipe, pipe: Pipe, beside: Callable | None = None, more: Callable | None = None,
+                       weight: Callable | None = None) -> Callable:
     """`loss_fn` of `training.train`: mean over the clip of |u - v|^2, v = x1 - x0 (rectified flow).
 
     Known frames are the generator's to draw: `Pipe.draw_known`. Whatever a method draws besides comes after what every method
@@ -58,8 +59,8 @@ def flow_matching_loss(recipe: Recipe, pipe: Pipe, beside: Callable | None = Non
 
     Args:
         beside: (batch, noise) -> further channels (b, f, n, h, w) that a widened network reads.
-        more: (Prediction, batch, noise) -> (b,), what is added to each clip's loss. It is no part of "per_sample", so that logs of
-            all methods tell the same quantity.
+        more: (Prediction, batch, noise) -> (b,), what a method's loss adds to each clip's; weight: t (b,) -> (b,), what each clip's is
+            times. Neither is part of "per_sample", so that logs of all methods tell the same quantity.
     """
 
     def loss_fn(model, batch, noise):
@@ -73,8 +74,9 @@ def flow_matching_loss(recipe: Recipe, pipe: Pipe, beside: Callable | None = Non
         x_t = interpolate(x0, x1, t)
         said = Prediction(model(x_t, t, text, known, *extra).float(), x_t, t, x1, x0)
         per_sample = (said.u - said.v).square().mean(dim=(1, 2, 3, 4))
-        loss = per_sample if more is None else per_sample + more(said, batch, noise)
-        return loss.mean(), {"t": t, "per_sample": per_sample}
+        total = per_sample if weight is None else weight(t) * per_sample
+        total = total if more is None else total + more(said, batch, noise)
+        return total.mean(), {"t": t, "per_sample": per_sample}
 
     return loss_fn
 

@@ -30,12 +30,26 @@ def _short_side(shape, short: int) -> tuple[int, int]:
     return max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
 
 
-def _center_crop(picture, target: tuple[int, int]) -> np.ndarray:
-    """Largest middle part with the aspect of `target`."""
-    height, width = picture.shape[:2]
+def placed(xy: np.ndarray, source: tuple[int, int], target: tuple[int, int], crop: bool) -> np.ndarray:
+    """Where points (..., 2), (x, y) in pixels of a picture of size `source`, lie when a fitter to `target` is done with it.
+
+    Sizes are (height, width); a pixel's centre is at integer (x, y). crop: its middle was cut out; else it was stretched.
+    """
+    top, left, h, w = _middle(source, target) if crop else (0, 0, *source)
+    scale, corner = np.array([target[1] / w, target[0] / h]), np.array([left, top])
+    return (xy - corner + 0.5) * scale - 0.5
+
+
+def _middle(shape, target: tuple[int, int]) -> tuple[int, int, int, int]:
+    """(top, left, height, width) of the largest middle part with the aspect of `target`."""
+    height, width = shape[:2]
     scale = min(height / target[0], width / target[1])
     h, w = max(1, min(height, round(target[0] * scale))), max(1, min(width, round(target[1] * scale)))
-    top, left = (height - h) // 2, (width - w) // 2
+    return (height - h) // 2, (width - w) // 2, h, w
+
+
+def _center_crop(picture, target: tuple[int, int]) -> np.ndarray:
+    top, left, h, w = _middle(picture.shape, target)
     return picture[top:top + h, left:left + w]
 
 
