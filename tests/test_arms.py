@@ -1,5 +1,4 @@
 """Every kind of arm end to end at toy size: rows for all prompts, nothing done twice, trainings shared where they may be."""
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,46 +11,22 @@ from motionlab.experiments import finetune, rows as arms
 from motionlab.experiments.arms import read_arm
 from motionlab.core.paths import repo_root
 from motionlab.runner.sweep import read_sweep
-from motionlab.models.small.backbone import Backbone, BackboneConfig, load_backbone, save_backbone
-from motionlab.models.small.codec import Codec, CodecConfig, load_codec, save_codec
-from motionlab.models.evaluator import Evaluator, EvaluatorConfig, save_evaluator
-from motionlab.models.image_encoder import ImageEncoder, ImageEncoderConfig, save_image_encoder
+from motionlab.models.small.backbone import load_backbone
+from motionlab.models.small.codec import load_codec
+from tiny_repository import lay_out, spot
 
 OPTIONS = {"prompts": "examples", "n": 2, "length": 2, "steps": 2}
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """A repository with tiny checkpoints and a tiny budget."""
-    home = tmp_path_factory.mktemp("repository")
-    place = home / "reproductions" / "testbed" / "checkpoints"
-    place.mkdir(parents=True)
-    protocol = yaml.safe_load((repo_root() / "reproductions" / "protocol.yaml").read_text())
-    protocol["budget"] |= {"fine_tune_clips": 8, "fine_tune_batch": 4, "fine_tune_clip_steps": {"default": 8, "videojam": 8}}
-    (home / "reproductions" / "protocol.yaml").write_text(yaml.safe_dump(protocol))
-    for name in ("notebooks", "lib"):
-        (home / name).mkdir()
-    shutil.copy(repo_root() / "pyproject.toml", home)
-    save_codec(Codec(CodecConfig(channels=4, width=16, encoder_blocks=1, decoder_blocks=1)), place / "codec.safetensors")
-    base = Backbone(BackboneConfig(channels=4, d=32, layers=2, heads=2, max_frames=3, d_text=16, d_time=16))
-    base.codec_fingerprint = load_codec(place / "codec.safetensors").fingerprint
-    save_backbone(base, place / "base.safetensors")
-    small = EvaluatorConfig(fine=16, width=16, embedding=8, fine_blocks=1, frame_blocks=1, time_blocks=1)
-    for seed in (0, 1):
-        save_evaluator(Evaluator(small), place / f"evaluator_{seed}.safetensors")
-    save_image_encoder(ImageEncoder(ImageEncoderConfig(d=16, layers=1, heads=2)), place / "image_encoder.safetensors")
+    home = lay_out(tmp_path_factory.mktemp("repository"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MOTIONLAB_ROOT", str(home))
         yield home
 
 
-def spot(folder, name="row"):
-    """Where a row of a sweep below `folder` lies."""
-    return folder / "example" / "smoke" / name
-
-
 def row(arm, place, run=arms.run_row, seed=0, tier="smoke", **more):
-    place.mkdir(parents=True, exist_ok=True)
     return run(arm, seed, place, tier, **OPTIONS | more)
 
 

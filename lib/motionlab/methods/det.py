@@ -117,7 +117,8 @@ class DeT(Plain):
             values = [entries[-1].movedim(-1, 2) for entries in seen.values()]                       # (b, f', d, h', w') each
             grids = [tuple(a.shape[i] for i in (1, 3, 4)) for a in (batch["x1"], values[0])]
             tracks = paper.at_tokens(batch["tracks"], *grids)
-            return self._gated(torch.stack([paper.along_tracks(value, tracks, self.visibility, self.mean) for value in values]).mean(0), said.t)
+            terms = [paper.along_tracks(value, tracks, self.visibility, self.mean) for value in values]
+            return self._gated(torch.stack(terms).mean(0), said.t)
 
         return more
 
