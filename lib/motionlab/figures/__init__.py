@@ -4,7 +4,7 @@ Functions that draw return a matplotlib `Figure`; functions that paint return ui
 are given by their names in the table; `style` says how they are called and coloured.
 """
 from motionlab.figures.axes import film, interval
-from motionlab.figures.damage import dose_response, structure_and_motion
+from motionlab.figures.damage import dose_response
 from motionlab.figures.dots import arms, columns, distances, seed_spread
 from motionlab.figures.inside import attention_pictures, component_paths, key_frame_mass
 from motionlab.figures.lines import by_quantile, curve_panels, curves, end_to_end, training_curves
@@ -16,5 +16,5 @@ from motionlab.figures.style import ACCENT, ARMS, DARK, METRICS, PALETTE, SOFT, 
 __all__ = ["ACCENT", "ARMS", "DARK", "METRICS", "NO_REFERENCE", "PALETTE", "REFERENCE", "SOFT", "arms", "attention_pictures",
     "by_quantile", "columns", "component_paths", "curve_panels", "curves", "distances", "dose_response", "end_to_end", "enlarge", "film",
     "flow_frames", "interval", "key_frame_mass", "labels", "ladder", "limb_frames", "look", "metric", "response_matrix",
-    "responses", "seed_spread", "show", "source", "structure_and_motion", "teacher_errors", "tile", "track_frames", "training_curves",
+    "responses", "seed_spread", "show", "source", "teacher_errors", "tile", "track_frames", "training_curves",
     "truth_frames"]

@@ -1,4 +1,4 @@
-"""The instruments' own figures: answers to damage by its dose, and structure beside motion."""
+"""The instruments' own figure: answers to damage by its dose."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ import numpy as np
 
 from motionlab.core.errors import MotionLabError
 from motionlab.figures.axes import figure, interval, plain
-from motionlab.figures.style import DARK, MARKERS, PALETTE, SOFT, STYLES, look, metric
+from motionlab.figures.style import DARK, MARKERS, PALETTE, STYLES
 
 # Head of a panel, unit of its dose, and what a dose of 1 is in that unit.
 DAMAGES = {"late": ("one limb late", "lag in degrees", 180), "stuck": ("one limb stuck", "% of the clip", 100),
@@ -99,52 +99,3 @@ def finding(table, damages: Sequence[str], subject: str = "") -> str:
     where = f"{subject}, n = {len(clean)}. " if subject else ""
     return (f"{where}Both readers' structure answers: {told(body)}.\nTheir motion as asked answers: {told(motion)}."
             f" Seen by both in neither: {told(neither)}.")
-
-
-# ---------------------------------------------------------------------------------------------- structure beside motion
-def structure_and_motion(table, names: Sequence[str], paper: str = "", floor: str = "reconstruction", says: str = ""):
-    """Arms as points, structure error across and recognised motion upwards, with 95 % intervals over items; a panel per reader.
-
-    An arm is better only where it lies further left and no lower. Dotted lines: real clips after the codec, the floor of structure
-    and the ceiling of motion. Intervals are each arm's own; `metrics.agreement` judges paired differences, which spread less.
-
-    Args:
-        table: rows {item, arm, seed, structure_0, structure_1, move_ok, move_ok_1}. names: arms, in order. paper: as `dots.arms`.
-        floor: the arm of real clips. says: the finding, for the title, in the words of `metrics.agreement`.
-
-    Raises:
-        MotionLabError: the floor has no rows.
-    """
-    per_item = table.groupby(["arm", "item"], sort=False)[["structure_0", "structure_1", "move_ok", "move_ok_1"]].mean()
-    if floor not in per_item.index:
-        raise MotionLabError(f"There are no rows of the floor '{floor}'.", fix="Measure real clips after the codec too.")
-    fig, axes = figure(8.4, 4.4, 1, 2, sharex=True, sharey=True)
-    for ax, across, upwards in zip(axes, ("structure_0", "structure_1"), ("move_ok", "move_ok_1")):
-        for k, arm in enumerate(name for name in names if name in per_item.index):
-            label, colour = look(arm, paper)
-            x, y = (interval(per_item.loc[arm, column]) for column in (across, upwards))
-            ax.errorbar(x[0], y[0], xerr=_arms_of(x), yerr=_arms_of(y), fmt=MARKERS[k % len(MARKERS)], color=colour, ms=6, lw=1.4,
-                        capsize=3, label=label)
-        _limits(ax, per_item.loc[floor, across].mean(), per_item.loc[floor, upwards].mean())
-        ax.annotate("better", (0.16, 0.20), (0.27, 0.06), xycoords="axes fraction", textcoords="axes fraction", fontsize=8, color=DARK,
-                    arrowprops={"arrowstyle": "->", "color": DARK})
-        ax.set_title(f"reader {across[-1]}", fontsize=10, color=DARK)
-        ax.set_xlabel(f"structure error, {metric('structure_0').axis()}", fontsize=9)
-        plain(ax)
-    axes[0].set_ylabel("motion and heading as asked, share of clips →", fontsize=9)
-    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=8)
-    fig.suptitle(says, fontsize=10, color=DARK)
-    return fig
-
-
-def _limits(ax, floor, ceiling):
-    """What real clips reach after the codec, and its names at the ends of the lines."""
-    ax.axvline(floor, color=SOFT, ls=":", lw=1.3, zorder=0)
-    ax.axhline(ceiling, color=SOFT, ls=":", lw=1.3, zorder=0)
-    ax.text(floor, 0.5, " floor", transform=ax.get_xaxis_transform(), rotation=90, ha="right", va="center", fontsize=8, color=DARK)
-    ax.text(0.98, ceiling, "ceiling", transform=ax.get_yaxis_transform(), ha="right", va="bottom", fontsize=8, color=DARK)
-
-
-def _arms_of(found):
-    mean, low, high = found
-    return [[max(0.0, mean - low)], [max(0.0, high - mean)]]
