@@ -10,7 +10,8 @@ from torch.utils.checkpoint import checkpoint
 
 from motionlab import taps
 from motionlab.core.errors import MotionLabError
-from motionlab.models.small.backbone import Backbone, BackboneConfig, guided
+from motionlab.models.small.backbone import Backbone, BackboneConfig
+from small import guided
 
 B, HEADS = 2, 2
 GRID = (3, 4, 2)                                        # frames, height, width in tokens

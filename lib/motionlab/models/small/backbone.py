@@ -7,14 +7,12 @@ learned. Known frames enter as a condition latent beside the noisy one, with a m
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from motionlab.diffusion import cfg
 from motionlab.core import config as configs
 from motionlab.core.errors import MotionLabError, one_of
 from motionlab.models.small.attention import PlainAttention, again_where_recomputed
@@ -285,24 +283,6 @@ def place_frames(frames: dict[int, torch.Tensor], f: int) -> tuple[torch.Tensor,
                                  fix=f"Use 0 to {f - 1}, or -1 for the last.")
         cond[:, index], mask[:, index] = latent, True
     return cond, mask
-
-
-def guided(backbone: Backbone, tokens: torch.Tensor, w: float = 2.0, cond: torch.Tensor | None = None,
-           cond_mask: torch.Tensor | None = None) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-    """A model u(x, t) with text guidance `cfg`, both halves in one batch; w=0 is the conditional model, in one pass.
-
-    Known frames are given to both halves: guidance is in the text only.
-    """
-    if w == 0:
-        return lambda x, t: backbone(x, t, tokens, cond, cond_mask)
-    both = torch.cat([tokens, backbone.grammar.null(len(tokens)).to(tokens.device)])
-    cond, cond_mask = (None if a is None else torch.cat([a, a]) for a in (cond, cond_mask))
-
-    def u(x, t):
-        t = torch.as_tensor(t, device=x.device).expand(len(x))
-        return cfg(*backbone(torch.cat([x, x]), torch.cat([t, t]), both, cond, cond_mask).chunk(2), w)
-
-    return u
 
 
 # --- files
