@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from motionlab.diffusion import gaussian
+from motionlab.core.config import from_values
 from motionlab.core.errors import MotionLabError
+from motionlab.core.yamls import parse_yaml
 from motionlab.models.small import backbone as B
 from motionlab.models.small.codec import Codec, CodecConfig
 from motionlab.models.small.text import DROPPED, NULL, PAD, Grammar
@@ -72,16 +74,10 @@ def test_dropout_of_text_and_attributes():
 
 # --- config
 
-def test_config_yaml_round_trip(tmp_path):
-    config = B.BackboneConfig(d=96, heads=3, max_frames=5)
-    (tmp_path / "b.yaml").write_text(config.to_yaml())
-    assert B.BackboneConfig.from_yaml(config.to_yaml()) == config == B.BackboneConfig.from_yaml(tmp_path / "b.yaml")
-
-
-@pytest.mark.parametrize("text, says", [("layer: 8", "Did you mean 'layers'"), ("d: 100", "does not divide by 16"), ("d: '192'", "whole number"), ("layers: true", "whole number"), ("patch: 5", "patches of 5"), ("- d", "not a mapping"), ("d: [", "Cannot read")])
+@pytest.mark.parametrize("text, says", [("layer: 8", "Did you mean 'layers'"), ("d: 100", "does not divide by 16"), ("d: '192'", "whole number"), ("layers: true", "whole number"), ("patch: 5", "patches of 5")])
 def test_config_refuses(text, says):
     with pytest.raises(MotionLabError, match=says):
-        B.BackboneConfig.from_yaml(text)
+        from_values(B.BackboneConfig, parse_yaml(text, "text"), "backbone config")
 
 
 def test_default_size():

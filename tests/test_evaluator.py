@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from motionlab.core.config import from_values
 from motionlab.core.errors import MotionLabError
 from motionlab.models.small.codec import Codec, CodecConfig, save_codec
 from motionlab.models.evaluator import (CLASSES, LIMBS, SLOTS, Evaluator, EvaluatorConfig, evaluator_loss, labels_of,
@@ -281,4 +282,4 @@ def test_bad_input_says_what_would_fit():
     with pytest.raises(MotionLabError, match="uint8 frames"):
         model.read(np.zeros((5, 48, 48, 3), np.uint8))
     with pytest.raises(MotionLabError, match="Did you mean 'width'"):
-        EvaluatorConfig.from_dict({"widht": 3})
+        from_values(EvaluatorConfig, {"widht": 3}, "evaluator config")

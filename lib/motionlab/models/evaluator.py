@@ -20,7 +20,6 @@ import torch.nn.functional as F
 from einops import rearrange, reduce
 from torch import nn
 
-from motionlab.core import config as configs
 from motionlab.core.errors import MotionLabError, one_of
 from motionlab.models.checkpoint import fill, read_model, save_model
 from motionlab.world.captions import CAMERA, TURN
@@ -109,11 +108,6 @@ class EvaluatorConfig:
     fine_blocks: int = 2
     frame_blocks: int = 4
     time_blocks: int = 4
-
-    @classmethod
-    def from_dict(cls, values: dict) -> EvaluatorConfig:
-        """From plain values; errors as `config.from_values`."""
-        return configs.from_values(cls, values, "evaluator config")
 
 
 class SpaceBlock(nn.Module):
@@ -326,11 +320,11 @@ def load_evaluator(path: str | Path, device: str = "cpu") -> Evaluator:
     Raises:
         MotionLabError: no such file, truncated, the file of something else, or trained on other words or limbs.
     """
-    config, meta, tensors = read_model(path, KIND, "evaluator")
+    config, meta, tensors = read_model(path, KIND, "evaluator", EvaluatorConfig)
     if meta.get("classes") != _grammar():
         raise MotionLabError(f"{path} was trained for other species, limbs or words than the world now has.",
                              fix="Make it again: `make pretrain`.")
-    evaluator = Evaluator(EvaluatorConfig.from_dict(config))
+    evaluator = Evaluator(config)
     return fill(evaluator, tensors, path).to(device).eval()
 
 

@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 
+from motionlab.core.config import to_yaml
 from motionlab.core.errors import MotionLabError
-from motionlab.core.files import require_room
+from motionlab.core.files import require_room, write_atomic
 from motionlab.core.noise import SampleNoise, seed_of
 from motionlab.core.precision import autocast
 from motionlab.training.checkpoints import (KEEP, check_same_base, check_same_model, check_same_run, export_ema, latest,
@@ -161,7 +162,7 @@ class _Run:
             os.rename(path, target)
         for path in (self.out_dir / "checkpoints").glob("unfinished_*"):
             shutil.rmtree(path, ignore_errors=True)
-        self.config.to_yaml(self.out_dir / "config.yaml")
+        write_atomic(self.out_dir / "config.yaml", to_yaml(self.config))
 
     # -- steps
 

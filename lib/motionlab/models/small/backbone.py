@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from motionlab.core import config as configs
 from motionlab.core.errors import MotionLabError, one_of
 from motionlab.models.small.attention import PlainAttention, again_where_recomputed
 from motionlab.models.checkpoint import AGAIN, fill, read_model, save_model
@@ -63,20 +62,6 @@ class BackboneConfig:
         if self.height % self.patch or self.width % self.patch:
             raise MotionLabError(f"Latents of {self.height}x{self.width} do not divide into patches of {self.patch}.",
                                  fix="Choose patch 1 or 2.")
-
-    @classmethod
-    def from_dict(cls, values: dict) -> BackboneConfig:
-        """From plain values; errors as `config.from_values`."""
-        return configs.from_values(cls, values, "backbone config")
-
-    @classmethod
-    def from_yaml(cls, source: str | Path) -> BackboneConfig:
-        """From a YAML file (a Path) or YAML text (a str); errors as `config.from_yaml`."""
-        return configs.from_yaml(cls, source, "backbone config")
-
-    def to_yaml(self) -> str:
-        """YAML text that `from_yaml` reads back to an equal config."""
-        return configs.to_yaml(self)
 
 
 class Backbone(nn.Module):
@@ -307,8 +292,8 @@ def load_backbone(path: str | Path, codec=None, dtype: torch.dtype = torch.float
     Raises:
         MotionLabError: no such file; truncated or foreign; made for another codec or another grammar.
     """
-    config, meta, tensors = read_model(path, KIND, "backbone")
-    backbone = Backbone(BackboneConfig.from_dict(config))
+    config, meta, tensors = read_model(path, KIND, "backbone", BackboneConfig)
+    backbone = Backbone(config)
     _check_codec(codec, backbone.config, meta.get("codec", ""), path)
     if meta.get("vocabulary", "").split() != list(backbone.grammar.words):
         raise MotionLabError(f"'{path}' was trained on another vocabulary of the world's grammar.", fix=AGAIN)
