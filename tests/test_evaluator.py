@@ -12,7 +12,7 @@ from motionlab.models.evaluator import (CLASSES, LIMBS, SLOTS, Evaluator, Evalua
                                         limb_groups, load_evaluator, save_evaluator, soft_argmax, true_limbs)
 from motionlab.data.bank import BankConfig, bank_seeds, training_scene
 from motionlab.video import as_video
-from motionlab.pretrain.evaluator import (EvaluatorRecipe, check_evaluator, check_held_out_pairs, draw_frames,
+from motionlab.pretrain.evaluator import (EvaluatorRecipe, draw_frames,
                                           evaluator_training_loss, open_evaluator_data, train_evaluator)
 from motionlab.training import SampleNoise, TrainConfig
 from motionlab.world import random_scene, render
@@ -213,36 +213,6 @@ def test_a_stage_stops_resumes_and_leaves_a_file(work, tmp_path):
     assert (root / "evaluator_0" / "checkpoints" / "step_00000002").is_dir()
     model = load_evaluator(train_evaluator(**settings))
     assert model.config == SMALL
-
-
-def test_the_check_counts_what_is_right(work):
-    """A reader that knows the truth of the original clips, off by 3 pixels in x, and calls every clip frozen."""
-    root, config = work
-    data = open_evaluator_data(config, root / "codec.safetensors", root)
-
-    class Knows:
-        def read(self, frames, species=None):
-            if species is None:
-                return {"motion": ["frozen"] * len(frames)}
-            positions = np.where(data.truth["visible"][..., None], data.truth["positions"] + [3, 0], 0)
-            right = {n: np.eye(len(CLASSES[n]))[data.labels[n]] for n in CLASSES}
-            right["colour"] = np.roll(right["colour"], 1, axis=1)
-            return {"probabilities": right, "positions": positions, "visible": data.truth["visible"] * 0.9}
-
-    found = check_evaluator(Knows(), data)
-    assert set(found) == {"original", "reconstructed", "noisy"}
-    wanted = {**dict.fromkeys(CLASSES, 1.0), "colour": 0.0, "part_error": 3.0, "part_error_95": 3.0, "visible": 1.0}
-    assert found["noisy"] == pytest.approx(wanted | {"frozen": 1.0, "shuffled": 0.0}, abs=1e-5)
-
-
-def test_held_out_pairs_are_shown_as_they_are_called():
-    """A reader that always says "green person" is right for one of the six pairs."""
-    class Says:
-        def read(self, frames):
-            return {"species": ["person"] * len(frames), "colour": ["green"] * len(frames)}
-
-    found = check_held_out_pairs(Says(), each=1, frames=1)
-    assert found["green person"] == 1.0 and sum(found.values()) == 1.0 and len(found) == 6
 
 
 # ---------------------------------------------------------------------------------------------- files and bad input
