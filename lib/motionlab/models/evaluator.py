@@ -213,7 +213,6 @@ class Evaluator(nn.Module):
             "shuffled"; heading left, right, clockwise, counterclockwise or ""; camera in the grammar's words, "" for
             none. Motion, heading and camera are None for single frames.
             probabilities: {attribute: (b, classes)} in the order of CLASSES.
-            attributes: per clip what `Clip.attributes` would say.
             limbs: per clip the names of its limbs. positions: (b, f, SLOTS, 2) as (x, y) in pixels; visible:
             (b, f, SLOTS) probability that a limb shows. Slots beyond the species' limbs are NaN and 0.
 
@@ -248,17 +247,7 @@ def _reading(out, wanted, f):
     positions, visible = out["positions"].numpy(), out["visible"].sigmoid().numpy()
     for i, name in enumerate(shown):
         positions[i, :, len(LIMBS[name]):], visible[i, :, len(LIMBS[name]):] = np.nan, 0.0
-    return reading | {"probabilities": probabilities, "attributes": _attributes(reading),
-                      "limbs": [LIMBS[name] for name in shown], "positions": positions, "visible": visible}
-
-
-def _attributes(reading):
-    said = {turn: side for side, turn in TURN.items()}       # the world calls a clockwise spin one to the right
-    columns = zip(*(reading[name] for name in CLASSES))
-    rows = [dict(zip(CLASSES, row)) for row in columns]
-    return [{"actors": [{"species": r["species"], "colour": r["colour"], "motion": r["motion"],
-                         "heading": said.get(r["heading"], r["heading"]) or None}],
-             "place": r["place"], "camera": r["camera"]} for r in rows]
+    return reading | {"probabilities": probabilities, "limbs": [LIMBS[name] for name in shown], "positions": positions, "visible": visible}
 
 
 def _check_video(video):
