@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file
 
 import training_script as script
@@ -20,7 +19,7 @@ from motionlab.core.config import from_values, to_yaml
 from motionlab.core.errors import MotionLabError
 from motionlab.training.checkpoints import TENSOR_FILES
 from motionlab.core.yamls import read_yaml
-from motionlab.training import DataCursor, SampleNoise, TrainConfig, checkpoints, export_ema, lr_factor, read_log, train
+from motionlab.training import DataCursor, SampleNoise, TrainConfig, checkpoints, lr_factor, read_log, train
 
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled",
        "PYTHONPATH": str(Path(training.__file__).parents[2])}
@@ -325,16 +324,6 @@ def test_gradient_checkpointing_runs_the_blocks_again_and_gives_the_same_bits(tm
     assert_same_state(results[False].checkpoint, results[True].checkpoint)
     with pytest.raises(MotionLabError, match="gradient_checkpointing is set, but Net holds no model that can do it"):
         go(tmp_path / "net", gradient_checkpointing=True)
-
-
-def test_export_is_bf16_with_the_config_and_names_a_foreign_folder(tmp_path):
-    path = go(tmp_path, steps=2).export_ema(tmp_path / "out" / "base.safetensors", metadata={"model": {"width": 8}})
-    with safe_open(path, "pt") as file:
-        notes = file.metadata()
-        assert file.get_tensor("into.weight").dtype == torch.bfloat16
-    assert json.loads(notes["motionlab"])["training"]["batch_size"] == 8 and json.loads(notes["model"]) == {"width": 8}
-    with pytest.raises(MotionLabError, match=r"state\.json is missing"):
-        export_ema(tmp_path / "nowhere", tmp_path / "x.safetensors")
 
 
 def from_file(path):
