@@ -41,4 +41,5 @@ from motionlab.training.loop import TrainResult, train
 from motionlab.training.optim import block_matrices
 from motionlab.training.trained import load_trained, trained_names
 
-__all__ = ["DataCursor", "SampleNoise", "TrainConfig", "TrainResult", "block_matrices", "checkpoints", "load_trained", "lr_factor", "read_log", "train", "trained_names"]
+__all__ = ["DataCursor", "SampleNoise", "TrainConfig", "TrainResult", "block_matrices", "checkpoints", "load_trained",
+           "lr_factor", "read_log", "train", "trained_names"]
