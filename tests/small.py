@@ -10,6 +10,11 @@ from motionlab.models.small.pipe import SmallPipe
 from motionlab.models.evaluator import Evaluator, EvaluatorConfig
 
 
+def gaussian(shape, generator: torch.Generator, dtype=torch.float32) -> torch.Tensor:
+    """Standard normal noise of a seed."""
+    return torch.randn(tuple(shape), generator=generator).to(dtype)
+
+
 def small_model(layers: int = 1, length: int = 3, stir: float = 0.0) -> SmallPipe:
     """A `Pipe` of the kit's classes for clips of `length` latent frames; stir: deviation of noise added to every weight, so that
     none stays at its (zero) start."""

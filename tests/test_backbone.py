@@ -5,7 +5,6 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 
-from motionlab.diffusion import gaussian
 from motionlab.core.config import from_values
 from motionlab.core.errors import MotionLabError
 from motionlab.core.yamls import parse_yaml
@@ -13,6 +12,7 @@ from motionlab.models.small import backbone as B
 from motionlab.models.small.codec import Codec, CodecConfig
 from motionlab.models.small.text import DROPPED, NULL, PAD, Grammar
 from motionlab.world import caption, random_scene
+from small import gaussian
 
 TINY = B.BackboneConfig(d=32, layers=2, heads=2, channels=3, height=4, width=6, max_frames=7, d_text=16, d_time=16)
 TEXT = ["a red dog runs to the left over the meadow, the camera zooms in", "an orange bird flies to the right at dusk"]
