@@ -1,10 +1,18 @@
 """Random-weight stand-ins of the kit's own models, small enough for a test."""
+from collections.abc import Callable
+
 import torch
 
+from motionlab.diffusion import cfg
 from motionlab.models.small.backbone import Backbone, BackboneConfig
 from motionlab.models.small.codec import Codec, CodecConfig
 from motionlab.models.small.pipe import SmallPipe
 from motionlab.models.evaluator import Evaluator, EvaluatorConfig
+
+
+def gaussian(shape, generator: torch.Generator, dtype=torch.float32) -> torch.Tensor:
+    """Standard normal noise of a seed."""
+    return torch.randn(tuple(shape), generator=generator).to(dtype)
 
 
 def small_model(layers: int = 1, length: int = 3, stir: float = 0.0) -> SmallPipe:
@@ -26,3 +34,21 @@ def small_evaluator() -> Evaluator:
     with torch.no_grad():
         evaluator.presence[..., -1] = 5.0
     return evaluator
+
+
+def guided(backbone: Backbone, tokens: torch.Tensor, w: float = 2.0, cond: torch.Tensor | None = None,
+           cond_mask: torch.Tensor | None = None) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """A model u(x, t) with text guidance `cfg`, both halves in one batch; w=0 is the conditional model, in one pass.
+
+    Known frames are given to both halves: guidance is in the text only.
+    """
+    if w == 0:
+        return lambda x, t: backbone(x, t, tokens, cond, cond_mask)
+    both = torch.cat([tokens, backbone.grammar.null(len(tokens)).to(tokens.device)])
+    cond, cond_mask = (None if a is None else torch.cat([a, a]) for a in (cond, cond_mask))
+
+    def u(x, t):
+        t = torch.as_tensor(t, device=x.device).expand(len(x))
+        return cfg(*backbone(torch.cat([x, x]), torch.cat([t, t]), both, cond, cond_mask).chunk(2), w)
+
+    return u

@@ -16,6 +16,7 @@ from motionlab.analyses.depth import by_depth, third
 from motionlab.analyses.features import token_labels
 from motionlab.analyses.inputs import CaptionedClip, world_clips
 from motionlab.core.errors import MotionLabError
+from reductions import DisplacementMass
 from small import small_model
 
 
@@ -59,7 +60,7 @@ def test_rows_of_a_tiny_backbone_add_up():
 def test_reduction_by_radius_is_that_of_all_displacements():
     g = torch.Generator().manual_seed(0)
     q, k = (torch.randn(2, 3, 2 + 2 * 3 * 4, 8, generator=g) for _ in "qk")
-    reduce = {"ours": OffsetRadius(), "all": taps.DisplacementMass()}
+    reduce = {"ours": OffsetRadius(), "all": DisplacementMass()}
     found = taps.reduce_attention(q, k, (2, 3, 4), reduce, video=slice(2, 26), chunk=5)
     assert found["ours"].shape == (2, 3, 4)
     assert torch.allclose(found["ours"], taps.by_radius(found["all"]).mean(1), atol=1e-6)

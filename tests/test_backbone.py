@@ -5,12 +5,14 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 
-from motionlab.diffusion import cfg, euler, gaussian, time_grid
+from motionlab.core.config import from_values
 from motionlab.core.errors import MotionLabError
+from motionlab.core.yamls import parse_yaml
 from motionlab.models.small import backbone as B
 from motionlab.models.small.codec import Codec, CodecConfig
 from motionlab.models.small.text import DROPPED, NULL, PAD, Grammar
 from motionlab.world import caption, random_scene
+from small import gaussian
 
 TINY = B.BackboneConfig(d=32, layers=2, heads=2, channels=3, height=4, width=6, max_frames=7, d_text=16, d_time=16)
 TEXT = ["a red dog runs to the left over the meadow, the camera zooms in", "an orange bird flies to the right at dusk"]
@@ -72,16 +74,10 @@ def test_dropout_of_text_and_attributes():
 
 # --- config
 
-def test_config_yaml_round_trip(tmp_path):
-    config = B.BackboneConfig(d=96, heads=3, max_frames=5)
-    (tmp_path / "b.yaml").write_text(config.to_yaml())
-    assert B.BackboneConfig.from_yaml(config.to_yaml()) == config == B.BackboneConfig.from_yaml(tmp_path / "b.yaml")
-
-
-@pytest.mark.parametrize("text, says", [("layer: 8", "Did you mean 'layers'"), ("d: 100", "does not divide by 16"), ("d: '192'", "whole number"), ("layers: true", "whole number"), ("patch: 5", "patches of 5"), ("- d", "not a mapping"), ("d: [", "Cannot read")])
+@pytest.mark.parametrize("text, says", [("layer: 8", "Did you mean 'layers'"), ("d: 100", "does not divide by 16"), ("d: '192'", "whole number"), ("layers: true", "whole number"), ("patch: 5", "patches of 5")])
 def test_config_refuses(text, says):
     with pytest.raises(MotionLabError, match=says):
-        B.BackboneConfig.from_yaml(text)
+        from_values(B.BackboneConfig, parse_yaml(text, "text"), "backbone config")
 
 
 def test_default_size():
@@ -172,20 +168,6 @@ def test_place_frames():
         B.place_frames({4: latent}, 4)
     with pytest.raises(MotionLabError, match="shapes"):
         B.place_frames({0: latent, 1: latent[..., :2]}, 4)
-
-
-# --- guidance and sampling
-
-def test_guidance_in_one_batch_equals_two_passes(tiny):
-    x, t, tokens = inputs(tiny)
-    mask = B.condition_mask("first", 2, 3)
-    null = tiny.grammar.null(2)
-    for extra in ((), (x, mask)):
-        two = cfg(tiny(x, t, tokens, *extra), tiny(x, t, null, *extra), 3.0)
-        torch.testing.assert_close(B.guided(tiny, tokens, 3.0, *extra)(x, t), two, atol=1e-5, rtol=1e-4)
-        assert torch.equal(B.guided(tiny, tokens, 0, *extra)(x, t), tiny(x, t, tokens, *extra))
-    out = euler(B.guided(tiny, tokens, 2.0), x, time_grid(3))
-    assert out.shape == x.shape and torch.isfinite(out).all()
 
 
 # --- odd inputs

@@ -2,6 +2,7 @@
 import pytest
 import torch
 
+from motionlab.core.config import from_values
 from motionlab.core.errors import MotionLabError
 from motionlab.models.small.codec import Codec, CodecConfig, codec_loss, load_codec, save_codec
 
@@ -93,4 +94,4 @@ def test_bad_input_says_what_would_fit():
     with pytest.raises(MotionLabError, match="decodes latents"):
         codec.decode(torch.zeros(1, 2, 5, 4, 4))
     with pytest.raises(MotionLabError, match="Did you mean 'width'"):
-        CodecConfig.from_dict({"widht": 3})
+        from_values(CodecConfig, {"widht": 3}, "codec config")

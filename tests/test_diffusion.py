@@ -4,6 +4,7 @@ import torch
 
 from motionlab import diffusion as D
 from motionlab.core.errors import MotionLabError
+from small import gaussian
 
 
 def seeded(seed=0):
@@ -11,7 +12,7 @@ def seeded(seed=0):
 
 
 def test_path_and_its_inverses():
-    x0, x1 = D.gaussian((3, 2, 4), seeded(0)), D.gaussian((3, 2, 4), seeded(1))
+    x0, x1 = gaussian((3, 2, 4), seeded(0)), gaussian((3, 2, 4), seeded(1))
     t = torch.tensor([0.0, 0.3, 1.0])
     x, u = D.interpolate(x0, x1, t), D.velocity(x0, x1)
     assert torch.equal(x[0], x0[0]) and torch.equal(x[2], x1[2])
@@ -21,17 +22,6 @@ def test_path_and_its_inverses():
         D.interpolate(x0, x1[:, :1], t)
     with pytest.raises(MotionLabError, match="2 times were given for a batch of 3"):
         D.interpolate(x0, x1, t[:2])
-
-
-def test_training_times():
-    t = D.sample_t(20_000, seeded())
-    assert 0 < t.min() and t.max() < 1 and abs(torch.logit(t).mean() + 0.3) < 0.03 and abs(torch.logit(t).std() - 1) < 0.03
-    generator = seeded()
-    before = generator.get_state()
-    assert torch.allclose(D.sample_t(4, generator, mean=0.0, std=0.0), torch.full((4,), 0.5))
-    assert torch.equal(generator.get_state(), before)
-    with pytest.raises(MotionLabError, match="torch.Generator on the CPU"):
-        D.sample_t(3, None)
 
 
 def test_time_grid_leans_to_noise():
@@ -79,7 +69,7 @@ def test_order_of_convergence(sampler, order):
 @pytest.mark.parametrize("sampler", [D.euler, D.heun])
 @pytest.mark.parametrize("grid", [D.time_grid(1), D.time_grid(7), D.linear_quadratic_grid(6, 250)])
 def test_a_straight_path_is_exact(sampler, grid):
-    x0, x1 = D.gaussian((2, 3), seeded()).double(), D.gaussian((2, 3), seeded(1)).double()
+    x0, x1 = gaussian((2, 3), seeded()).double(), gaussian((2, 3), seeded(1)).double()
     torch.testing.assert_close(sampler(lambda x, t: x1 - x0, x0, grid), x1)
 
 
@@ -132,9 +122,9 @@ def test_v_prediction_of_an_analytic_gaussian():
         return s * t * noise - s * (1 - t) * data
     wrapper = D.VPredictionWrapper(net, table)
     t = torch.linspace(0, 0.95, 12, dtype=torch.float64)
-    x = D.gaussian((12, 5), seeded()).double()
+    x = gaussian((12, 5), seeded()).double()
     torch.testing.assert_close(wrapper(x, t), analytic(x, t), atol=2e-3, rtol=1e-3)
-    out = D.euler(wrapper, D.gaussian((400, 8), seeded(), dtype=torch.float64), D.time_grid(50))
+    out = D.euler(wrapper, gaussian((400, 8), seeded(), dtype=torch.float64), D.time_grid(50))
     assert abs(out.mean() - MEAN) < 0.03 and abs(out.std() - SPREAD) < 0.03
 
 
@@ -145,7 +135,7 @@ def test_v_prediction_round_trip():
     assert wrapper.time(torch.tensor([999.0])) == 0 and wrapper.timestep(torch.tensor([1.0])) == 0
     alphas = D.cogvideox_alphas()[[100, 400, 900]]
     torch.testing.assert_close(D.log_snr(wrapper.time(torch.tensor([100, 400, 900]))), torch.log(alphas / (1 - alphas)))
-    u, x, t = D.gaussian((4, 3), seeded()), D.gaussian((4, 3), seeded(1)), torch.tensor([0, 0.2, 0.7, 1.0])
+    u, x, t = gaussian((4, 3), seeded()), gaussian((4, 3), seeded(1)), torch.tensor([0, 0.2, 0.7, 1.0])
     torch.testing.assert_close(D.velocity_from_v(D.v_from_velocity(u, x, t), x, t), u)
     with pytest.raises(MotionLabError, match="do not decrease"):
         D.VPredictionWrapper(lambda x, k: x, D.cogvideox_alphas().flip(0))
@@ -165,6 +155,6 @@ def test_sigma_of_an_analytic_gaussian():
         return noise - data
     wrapper = D.SigmaWrapper(net)
     t = torch.linspace(0, 1, 6, dtype=torch.float64)
-    x = D.gaussian((6, 5), seeded()).double()
+    x = gaussian((6, 5), seeded()).double()
     torch.testing.assert_close(wrapper(x, t), analytic(x, t))
     torch.testing.assert_close(wrapper.time(wrapper.timestep(t)), t)

@@ -5,13 +5,14 @@ import numpy as np
 import pytest
 import torch
 
+from motionlab.core.config import from_values
 from motionlab.core.errors import MotionLabError
 from motionlab.models.small.codec import Codec, CodecConfig, save_codec
 from motionlab.models.evaluator import (CLASSES, LIMBS, SLOTS, Evaluator, EvaluatorConfig, evaluator_loss, labels_of,
                                         limb_groups, load_evaluator, save_evaluator, soft_argmax, true_limbs)
 from motionlab.data.bank import BankConfig, bank_seeds, training_scene
 from motionlab.video import as_video
-from motionlab.pretrain.evaluator import (EvaluatorRecipe, check_evaluator, check_held_out_pairs, draw_frames,
+from motionlab.pretrain.evaluator import (EvaluatorRecipe, draw_frames,
                                           evaluator_training_loss, open_evaluator_data, train_evaluator)
 from motionlab.training import SampleNoise, TrainConfig
 from motionlab.world import random_scene, render
@@ -88,13 +89,14 @@ def test_limbs_cover_every_group_once_and_copies_are_joined():
 
 
 def test_what_is_read_comes_back_in_the_words_of_the_world():
-    """A network whose heads are set to each scene's truth says exactly the scene's attributes."""
+    """A network whose heads are set to each scene's truth says exactly the words of its classes."""
     model, frames = Evaluator(SMALL), np.zeros((1, 5, 16, 16, 3), np.uint8)
     for said in (describe(random_scene(seed)) for seed in range(40)):
         for name, index in labels_of(said).items():
             model.heads[name].weight.data.zero_()
             model.heads[name].bias.data = torch.eye(len(CLASSES[name]))[index]
-        assert model.read(frames)["attributes"] == [said]
+        read = model.read(frames)
+        assert {name: read[name] for name in CLASSES} == {name: [CLASSES[name][index]] for name, index in labels_of(said).items()}
 
 
 # ---------------------------------------------------------------------------------------------- the network
@@ -214,36 +216,6 @@ def test_a_stage_stops_resumes_and_leaves_a_file(work, tmp_path):
     assert model.config == SMALL
 
 
-def test_the_check_counts_what_is_right(work):
-    """A reader that knows the truth of the original clips, off by 3 pixels in x, and calls every clip frozen."""
-    root, config = work
-    data = open_evaluator_data(config, root / "codec.safetensors", root)
-
-    class Knows:
-        def read(self, frames, species=None):
-            if species is None:
-                return {"motion": ["frozen"] * len(frames)}
-            positions = np.where(data.truth["visible"][..., None], data.truth["positions"] + [3, 0], 0)
-            right = {n: np.eye(len(CLASSES[n]))[data.labels[n]] for n in CLASSES}
-            right["colour"] = np.roll(right["colour"], 1, axis=1)
-            return {"probabilities": right, "positions": positions, "visible": data.truth["visible"] * 0.9}
-
-    found = check_evaluator(Knows(), data)
-    assert set(found) == {"original", "reconstructed", "noisy"}
-    wanted = {**dict.fromkeys(CLASSES, 1.0), "colour": 0.0, "part_error": 3.0, "part_error_95": 3.0, "visible": 1.0}
-    assert found["noisy"] == pytest.approx(wanted | {"frozen": 1.0, "shuffled": 0.0}, abs=1e-5)
-
-
-def test_held_out_pairs_are_shown_as_they_are_called():
-    """A reader that always says "green person" is right for one of the six pairs."""
-    class Says:
-        def read(self, frames):
-            return {"species": ["person"] * len(frames), "colour": ["green"] * len(frames)}
-
-    found = check_held_out_pairs(Says(), each=1, frames=1)
-    assert found["green person"] == 1.0 and sum(found.values()) == 1.0 and len(found) == 6
-
-
 # ---------------------------------------------------------------------------------------------- files and bad input
 def test_files_round_trip_and_foreign_ones_are_named(tmp_path):
     from safetensors.torch import load_file, save_file
@@ -281,4 +253,4 @@ def test_bad_input_says_what_would_fit():
     with pytest.raises(MotionLabError, match="uint8 frames"):
         model.read(np.zeros((5, 48, 48, 3), np.uint8))
     with pytest.raises(MotionLabError, match="Did you mean 'width'"):
-        EvaluatorConfig.from_dict({"widht": 3})
+        from_values(EvaluatorConfig, {"widht": 3}, "evaluator config")

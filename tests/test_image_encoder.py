@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from motionlab.core.config import from_values
 from motionlab.core.errors import MotionLabError
 from motionlab.models.image_encoder import (ImageEncoder, ImageEncoderConfig, load_image_encoder, patchify, positions,
                                             save_image_encoder)
@@ -160,4 +161,4 @@ def test_bad_input_says_what_would_fit():
     with pytest.raises(MotionLabError, match="cannot be built"):
         ImageEncoderConfig(d=30)
     with pytest.raises(MotionLabError, match="Did you mean 'layers'"):
-        ImageEncoderConfig.from_dict({"layer": 3})
+        from_values(ImageEncoderConfig, {"layer": 3}, "image encoder config")

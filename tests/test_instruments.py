@@ -45,4 +45,4 @@ def test_damage_is_seen_by_the_instruments_without_a_network():
     rows = {r["arm"]: r for r in dose_rows({"a": CLIP}, Nothing(), {"0": Oracle()}, damages)}
     assert rows["clean_0"]["part_error"] == pytest.approx(0, abs=1e-6) and rows["frozen_1"]["failure_frozen"] > 0.9 > 0.1 > rows["clean_0"]["failure_frozen"]
     assert rows["shuffled_1"]["articulation"] > rows["clean_0"]["articulation"] + 0.3
-    assert rows["hide_1"]["presence_error"] > rows["clean_0"]["presence_error"] and all(r["part_error_0"] < 1e-4 for r in rows.values())
+    assert all(r["part_error_0"] < 1e-4 for r in rows.values())

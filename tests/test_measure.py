@@ -30,7 +30,6 @@ class Oracle:
 def test_true_clips_are_right_without_a_network():
     rows = measure(CLIPS, PROMPTS, {}, "original")
     assert [r["item"] for r in rows] == [p.id for p in PROMPTS]
-    assert all(r["palette_colour_ok"] == r["palette_place_ok"] == 1 for r in rows)
     in_view = [r for r, p in zip(rows, PROMPTS) if p.asked["actors"][0]["motion"] != "pass_behind"]      # a pillar hides limbs
     assert len(in_view) == 3 and all(r["structure"] < 0.2 and r["failure_frozen"] == 0 for r in in_view)
 
@@ -40,7 +39,6 @@ def test_frozen_clips_lose_their_motion_and_nothing_else():
     moving, frozen = measure(CLIPS, PROMPTS, {}, "original"), measure(still, PROMPTS, {}, "frozen")
     for a, b in zip(moving, frozen):
         assert b["speed"] < 0.05 * a["speed"] and b["dynamic_degree"] == 0 and b["failure_frozen"] == 1
-        assert b["palette_colour_ok"] == 1
 
 
 def test_evaluators_have_their_own_columns():

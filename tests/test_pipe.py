@@ -5,8 +5,10 @@ import torch
 from motionlab.core.errors import MotionLabError
 from motionlab.models.open import open_pipe
 from motionlab.models.pipe import chosen, joined, moved
-from motionlab.models.small.generate import generate_latents
-from small import small_model
+from motionlab.core.noise import prompt_noise
+from motionlab.core.precision import autocast
+from motionlab.diffusion import cfg, euler, time_grid
+from small import guided, small_model
 
 SAID = ["a red dog runs to the left over the meadow", "a blue fish swims to the right under the sea"]
 
@@ -17,11 +19,21 @@ def pipe():
 
 
 def test_sampling_is_the_generators_to_the_bit(pipe):
-    ours = pipe.sample(SAID, [3, 4], steps=3, w=2.0)
-    assert torch.equal(ours, generate_latents(pipe.backbone, SAID, [3, 4], length=3, steps=3, w=2.0))
+    ours, u = pipe.sample(SAID, [3, 4], steps=3, w=2.0), guided(pipe.backbone, pipe.backbone.grammar.encode(SAID), 2.0)
+    with torch.no_grad(), autocast("cpu"):
+        assert torch.equal(ours, euler(lambda x, t: u(x, t).float(), prompt_noise([3, 4], pipe.shape), time_grid(3)))
     assert not torch.equal(ours, pipe.sample(SAID, [3, 4], steps=3, w=0.0))
     alone = pipe.sample(SAID[1:], [4], steps=3, w=2.0)
     torch.testing.assert_close(alone[0], ours[1], atol=1e-4, rtol=1e-3)         # no clip depends on its neighbours
+
+
+@torch.no_grad()
+def test_guidance_in_one_batch_equals_two_passes(pipe):
+    x, t = pipe.noise([5, 6]), torch.tensor([0.3, 0.6])
+    for known in (None, pipe.known(first=torch.zeros(2, 3, 48, 48))):
+        with_text, without = (pipe.velocity(x, t, pipe.text(said), known) for said in (SAID, ["", ""]))
+        torch.testing.assert_close(pipe.guided(SAID, 3.0, known)(x, t), cfg(with_text, without, 3.0), atol=1e-4, rtol=1e-3)
+        assert torch.equal(pipe.guided(SAID, 0, known)(x, t), with_text)
 
 
 def test_known_frames_are_pictures_encoded_alone(pipe):

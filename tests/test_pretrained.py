@@ -11,8 +11,9 @@ from motionlab import taps
 from motionlab.analyses.prompt_switch import switched
 from motionlab.analyses.shuffle import changed_latents, shuffle_rows
 from motionlab.core.errors import MotionLabError
-from motionlab.diffusion import cfg, gaussian, interpolate, velocity
+from motionlab.diffusion import cfg, interpolate, velocity
 from motionlab.models.open import open_pipe
+from small import gaussian
 
 KINDS, PROMPT = ("wan", "cogvideox-2b", "cogvideox-5b"), "a cat walks."
 TRANSFORMERS = [name for name in SNAPSHOTS if name not in ("svd", "i2vgenxl")]

@@ -5,10 +5,11 @@ import torch
 
 from motionlab.analyses.prompt_switch import switch_pairs, switch_rows, switched, switched_clips, text_blocks, text_replaced
 from motionlab.core.errors import MotionLabError
-from motionlab.models.small.backbone import Backbone, BackboneConfig, guided
+from motionlab.models.small.backbone import Backbone, BackboneConfig
 from motionlab.models.small.codec import Codec, CodecConfig
 from motionlab.models.small.pipe import SmallPipe
 from motionlab.world.captions import sentence
+from small import guided
 
 TINY = BackboneConfig(d=48, layers=3, heads=3, channels=4, height=6, width=6, max_frames=2, d_text=16, d_time=16)
 

@@ -6,7 +6,7 @@ import pytest
 
 from motionlab.core.errors import MotionLabError
 from motionlab.metrics.palette import LimbReading, limb_table, read_limbs
-from motionlab.metrics.structure import damage, dose_response, joint_lengths, structure_error, subject_size
+from motionlab.metrics.structure import DAMAGES, damage, joint_lengths, structure_error, subject_size
 from motionlab.world import random_scene, render
 
 SPECIES = ("person", "dog", "bird", "person", "dog", "bird", "person", "dog", "bird", "person")
@@ -20,11 +20,14 @@ def clips():
 @pytest.fixture(scope="module")
 def means(clips):
     """(damage, dose) -> term -> mean over the clips."""
-    rows, out = dose_response(clips), {}
-    for row in rows:
-        out.setdefault((row["damage"], row["dose"]), []).append(row)
-    keys = [k for k in rows[0] if k not in ("clip", "damage", "dose")]
-    return {at: {k: float(np.nanmean([r[k] for r in found])) for k in keys} for at, found in out.items()}
+    out = {}
+    for number, clip in enumerate(clips):
+        rng, actor = np.random.default_rng([0, number]), clip.scene.actors[0]
+        look = (actor.species, actor.colour, clip.scene.place)
+        for name, dose in ((name, dose) for name, doses in DAMAGES.items() for dose in doses):
+            found = structure_error(read_limbs(damage(clip, name, dose, rng), *look), read_limbs(clip.frames, *look))
+            out.setdefault((name, dose), []).append(found)
+    return {at: {k: float(np.nanmean([r[k] for r in found])) for k in found[0]} for at, found in out.items()}
 
 
 def rising(means, name, term):
@@ -32,14 +35,8 @@ def rising(means, name, term):
     return all(a < b for a, b in zip(values, values[1:]))
 
 
-@pytest.mark.parametrize("name", ["hide", "shift", "blur"])
-@pytest.mark.parametrize("term", ["total", "reference_total"])
-def test_more_damage_is_more_error(means, name, term):
-    assert rising(means, name, term)
-
-
 @pytest.mark.parametrize("name, term", [("hide", "missing"), ("shift", "length_error"), ("blur", "missing"),
-                                        ("frozen", "frozen"), ("shuffled", "jump"), ("species", "length_error")])
+                                        ("shuffled", "jump"), ("species", "length_error")])
 def test_each_damage_is_seen_by_its_term(means, name, term):
     damaged = [row[term] for (n, _), row in means.items() if n == name]
     assert damaged[-1] > 2 * means["clean", 0][term] + 0.01
@@ -47,9 +44,9 @@ def test_each_damage_is_seen_by_its_term(means, name, term):
 
 def test_a_clean_clip_is_near_zero_and_every_damage_above_it(means):
     clean = means["clean", 0]
-    assert clean["total"] < 0.15 and clean["reference_total"] == 0 and clean["frozen"] == 0
+    assert clean["articulation"] < 0.5 and clean["part_error"] == 0
     for name in ("frozen", "shuffled", "species"):
-        assert means[name, 1]["total"] > 3 * clean["total"]
+        assert means[name, 1]["part_error"] > 0.1
 
 
 def test_shift_is_measured_in_fractions_of_the_subject(clips):
@@ -65,32 +62,24 @@ def ball(centres, area=100.0):
     f, limbs = len(centres), len(limb_table("ball"))
     area = np.full((f, limbs), area)
     centres, names = np.repeat(np.asarray(centres, float)[:, None], limbs, 1), tuple(b.name for b in limb_table("ball"))
-    return LimbReading(centres, area, np.ones((f, limbs), int), np.zeros(f), np.zeros(f), names, "ball", "red", "snow",
-                       (48, 48))
+    return LimbReading(centres, area, names, "ball", "red", "snow", (48, 48))
 
 
 def test_hand_made_readings_have_known_terms():
     way = np.stack([np.arange(8.0), np.zeros(8)], 1)
     steady = structure_error(ball(way))
-    assert steady["jump"] == 0 and steady["frozen"] == 0 and steady["flicker"] == 0 and steady["length_variation"] == 0
-    assert structure_error(ball(way * 0))["frozen"] == 1
+    assert steady["jump"] == 0 and steady["flicker"] == 0 and steady["length_variation"] == 0
     gone = ball(way)
-    gone.area[4:], gone.centres[4:], gone.pieces[4:] = 0, np.nan, 0
+    gone.area[4:], gone.centres[4:] = 0, np.nan
     assert structure_error(gone)["flicker"] == pytest.approx(1 / 7)
-    extra = ball(way)
-    extra.pieces[:, 0] = 2
-    assert structure_error(extra)["extra"] == pytest.approx(1 / 3)
-    doubled = ball(way)
-    doubled.area[::2] *= 2
-    assert structure_error(doubled)["area_variation"] > 0.1
     assert joint_lengths(ball(way)).shape[0] == 8 and np.nanmax(joint_lengths(ball(way))) == 0
 
 
 def test_one_frame_and_no_subject_give_nan_not_an_exception():
     one = structure_error(ball(np.zeros((1, 2))))
-    assert np.isnan(one["jump"]) and np.isnan(one["frozen"])
+    assert np.isnan(one["jump"])
     empty = read_limbs(np.full((4, 48, 48, 3), 255, np.uint8), "person", "red", "snow")
-    assert structure_error(empty)["total"] > 1
+    assert structure_error(empty)["articulation"] > 1
 
 
 def test_same_clip_gives_same_numbers(clips):
@@ -101,7 +90,6 @@ def test_same_clip_gives_same_numbers(clips):
 @pytest.mark.parametrize("call, message", [
     (lambda: structure_error(np.zeros(3)), "read_limbs"),
     (lambda: structure_error(ball(np.zeros((4, 2))), ball(np.zeros((5, 2)))), "4 frames, the reference 5"),
-    (lambda: dose_response([]), "no clips"),
     (lambda: damage(None, "hied", 1, None), "Did you mean 'hide'"),
 ])
 def test_bad_input_says_what_to_do(call, message):

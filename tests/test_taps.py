@@ -10,13 +10,15 @@ from torch.utils.checkpoint import checkpoint
 
 from motionlab import taps
 from motionlab.core.errors import MotionLabError
-from motionlab.models.small.backbone import Backbone, BackboneConfig, guided
+from motionlab.models.small.backbone import Backbone, BackboneConfig
+from reductions import DisplacementMass, RadiusMass
+from small import guided
 
 B, HEADS = 2, 2
 GRID = (3, 4, 2)                                        # frames, height, width in tokens
 N, TEXT = 24, 5
-ALL = {"frames": taps.FrameMass(), "offsets": taps.OffsetMass(), "shift": taps.DisplacementMass(),
-       "radius": taps.RadiusMass(), "entropy": taps.Entropy(), "query": taps.QueryMap(1, 2, 1)}
+ALL = {"frames": taps.FrameMass(), "offsets": taps.OffsetMass(), "shift": DisplacementMass(),
+       "radius": RadiusMass(), "entropy": taps.Entropy(), "query": taps.QueryMap(1, 2, 1)}
 
 
 # --- tiny models: (model, a function that calls it, names of its blocks, position of video in the sequence)
@@ -189,8 +191,8 @@ def test_known_answers():
     f, h, w = grid = (3, 2, 3)
     n = f * h * w
     eye = 200 * torch.eye(n)[None, None]
-    one = {"frames": taps.FrameMass(), "offsets": taps.OffsetMass(), "shift": taps.DisplacementMass(),
-           "radius": taps.RadiusMass(), "entropy": taps.Entropy(), "query": taps.QueryMap(2, 0, 1)}
+    one = {"frames": taps.FrameMass(), "offsets": taps.OffsetMass(), "shift": DisplacementMass(),
+           "radius": RadiusMass(), "entropy": taps.Entropy(), "query": taps.QueryMap(2, 0, 1)}
     itself = taps.reduce_attention(eye, eye, grid, one)
     assert torch.equal(itself["frames"][0, 0], torch.eye(3)) and itself["offsets"][0, 0].tolist() == [0, 0, 1, 0, 0]
     assert itself["shift"][0, 0, f - 1, h - 1, w - 1] == 1 and itself["radius"][0, 0].tolist() == [[1, 0, 0], [0, 0, 0]]
@@ -559,5 +561,5 @@ def test_largest_tensor_is_a_block_of_rows():
     grid, n = (4, 8, 8), 256
     q, k = noise(1, 2, n, 8), noise(1, 2, n, 8)
     with Sizes():
-        taps.reduce_attention(q, k, grid, {"f": taps.FrameMass(), "r": taps.RadiusMass(), "e": taps.Entropy()}, chunk=8)
+        taps.reduce_attention(q, k, grid, {"f": taps.FrameMass(), "r": RadiusMass(), "e": taps.Entropy()}, chunk=8)
     assert max(sizes) == 2 * 8 * n                      # the full map would have 2 * n * n

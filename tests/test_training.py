@@ -11,14 +11,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file
 
 import training_script as script
 from motionlab import training
+from motionlab.core.config import from_values, to_yaml
 from motionlab.core.errors import MotionLabError
 from motionlab.training.checkpoints import TENSOR_FILES
-from motionlab.training import DataCursor, SampleNoise, TrainConfig, checkpoints, export_ema, lr_factor, read_log, train
+from motionlab.core.yamls import read_yaml
+from motionlab.training import DataCursor, SampleNoise, TrainConfig, checkpoints, lr_factor, read_log, train
 
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled",
        "PYTHONPATH": str(Path(training.__file__).parents[2])}
@@ -325,22 +326,16 @@ def test_gradient_checkpointing_runs_the_blocks_again_and_gives_the_same_bits(tm
         go(tmp_path / "net", gradient_checkpointing=True)
 
 
-def test_export_is_bf16_with_the_config_and_names_a_foreign_folder(tmp_path):
-    path = go(tmp_path, steps=2).export_ema(tmp_path / "out" / "base.safetensors", metadata={"model": {"width": 8}})
-    with safe_open(path, "pt") as file:
-        notes = file.metadata()
-        assert file.get_tensor("into.weight").dtype == torch.bfloat16
-    assert json.loads(notes["motionlab"])["training"]["batch_size"] == 8 and json.loads(notes["model"]) == {"width": 8}
-    with pytest.raises(MotionLabError, match=r"state\.json is missing"):
-        export_ema(tmp_path / "nowhere", tmp_path / "x.safetensors")
+def from_file(path):
+    return from_values(TrainConfig, read_yaml(path), "training config")
 
 
 def test_config_yaml_both_ways_and_its_mistakes(tmp_path):
     file = tmp_path / "c.yaml"
-    TrainConfig(lr=3e-4, optimizer="muon").to_yaml(file)
-    assert TrainConfig.from_yaml(file) == TrainConfig(lr=3e-4, optimizer="muon")
+    file.write_text(to_yaml(TrainConfig(lr=3e-4, optimizer="muon")))
+    assert from_file(file) == TrainConfig(lr=3e-4, optimizer="muon")
     file.write_text("lr: 1e-3\n")
-    assert TrainConfig.from_yaml(file).lr == 1e-3
+    assert from_file(file).lr == 1e-3
     for text, sentence in {"batchsize: 4": "no field 'batchsize'. Did you mean 'batch_size'",
                            "steps: many": "must be a whole number", "optimizer: moun": "Did you mean 'muon'",
                            "ema: 1.5": r"ema must be in \[0, 1\)", "- 1": "field: value",
@@ -348,9 +343,7 @@ def test_config_yaml_both_ways_and_its_mistakes(tmp_path):
                            "muon_lr: 1e999": "muon_lr of the training config must be", "weight_decay: .inf": "weight_decay of the training config must be"}.items():
         file.write_text(text)
         with pytest.raises(MotionLabError, match=sentence):
-            TrainConfig.from_yaml(file)
-    with pytest.raises(MotionLabError, match="No training config"):
-        TrainConfig.from_yaml(tmp_path / "absent.yaml")
+            from_file(file)
 
 
 def test_noise_belongs_to_the_sample_not_to_the_slice():

@@ -33,37 +33,12 @@ def test_reads_all_frames_with_times_and_rate(clip):
     assert read.frames.shape == (12, 32, 48, 3) and read.frames.dtype == np.uint8
     assert videos.index_of(read.frames) == list(range(12))
     np.testing.assert_allclose(read.times, np.arange(12) / 10, atol=1e-6)
-    assert (read.fps, read.source_fps, read.source_size, read.constant_rate) == (10, 10, (32, 48), True)
+    assert (read.fps, read.source_fps, read.source_size) == (10, 10, (32, 48))
 
 
-@pytest.mark.parametrize("asked, indices", [
-    (slice(2, 5), [2, 3, 4]), (slice(None, None, 5), [0, 5, 10]), (slice(-2, None), [10, 11]),
-    (slice(9, 99), [9, 10, 11]),
-    (slice(None, None, -4), [11, 7, 3]), (range(1, 7, 2), [1, 3, 5]), ([4, 0, 4], [4, 0, 4]), ([-1], [11]), (3, [3]),
-    (np.array([1, 2]), [1, 2]), (range(10, 14), [10, 11]),
-])
-def test_frames_by_index(clip, asked, indices):
-    read = read_video(clip, frames=asked)
-    assert videos.index_of(read.frames) == indices
-    np.testing.assert_allclose(read.times, np.array(indices) / 10, atol=1e-6)
-
-
-def test_a_stride_is_a_lower_rate(clip):
-    assert read_video(clip, frames=slice(None, None, 2)).fps == 5
-
-
-def test_frames_by_time_and_count(clip):
-    assert videos.index_of(read_video(clip, seconds=(0.3, 0.6)).frames) == [3, 4, 5]
+def test_only_the_first_frames(clip):
     assert videos.index_of(read_video(clip, max_frames=2).frames) == [0, 1]
-    assert videos.index_of(read_video(clip, seconds=(0.5, 9), max_frames=3).frames) == [5, 6, 7]
-
-
-def test_seeking_far_ahead_gives_the_same_frames(tmp_path):
-    frames = np.tile(videos.counting_frames(16, 16, 16), (8, 1, 1, 1))  # 12.8 s, longer than the seek's threshold
-    file = write_mp4(tmp_path / "long.mp4", frames, 10)
-    read = read_video(file, seconds=(9.6, 10.0))
-    assert videos.index_of(read.frames) == [0, 1, 2, 3]
-    np.testing.assert_allclose(read.times, [9.6, 9.7, 9.8, 9.9], atol=1e-6)
+    assert videos.index_of(read_video(clip, max_frames=99).frames) == list(range(12))
 
 
 def test_resampling_takes_the_nearest_frame(clip):
@@ -107,13 +82,13 @@ def test_variable_rate_keeps_true_times(tmp_path):
     file = videos.write_variable_rate(tmp_path / "vfr.mp4", videos.counting_frames(5), times)
     read = read_video(file)
     np.testing.assert_allclose(read.times, np.array(times) / 1000, atol=1e-3)
-    assert not read.constant_rate and read.fps == pytest.approx(4 / 0.9, abs=0.01)
+    assert read.fps == pytest.approx(4 / 0.9, abs=0.01)
     assert videos.index_of(read_video(file, fps=10).frames)[:6] == [0, 1, 2, 3, 3, 3]
 
 
 def test_one_frame_is_a_clip(tmp_path):
     read = read_video(write_mp4(tmp_path / "one.mp4", videos.counting_frames(1), 25))
-    assert read.frames.shape == (1, 32, 48, 3) and read.fps == 25 and read.constant_rate
+    assert read.frames.shape == (1, 32, 48, 3) and read.fps == 25
 
 
 def test_a_picture_is_a_clip_of_one_frame(tmp_path):
@@ -201,10 +176,9 @@ def test_damage_in_the_middle_is_told_and_the_intact_part_readable(tmp_path, bus
     bad = videos.scramble(busy, tmp_path / "bad.mp4")
     with pytest.raises(MotionLabError, match="damaged or cut off after about frame") as error:
         read_video(bad)
-    count = int(error.value.fix.split("max_frames=")[1].split(",")[0])
+    count = int(error.value.fix.split("max_frames=")[1].split(".")[0])
     assert 1 <= count < 30
     np.testing.assert_array_equal(read_video(bad, max_frames=count).frames, read_video(busy, max_frames=count).frames)
-    assert len(read_video(bad, damaged="keep").frames) >= count
 
 
 @pytest.mark.parametrize("keep", [0.01, 0.1, 0.5, 0.8])
@@ -214,17 +188,9 @@ def test_cut_off_files(tmp_path, busy, keep):
 
 
 @pytest.mark.parametrize("options, says", [
-    (dict(frames=[3, 40]), "Frame 40 was asked for, but .* has 12 frames"),
-    (dict(frames=[-13]), "Frame -13 was asked for"),
-    (dict(frames=slice(20, 30)), "selects nothing"),
-    (dict(frames=range(0)), "selects nothing|no frame"),
-    (dict(frames=[]), "frames must be a slice"), (dict(frames=1.5), "frames must be a slice"),
-    (dict(frames=[True]), "frames must be a slice"), (dict(frames=slice(0, 4, 0)), "no valid slice"),
-    (dict(seconds=(5, 6)), "selects nothing"), (dict(seconds=(2, 1)), "0 <= start < end"),
-    (dict(seconds=3), "seconds must be"), (dict(seconds=(0, 1), frames=2), "not both"),
     (dict(fps=0), "fps must be a number above 0"), (dict(max_frames=0), "max_frames must be"),
     (dict(size=0), "size must be"), (dict(size=(8, 8, 3)), "size must be"), (dict(size="8"), "size must be"),
-    (dict(crop="centre"), "Did you mean 'center'"), (dict(damaged="kep"), "Did you mean 'keep'"),
+    (dict(crop="centre"), "Did you mean 'center'"),
 ])
 def test_selections_that_make_no_sense(clip, options, says):
     with pytest.raises(MotionLabError, match=says):

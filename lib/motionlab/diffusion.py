@@ -3,7 +3,7 @@
 `x0` is noise, `x1` is data, t in [0, 1]: x_t = t x1 + (1 - t) x0, and networks predict the velocity v = x1 - x0.
 Careful when reading papers: many write x0 for the clean clip, and run time the other way round.
 A model, for everything here, is a callable `model(x, t) -> u` with x (b, ...) and t (b,).
-Random numbers come from a passed `torch.Generator` and are drawn on the CPU, so that every device sees the same ones.
+Nothing here draws random numbers.
 """
 from __future__ import annotations
 
@@ -45,20 +45,6 @@ def data_estimate(x: torch.Tensor, u: torch.Tensor, t) -> torch.Tensor:
 def noise_estimate(x: torch.Tensor, u: torch.Tensor, t) -> torch.Tensor:
     """The noise that a velocity u at (x, t) comes from: x0_hat = x - t u."""
     return x - _like(t, x) * u
-
-
-def gaussian(shape, generator: torch.Generator, device="cpu", dtype=torch.float32) -> torch.Tensor:
-    """Standard normal noise, drawn on the CPU in float32 and then moved."""
-    return torch.randn(tuple(shape), generator=_on_cpu(generator)).to(device, dtype)
-
-
-def sample_t(n: int, generator: torch.Generator, mean: float = -0.3, std: float = 1.0) -> torch.Tensor:
-    """Logit-normal times of training, t = sigmoid(mean + std z), (n,) float32 on the CPU; std=0 draws nothing.
-
-    A negative mean puts more training on the noisy side, where motion is decided. Source: Esser et al. 2024, eq. 19.
-    """
-    z = std * torch.randn(n, generator=_on_cpu(generator)) if std else torch.zeros(n)
-    return torch.sigmoid(mean + z)
 
 
 # --- where the sampler steps
@@ -312,13 +298,6 @@ def _like(t, x):
 
 def _batch(t, x):
     return torch.full((len(x),), t, dtype=torch.promote_types(torch.float32, x.dtype), device=x.device)
-
-
-def _on_cpu(generator):
-    if not isinstance(generator, torch.Generator) or generator.device.type != "cpu":
-        raise MotionLabError("Random numbers need a torch.Generator on the CPU, so that every device draws the same.",
-                             fix="Pass torch.Generator().manual_seed(seed).")
-    return generator
 
 
 def _at_least_one(steps):

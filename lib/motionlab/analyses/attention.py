@@ -64,7 +64,7 @@ def tapped(model: Pipe, clips: dict, t: float, reduce: dict, blocks=None) -> tap
 class OffsetRadius(taps.Reduction):
     """(b, 2f'-1, max(h', w')): mean mass by frame offset and by max(|dx|, |dy|), averaged over heads.
 
-    What `taps.by_radius` makes of a DisplacementMass, but without a loop over queries: pretrained models have 32 760.
+    What `taps.by_radius` makes of the mass by displacement, but without a loop over queries: pretrained models have 32 760.
     """
 
     def add(self, total, rows):

@@ -7,11 +7,9 @@ import math
 import types
 import typing
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from motionlab.core.errors import MotionLabError, nearest
-from motionlab.core.yamls import parse_yaml, read_yaml
 
 Config = TypeVar("Config")
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", list: "a list", tuple: "a list", dict: "a mapping",
@@ -43,23 +41,8 @@ def from_values(kind: type[Config], values: Mapping[str, Any], what: str) -> Con
     return kind(**{name: converted(hints(kind)[name], value, name, what) for name, value in values.items()})
 
 
-def from_yaml(kind: type[Config], source: str | Path, what: str) -> Config:
-    """Build `kind` from a YAML file (a Path) or YAML text (a str).
-
-    Raises:
-        MotionLabError: no such file, not YAML, and as `from_values`.
-    """
-    if isinstance(source, Path) and not source.exists():
-        raise MotionLabError(f"No {what} at {source}.", fix=f"{kind.__name__}'s to_yaml writes one to start from.")
-    try:
-        values = read_yaml(source) if isinstance(source, Path) else parse_yaml(source, "the text")
-    except MotionLabError as error:
-        raise MotionLabError(f"Cannot read the {what}: {error.what}", fix="Give a YAML mapping such as 'field: value'.") from None
-    return from_values(kind, values or {}, what)
-
-
 def to_yaml(config) -> str:
-    """YAML text that `from_yaml` reads back to an equal config."""
+    """YAML text that reads back to an equal config."""
     import yaml
 
     return yaml.safe_dump(dataclasses.asdict(config), sort_keys=False)

@@ -63,15 +63,9 @@ def votes(table, arm: str, minus: str, name: str = "") -> list[dict]:
     Raises:
         MotionLabError: an arm has no rows.
     """
-    a, b = _rows_of(table, arm), _rows_of(table, minus)
-    other = {(row["item"], row["seed"]): row for row in b.to_dict("records")}
-    only = b["seed"].iloc[0] if b["seed"].nunique() == 1 else None
-    out = []
-    for row in a.to_dict("records"):
-        rival = other.get((row["item"], row["seed"] if only is None else only))
-        if rival is not None:
-            out.append({"item": row["item"], "arm": name or f"{arm}_vs_{minus}", "seed": row["seed"]} | _vote(row, rival))
-    return out
+    only = table.loc[table["arm"] == minus, "seed"].unique()
+    return [{"item": row["item"], "arm": name or f"{arm}_vs_{minus}", "seed": row["seed"]} | _vote(row, rival)
+            for row, rival in _pairs(table, arm, minus, only[0] if len(only) == 1 else None)]
 
 
 def gains(parts: dict, arm: str, minus: str, metrics) -> list[dict]:
@@ -82,19 +76,21 @@ def gains(parts: dict, arm: str, minus: str, metrics) -> list[dict]:
     """
     out, seen = [], {}
     for name, table in parts.items():
-        for row in _differences(table, arm, minus, metrics):
-            out.append(row | {"arm": name})
-            seen[row["item"], row["seed"]] = row
+        for row, rival in _pairs(table, arm, minus):
+            gap = {"item": row["item"], "seed": row["seed"]} | {m: row[m] - rival[m] for m in metrics}
+            out.append(gap | {"arm": name})
+            seen[row["item"], row["seed"]] = gap
     return [row | {"arm": "all"} for row in seen.values()] + out
 
 
-def _differences(table, arm, minus, metrics):
+def _pairs(table, arm, minus, only=None):
+    """(row of `arm`, row of `minus`) of the same item and seed; only: the one seed of `minus`, which stands against every other."""
     a, b = _rows_of(table, arm), _rows_of(table, minus)
     other = {(row["item"], row["seed"]): row for row in b.to_dict("records")}
     for row in a.to_dict("records"):
-        rival = other.get((row["item"], row["seed"]))
+        rival = other.get((row["item"], row["seed"] if only is None else only))
         if rival is not None:
-            yield {"item": row["item"], "seed": row["seed"]} | {m: row[m] - rival[m] for m in metrics}
+            yield row, rival
 
 
 def frechet_to(table, arms: list[str], reference: str = "original") -> dict:

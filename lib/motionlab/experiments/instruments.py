@@ -59,7 +59,7 @@ def _by_evaluators(frames, clip, evaluators):
 def dose_rows(clips: dict, codec: Codec, evaluators: dict[str, Evaluator], damages: dict | None = None, seed: int = 0) -> Iterator[dict]:
     """Known damage, then the codec, then every instrument: rows {item, arm "<damage>_<dose>", seed, ...} of clips {item: Clip}.
 
-    Columns: the structure error's terms, with the undamaged reconstruction as reference (part_error, presence_error);
+    Columns: the structure error's terms, with the undamaged reconstruction as reference (part_error);
     articulation_<evaluator>, from a learned reader's limbs; failure_<detector>; part_error_<evaluator>, look_ok_<evaluator>,
     move_ok_<evaluator> against the undamaged truth.
     """

@@ -10,8 +10,8 @@ from motionlab.core.errors import MotionLabError
 from motionlab.data.prompts import Prompt
 from motionlab.metrics.failures import detect_failures
 from motionlab.metrics.motion import dynamic_degree, motion_smoothness
-from motionlab.metrics.palette import read_attributes, read_limbs, subject_mask
-from motionlab.metrics.structure import TERMS, reading_of, structure_error
+from motionlab.metrics.palette import read_limbs, subject_mask
+from motionlab.metrics.structure import reading_of, structure_error
 from motionlab.metrics.vbench import world_style
 from motionlab.models.evaluator import CLASSES, Evaluator, labels_of
 from motionlab.models.image_encoder import ImageEncoder
@@ -20,7 +20,7 @@ from motionlab.video import as_video
 
 FPS = 16.0
 FD = 16                     # width of the features that Frechet distances are taken of
-LOOK, MOVE = ("species", "colour", "place"), ("motion", "heading", "camera")
+LOOK = ("species", "colour", "place")
 
 
 def measure(frames: np.ndarray, prompts: Sequence[Prompt], evaluators: dict[str, Evaluator], arm: str, seed: int = 0,
@@ -33,10 +33,9 @@ def measure(frames: np.ndarray, prompts: Sequence[Prompt], evaluators: dict[str,
         encoder: adds the VBench-style columns of `metrics.vbench.world_style`, and fd_00 to fd_15 (`clip_features`).
 
     Columns: for each evaluator species_ok, colour_ok, place_ok, motion_ok, heading_ok, camera_ok (1 or 0; motion only where
-    the clip has several frames), look_ok and move_ok (all of the first three; motion and heading); palette_species_ok,
-    palette_colour_ok, palette_place_ok (no network); dynamic_degree (0/1), speed (mean of the fastest 5 % of pixels,
-    pixels per sampled step), smoothness; structure_<evaluator> (metrics.structure `articulation` of a learned reader's limbs, the
-    columns that judge structure); structure and structure_<term>, the same by the palette, which judge nothing
+    the clip has several frames), look_ok and move_ok (all of the first three; motion and heading); dynamic_degree (0/1), speed
+    (mean of the fastest 5 % of pixels, pixels per sampled step), smoothness; structure_<evaluator> (metrics.structure `articulation`
+    of a learned reader's limbs, the columns that judge structure); structure, the same by the palette, which judges nothing
     (`metrics.palette` says why); failure_<name> of every detector.
 
     Raises:
@@ -94,11 +93,8 @@ def learned_structure(frames: np.ndarray, species: Sequence[str], evaluator: Eva
 
 def _without_network(clip, prompt):
     actor = prompt.asked["actors"][0]
-    seen = read_attributes(clip)
-    out = {f"palette_{name}_ok": float(seen[name] == asked) for name, asked in
-           (("species", actor["species"]), ("colour", actor["colour"]), ("place", prompt.asked["place"]))}
-    terms = structure_error(read_limbs(clip, actor["species"], actor["colour"], prompt.asked["place"]))
-    out |= {"structure": terms["articulation"]} | {f"structure_{name}": terms[name] for name in TERMS}
+    reading = read_limbs(clip, actor["species"], actor["colour"], prompt.asked["place"])
+    out = {"structure": structure_error(reading)["articulation"]}
     if len(clip) > 2:
         moving = flow(clip, "dis")
         degree = dynamic_degree(moving, FPS)

@@ -4,7 +4,6 @@ The papers' claims and the kit's own are never added up: a kit that says much ab
 """
 from __future__ import annotations
 
-import re
 from collections import Counter
 from pathlib import Path
 

@@ -17,7 +17,6 @@ from motionlab.core.errors import MotionLabError, located, one_of
 from motionlab.core.files import shown, write_atomic
 from motionlab.core.protocol import RULED
 from motionlab.core.yamls import read_yaml
-from motionlab.ledger.criteria import Criterion
 from motionlab.ledger.detectable import item_means, rounded
 from motionlab.ledger.soundness import MOTION, READERS
 from motionlab.ledger.verdict import Table, read_raw

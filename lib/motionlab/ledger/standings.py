@@ -45,10 +45,6 @@ class Chapter:
     runs: dict[str, tuple[dict, Path]] = field(default_factory=dict)
     your_runs: dict[str, tuple[dict, Path]] = field(default_factory=dict)
 
-    @property
-    def counts(self) -> Counter:
-        return Counter(one.verdict for one in self.standings)
-
     def counts_of(self, about: str) -> Counter:
         """Verdicts of the claims about a "paper", or of the "kit"'s own."""
         return Counter(one.verdict for one in self.standings if one.claim.about == about)

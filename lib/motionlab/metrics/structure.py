@@ -1,16 +1,16 @@
-"""Structure error: does the subject keep its parts, their sizes, their distances and their continuity?
+"""Structure error: does the subject keep its parts, their distances and their continuity?
 
 Everything is computed from a `palette.LimbReading`. Lengths are in fractions of the subject's size, the square root of
 its median visible area; shares are fractions of limb-frames (limbs times frames) or of steps. 0 is perfect.
 
-A clean clip does not score exactly 0: limbs hide one another and gaits change distances. So the reference-free `total`
-counts only what exceeds the values of clean renders of the same species (`clean_profile`), and figures still draw the
-floor measured on reconstructions.
+A clean clip does not score exactly 0: limbs hide one another and gaits change distances. What clean renders of the species explain
+(`clean_profile`) does not count, and figures draw the floor measured on reconstructions. Terms are those that a codec disturbs least:
+it makes pieces, strange colours and other areas of every limb's edge.
 """
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -21,10 +21,6 @@ from motionlab.metrics.still_changes import SIZES, still_change
 from motionlab.world.motions import MOTIONS
 from motionlab.world.puppets import SPECIES, species as anatomy_of
 
-TERMS = ("missing", "extra", "stray", "area_variation", "length_variation", "length_error", "jump", "flicker", "frozen")
-# What a codec disturbs least (14 dev clips): the other terms count its blurred edges as pieces, strays and area changes.
-ARTICULATION = ("missing", "length_variation", "length_error", "jump", "flicker")
-STILL = 0.05           # pixels per frame at 48 px height: below this no limb is said to move
 _PROFILE_CLIPS = 6
 DAMAGES = {"clean": (0,), "hide": (1, 2), "shift": (2, 4, 8), "blur": (0.7, 1, 2, 3), "frozen": (1,), "shuffled": (1,),
            "species": (1,), **{name: sizes for name, sizes in SIZES.items() if name != "blur"}}
@@ -35,29 +31,17 @@ def structure_error(reading: LimbReading, reference: LimbReading | None = None) 
 
     Args:
         reading: of the clip that is judged.
-        reference: of the true clip (same species, frames and size); adds the terms that need a truth.
+        reference: of the true clip (same species, frames and size); adds part_error.
 
     Returns:
         dict of floats, NaN where a term has nothing to measure:
         missing           share of limb-frames absent beyond what occlusion in clean renders explains
-        extra             connected pieces of limbs beyond those that the anatomy has, per limb-frame
-        stray             area in shades that the species does not have and in colours of nobody / subject area, at most 1;
-                          blind to a wrong species that has the same shades (length_error sees that one)
-        area_variation    mean |area[t+1] - area[t]| of a limb / subject area
         length_variation  standard deviation over time of the distance between joined limbs / size, mean over joints
         length_error      how far that distance leaves the range seen in clean renders / size, mean over joints
         jump              mean second difference of limb centres / size (per frame squared)
         flicker           share of limb-steps at which a limb appears or vanishes
-        frozen            share of steps at which no limb moves
-        total             sum of what missing, extra, stray, area_variation, length_variation, length_error, jump and
-                          flicker exceed clean renders by, plus frozen; the reference-free score. A subject that is
-                          nowhere to be seen has total 1 + its other terms.
-        articulation      sum of missing, length_variation, length_error, jump and flicker, as they are: the score for clips
-                          that went through a codec, to be read beside the floor of reconstructions
-        With `reference` also:
-        part_error        mean distance of limb centres seen in both / the reference's size
-        presence_error    share of limb-frames seen in one and not in the other
-        reference_total   part_error + presence_error
+        articulation      sum of these, and 1 more for a subject that is nowhere to be seen
+        part_error        with `reference`: mean distance of limb centres seen in both / the reference's size
 
     Raises:
         MotionLabError: not a LimbReading; a reference of another species, length or frame size.
@@ -65,9 +49,10 @@ def structure_error(reading: LimbReading, reference: LimbReading | None = None) 
     _check(reading, reference)
     profile = clean_profile(reading.species)
     terms = _terms(reading, profile)
-    terms["total"], terms["articulation"] = _total(terms, profile), _articulation(terms)
+    terms["articulation"] = _articulation(terms)
     if reference is not None:
-        terms |= _against(reading, reference)
+        both = reading.present & reference.present
+        terms["part_error"] = _mean(np.linalg.norm(reading.centres - reference.centres, axis=-1)[both] / subject_size(reference))
     return terms
 
 
@@ -80,36 +65,27 @@ def subject_size(reading: LimbReading) -> float:
 # ---------------------------------------------------------------------------------------------- terms
 @dataclass(frozen=True)
 class Profile:
-    """Of clean renders of a species: presence (limbs,), range of joint distances (joints, 2) / size, floors by term; areas
-    (limbs,) / size squared where present, and the usual size in pixels at 48 px height."""
+    """Of clean renders of a species: presence (limbs,), range of joint distances (joints, 2) / size; areas (limbs,) / size squared
+    where present, and the usual size in pixels at 48 px height."""
 
     presence: np.ndarray
     lengths: np.ndarray
-    floors: dict
     areas: np.ndarray
     size: float
 
 
 def _terms(reading, profile):
-    size = subject_size(reading)
-    subject = size ** 2 if np.isfinite(size) else 0.0
-    present, members = reading.present, np.array([len(limb.groups) for limb in limb_table(reading.species)])
-    lengths = joint_lengths(reading)
+    present, lengths = reading.present, joint_lengths(reading)
     with np.errstate(invalid="ignore"):
         low, high = profile.lengths.T
         outside = np.maximum(0, np.maximum(low - lengths, lengths - high))
-    speed = np.linalg.norm(np.diff(reading.centres, axis=0), axis=-1)
-    jump = np.linalg.norm(np.diff(reading.centres, 2, axis=0), axis=-1) / size
+    jump = np.linalg.norm(np.diff(reading.centres, 2, axis=0), axis=-1) / subject_size(reading)
     return {
         "missing": float(np.maximum(0, profile.presence - present.mean(0)).mean()),
-        "extra": float(np.maximum(0, reading.pieces - members).mean()),
-        "stray": float(min(1.0, (reading.stray + reading.foreign).mean() / subject)) if subject else 1.0,
-        "area_variation": _mean(np.abs(np.diff(reading.area, axis=0)) / (subject or np.nan)),
         "length_variation": _mean(_spread(lengths)),
         "length_error": _mean(outside),
         "jump": _mean(jump),
         "flicker": _mean(present[1:] != present[:-1]),
-        "frozen": _frozen(speed, reading.size[0]),
     }
 
 
@@ -126,34 +102,15 @@ def _spread(values):
     return np.nanstd(seen, axis=0) if seen.shape[1] else np.zeros(0)
 
 
-def _frozen(speed, height):
-    seen = ~np.isnan(speed).all(1) if speed.size else np.zeros(0, bool)
-    return float((np.nanmax(speed[seen], axis=1) < STILL * height / 48).mean()) if seen.any() else float("nan")
-
-
 def _mean(values):
     values = np.asarray(values, dtype=float)
     values = values[~np.isnan(values)]
     return float(values.mean()) if values.size else float("nan")
 
 
-def _total(terms, profile):
-    excess = [max(0.0, terms[k] - profile.floors[k]) for k in TERMS[:-1] if not np.isnan(terms[k])]
-    frozen = terms["frozen"]
-    return float(sum(excess) + (1.0 if np.isnan(terms["length_variation"]) and terms["missing"] > 0.5 else 0.0)
-                 + (0.0 if np.isnan(frozen) else max(0.0, frozen - profile.floors["frozen"])))
-
-
 def _articulation(terms):
-    seen = [terms[k] for k in ARTICULATION if not np.isnan(terms[k])]
+    seen = [value for value in terms.values() if not np.isnan(value)]
     return float(sum(seen) + (1.0 if np.isnan(terms["length_variation"]) and terms["missing"] > 0.5 else 0.0))
-
-
-def _against(reading, reference):
-    both = reading.present & reference.present
-    gap = np.linalg.norm(reading.centres - reference.centres, axis=-1)[both] / subject_size(reference)
-    terms = {"part_error": _mean(gap), "presence_error": float((reading.present != reference.present).mean())}
-    return terms | {"reference_total": float(np.nan_to_num(terms["part_error"]) + terms["presence_error"])}
 
 
 @lru_cache(maxsize=None)
@@ -175,10 +132,8 @@ def clean_profile(species: str) -> Profile:
     low, high = (np.nan_to_num(edge(lengths, axis=0)) for edge in (np.nanmin, np.nanmax))
     area = np.concatenate([np.where(r.present, r.area, np.nan) / subject_size(r) ** 2 for r in readings])
     size = float(np.mean([subject_size(r) for r in readings]))
-    bare = Profile(np.mean([r.present.mean(0) for r in readings], axis=0), np.stack([low - 0.05, high + 0.05], 1), {},
+    return Profile(np.mean([r.present.mean(0) for r in readings], axis=0), np.stack([low - 0.05, high + 0.05], 1),
                    np.nan_to_num(np.nanmean(area, axis=0)), size)
-    rows = [_terms(r, bare) for r in readings]
-    return replace(bare, floors={k: float(np.nanmax([row[k] for row in rows] + [0.0])) for k in TERMS})
 
 
 def reading_of(positions: np.ndarray, visible: np.ndarray, names: Sequence[str], species: str, size: tuple[int, int]) -> LimbReading:
@@ -200,8 +155,7 @@ def reading_of(positions: np.ndarray, visible: np.ndarray, names: Sequence[str],
         where = np.where(seen[..., None], positions[:, mine], 0.0).sum(1) / np.maximum(seen.sum(1), 1)[:, None]
         centres[:, i] = np.where(shown[:, i, None], where, np.nan)
     area = shown * profile.areas * (profile.size * size[0] / 48) ** 2
-    nothing = np.zeros(f)
-    return LimbReading(centres, area, shown.astype(int), nothing, nothing, tuple(limb.name for limb in limbs), species, "", "", tuple(size))
+    return LimbReading(centres, area, tuple(limb.name for limb in limbs), species, "", "", tuple(size))
 
 
 def _check(reading, reference):
@@ -220,48 +174,15 @@ def _check(reading, reference):
         raise MotionLabError(f"The reading has {len(reading.area)} frames, the reference {len(reference.area)}.")
 
 
-# ---------------------------------------------------------------------------------------------- dose-response
-def dose_response(clips, damages: dict | None = None, seed: int = 0, transform=None) -> list[dict]:
-    """Known damage done to rendered clips and what the structure error makes of it: can the instrument see it?
+# ---------------------------------------------------------------------------------------------- known damage
+def damage(clip, name: str, dose, rng) -> np.ndarray:
+    """Frames uint8 (f, h, w, 3) of a clip with one known damage done to its first actor: can the instruments see it?
 
     Args:
-        clips: list of `Clip` with one actor each.
-        damages: name -> doses; default `DAMAGES`: hide (number of limbs not drawn), shift (one limb by k px at 48 px
-            height), blur (Gaussian sigma in px at 48 px height), frozen (first frame repeated), shuffled (frames in random
-            order), species (another species drawn in its place, read as the one asked for), clean; and the static changes of
-            `still_changes.SIZES`, which are no damage to structure: blur up to 1 px, contrast, brightness, blotches.
-        transform: uint8 frames -> uint8 frames applied after the damage, for example a codec's reconstruction.
-
-    Returns:
-        rows {"clip", "damage", "dose", **structure_error(..., reference=clean)}, one per clip, damage and dose.
-
-    Raises:
-        MotionLabError: no clips, an unknown damage.
-    """
-    clips, damages = list(clips), DAMAGES if damages is None else damages
-    if not clips:
-        raise MotionLabError("dose_response got no clips.", fix="Pass a list of rendered clips.")
-    rows = []
-    for number, clip in enumerate(clips):
-        rng = np.random.default_rng([seed, number])
-        reference = _read(clip, clip.frames)
-        for name, doses in damages.items():
-            one_of(name, DAMAGES, "damage")
-            for dose in doses:
-                frames = damage(clip, name, dose, rng)
-                frames = frames if transform is None else transform(frames)
-                error = structure_error(_read(clip, frames), reference)
-                rows.append({"clip": number, "damage": name, "dose": dose} | error)
-    return rows
-
-
-def _read(clip, frames):
-    actor = clip.scene.actors[0]
-    return read_limbs(frames, actor.species, actor.colour, clip.scene.place)
-
-
-def damage(clip, name: str, dose, rng) -> np.ndarray:
-    """Frames uint8 (f, h, w, 3) of a clip with one known damage done to its first actor.
+        name, dose: of `DAMAGES`: hide (number of limbs not drawn), shift (one limb by k px at 48 px height), blur (Gaussian sigma in
+            px at 48 px height), frozen (first frame repeated), shuffled (frames in random order), species (another species drawn in
+            its place, read as the one asked for), clean; and the static changes of `still_changes.SIZES`, which are no damage to
+            structure: blur up to 1 px, contrast, brightness, blotches.
 
     Raises:
         MotionLabError: unknown damage.
@@ -323,5 +244,4 @@ def _swap(clip, dose, rng):
     return _again(clip, clip.scene.with_actor(0, **changes))
 
 
-__all__ = ["DAMAGES", "Profile", "TERMS", "clean_profile", "damage", "dose_response", "joint_lengths",
-           "reading_of", "structure_error", "subject_size"]
+__all__ = ["DAMAGES", "Profile", "clean_profile", "damage", "joint_lengths", "reading_of", "structure_error", "subject_size"]

@@ -12,7 +12,6 @@ Dimensions that need a downloaded network (aesthetic, imaging) have no counterpa
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -79,11 +78,6 @@ def consistency(features: np.ndarray) -> float:
     x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
     to_first, to_last = (x[1:] @ x[0]).clip(0), (x[1:] * x[:-1]).sum(1).clip(0)
     return float(((to_first + to_last) / 2).mean())
-
-
-def clip_consistency(frames: np.ndarray, encode: Callable[[np.ndarray], np.ndarray]) -> float:
-    """`consistency` of uint8 frames (f, h, w, 3) under an image encoder frames -> (f, d)."""
-    return consistency(encode(frames))
 
 
 def world_style(frames: np.ndarray, encoder, subject: np.ndarray, smoothness: float, dynamic: float) -> dict[str, float]:

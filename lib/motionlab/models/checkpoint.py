@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from motionlab.core.config import Config, from_values
 from motionlab.core.errors import MotionLabError
 from motionlab.core.files import save_weights
 
@@ -26,8 +27,8 @@ def save_model(model: nn.Module, path: str | Path, kind: str, dtype: torch.dtype
     return save_weights(path, tensors, meta | {name: str(value) for name, value in card.items()})
 
 
-def read_model(path: str | Path, kind: str, noun: str) -> tuple[dict, dict[str, str], dict[str, torch.Tensor]]:
-    """Config, metadata and float32 tensors of a file that must be of this kind.
+def read_model(path: str | Path, kind: str, noun: str, config: type[Config]) -> tuple[Config, dict[str, str], dict[str, torch.Tensor]]:
+    """Config (of the dataclass `config`), metadata and float32 tensors of a file that must be of this kind.
 
     Raises:
         MotionLabError: no such file, truncated, the file of something else, values that are not finite.
@@ -46,7 +47,7 @@ def read_model(path: str | Path, kind: str, noun: str) -> tuple[dict, dict[str, 
     bad = [name for name, value in tensors.items() if not bool(torch.isfinite(value).all())]
     if bad:
         raise MotionLabError(f"{path} holds values that are not finite in '{bad[0]}'.", fix=AGAIN)
-    return json.loads(meta["config"]), meta, tensors
+    return from_values(config, json.loads(meta["config"]), f"{noun} config"), meta, tensors
 
 
 def fill(model: nn.Module, tensors: dict[str, torch.Tensor], path: str | Path) -> nn.Module:

@@ -20,7 +20,6 @@ import torch.nn.functional as F
 from einops import rearrange, reduce
 from torch import nn
 
-from motionlab.core import config as configs
 from motionlab.core.errors import MotionLabError, one_of
 from motionlab.models.checkpoint import fill, read_model, save_model
 from motionlab.world.captions import CAMERA, TURN
@@ -109,11 +108,6 @@ class EvaluatorConfig:
     fine_blocks: int = 2
     frame_blocks: int = 4
     time_blocks: int = 4
-
-    @classmethod
-    def from_dict(cls, values: dict) -> EvaluatorConfig:
-        """From plain values; errors as `config.from_values`."""
-        return configs.from_values(cls, values, "evaluator config")
 
 
 class SpaceBlock(nn.Module):
@@ -219,7 +213,6 @@ class Evaluator(nn.Module):
             "shuffled"; heading left, right, clockwise, counterclockwise or ""; camera in the grammar's words, "" for
             none. Motion, heading and camera are None for single frames.
             probabilities: {attribute: (b, classes)} in the order of CLASSES.
-            attributes: per clip what `Clip.attributes` would say.
             limbs: per clip the names of its limbs. positions: (b, f, SLOTS, 2) as (x, y) in pixels; visible:
             (b, f, SLOTS) probability that a limb shows. Slots beyond the species' limbs are NaN and 0.
 
@@ -254,17 +247,7 @@ def _reading(out, wanted, f):
     positions, visible = out["positions"].numpy(), out["visible"].sigmoid().numpy()
     for i, name in enumerate(shown):
         positions[i, :, len(LIMBS[name]):], visible[i, :, len(LIMBS[name]):] = np.nan, 0.0
-    return reading | {"probabilities": probabilities, "attributes": _attributes(reading),
-                      "limbs": [LIMBS[name] for name in shown], "positions": positions, "visible": visible}
-
-
-def _attributes(reading):
-    said = {turn: side for side, turn in TURN.items()}       # the world calls a clockwise spin one to the right
-    columns = zip(*(reading[name] for name in CLASSES))
-    rows = [dict(zip(CLASSES, row)) for row in columns]
-    return [{"actors": [{"species": r["species"], "colour": r["colour"], "motion": r["motion"],
-                         "heading": said.get(r["heading"], r["heading"]) or None}],
-             "place": r["place"], "camera": r["camera"]} for r in rows]
+    return reading | {"probabilities": probabilities, "limbs": [LIMBS[name] for name in shown], "positions": positions, "visible": visible}
 
 
 def _check_video(video):
@@ -326,11 +309,11 @@ def load_evaluator(path: str | Path, device: str = "cpu") -> Evaluator:
     Raises:
         MotionLabError: no such file, truncated, the file of something else, or trained on other words or limbs.
     """
-    config, meta, tensors = read_model(path, KIND, "evaluator")
+    config, meta, tensors = read_model(path, KIND, "evaluator", EvaluatorConfig)
     if meta.get("classes") != _grammar():
         raise MotionLabError(f"{path} was trained for other species, limbs or words than the world now has.",
                              fix="Make it again: `make pretrain`.")
-    evaluator = Evaluator(EvaluatorConfig.from_dict(config))
+    evaluator = Evaluator(config)
     return fill(evaluator, tensors, path).to(device).eval()
 
 

@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
-from motionlab.core import config as configs
 from motionlab.core.errors import MotionLabError
 from motionlab.models.checkpoint import fill, read_model, save_model
 
@@ -37,11 +36,6 @@ class ImageEncoderConfig:
         if min(self.d, self.layers, self.heads, self.patch) < 1 or self.d % 4 or self.d % self.heads:
             raise MotionLabError(f"An image encoder cannot be built of {self}.",
                                  fix="All at least 1, d a multiple of 4 and of heads: for example d=128, heads=4.")
-
-    @classmethod
-    def from_dict(cls, values: dict) -> ImageEncoderConfig:
-        """From plain values; errors as `config.from_values`."""
-        return configs.from_values(cls, values, "image encoder config")
 
 
 class ViTBlock(nn.Module):
@@ -145,5 +139,5 @@ def load_image_encoder(path: str | Path, device: str = "cpu") -> ImageEncoder:
     Raises:
         MotionLabError: no such file, truncated, or the file of something else.
     """
-    config, _, tensors = read_model(path, KIND, "image encoder")
-    return fill(ImageEncoder(ImageEncoderConfig.from_dict(config)), tensors, path).to(device).eval()
+    config, _, tensors = read_model(path, KIND, "image encoder", ImageEncoderConfig)
+    return fill(ImageEncoder(config), tensors, path).to(device).eval()

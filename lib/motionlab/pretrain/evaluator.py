@@ -17,14 +17,13 @@ import torch
 from motionlab.core.files import explained, holds_array, new_array, replacing, write_atomic
 from motionlab.core.locks import turn
 from motionlab.core.processes import pool
-from motionlab.core.protocol import read_protocol, split_seeds
 from motionlab.models.small.codec import load_codec
 from motionlab.models.evaluator import (CLASSES, STILL, Evaluator, EvaluatorConfig, evaluator_loss, labels_of,
                                         save_evaluator, true_limbs)
 from motionlab.data.bank import CHUNK, Bank, BankConfig, open_bank, training_scene
 from motionlab.video import as_frames, as_video
 from motionlab.training import TrainConfig, train
-from motionlab.world import parse_caption, random_scene, render
+from motionlab.world import parse_caption, render
 
 VIEWS = ("original", "reconstructed", "noisy")
 
@@ -190,46 +189,3 @@ def train_evaluator(bank: BankConfig, model: EvaluatorConfig, recipe: EvaluatorR
     evaluator.load_state_dict(result.ema_state())
     said = f"{bank.clips} clips of split {bank.split} from {bank.offset}, three views each"
     return save_evaluator(evaluator.eval(), out, steps=result.step, seed=training.seed, data=said)
-
-
-# ---------------------------------------------------------------------------------------------- how well it reads
-def check_evaluator(evaluator: Evaluator, data: EvaluatorData,
-                    frames: int | None = None) -> dict[str, dict[str, float]]:
-    """How well it reads clips that it was not trained on: {view: {attribute: share right, "part_error": median pixels
-    between read and true limbs that show, "part_error_95": 95th percentile, "visible": share of limb-frames right,
-    "frozen", "shuffled": share of the clips read as such when they are shown so}}.
-
-    Args:
-        data: from `open_evaluator_data`, for example of split dev. frames: only the first ones of each clip.
-    """
-    out = {}
-    for name, view in zip(VIEWS, data.views):
-        species = [CLASSES["species"][i] for i in data.labels["species"]]
-        reading = evaluator.read(view[:, :frames], species)
-        right = {k: reading["probabilities"][k].argmax(-1) == v.numpy() for k, v in data.labels.items()}
-        positions, visible = (data.truth[k][:, :frames] for k in ("positions", "visible"))
-        distance = np.linalg.norm(reading["positions"] - positions, axis=-1)[visible]
-        used = np.isfinite(reading["positions"][..., 0])
-        order = np.random.default_rng(0).permutation(positions.shape[1])
-        broken = {"frozen": order[:1].repeat(len(order)), "shuffled": order}
-        out[name] = {k: float(v.mean()) for k, v in right.items()} | {
-            "part_error": float(np.median(distance)), "part_error_95": float(np.quantile(distance, 0.95)),
-            "visible": float(((reading["visible"] > 0.5) == visible)[used].mean())} | {
-            cut: evaluator.read(view[:, chosen])["motion"].count(cut) / len(view) for cut, chosen in broken.items()}
-    return out
-
-
-def check_held_out_pairs(evaluator: Evaluator, each: int = 16, size: int = 48, frames: int = 17) -> dict[str, float]:
-    """Share of clips read right in species and colour, for each pair that the protocol shows in the test split only.
-
-    An evaluator does not see these pairs in training either. One that reads them worse than the rest would mistake its
-    own gap for the generator's. The scenes are those of split dev with the subject changed; no test seed is used.
-    """
-    out = {}
-    for pair in read_protocol()["held_out"]["combinations"]:
-        scenes = [random_scene(seed, species_name=pair["species"]) for seed in split_seeds("dev", each)]
-        scenes = [scene.with_attributes(colour=pair["colour"]) for scene in scenes]
-        reading = evaluator.read(np.stack([render(scene, size, frames).frames for scene in scenes]))
-        right = [all(reading[name][i] == value for name, value in pair.items()) for i in range(each)]
-        out[" ".join(pair[name] for name in ("colour", "species"))] = float(np.mean(right))
-    return out

@@ -27,9 +27,9 @@ Source of the maps: DeT (arXiv 2503.17350) as released: all keys in the softmax,
 takes the conditional half, the mean over heads and the sum over steps, which here are `rows=` and the caller's to do.
 """
 from motionlab.taps.calls import Call, Recording
-from motionlab.taps.reductions import (DisplacementMass, Entropy, FrameMass, OffsetMass, QueryMap, RadiusMass, Reduction, Rows,
-                                       by_offset, by_radius, reduce_attention)
+from motionlab.taps.reductions import (Entropy, FrameMass, OffsetMass, QueryMap, Reduction, Rows, by_offset, by_radius,
+                                       reduce_attention)
 from motionlab.taps.taps import attention, features
 
-__all__ = ["Call", "DisplacementMass", "Entropy", "FrameMass", "OffsetMass", "QueryMap", "RadiusMass", "Recording", "Reduction",
+__all__ = ["Call", "Entropy", "FrameMass", "OffsetMass", "QueryMap", "Recording", "Reduction",
     "Rows", "attention", "by_offset", "by_radius", "features", "reduce_attention"]

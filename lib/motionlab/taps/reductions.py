@@ -76,32 +76,6 @@ class OffsetMass(FrameMass):
         return by_offset(super().end(total, grid), self.existing)
 
 
-class DisplacementMass(Reduction):
-    """(b, heads, 2f' - 1, 2h' - 1, 2w' - 1): mass by displacement key - query, the centre being the query itself."""
-
-    def add(self, total, rows):
-        f, h, w = rows.grid
-        if total is None:
-            total = rows.p.new_zeros(*rows.p.shape[:2], 2 * f - 1, 2 * h - 1, 2 * w - 1)
-        for i, query in enumerate(rows.queries.tolist()):
-            t, y, x = f - 1 - query // (h * w), h - 1 - query // w % h, w - 1 - query % w
-            total[:, :, t:t + f, y:y + h, x:x + w] += rows.p[:, :, i]
-        return total
-
-
-class RadiusMass(DisplacementMass):
-    """(b, heads, 2, max(h', w')): mass by spatial radius, within the query's frame and in all other frames together.
-
-    The radius is max(|dx|, |dy|), so that the sum over radii 0..r is the mass in a (2r+1)^2 window. By frame offset as
-    well: `by_radius` of a DisplacementMass.
-    """
-
-    def end(self, total, grid):
-        mass = by_radius(super().end(total, grid))
-        same = mass[..., grid[0] - 1, :]
-        return torch.stack([same, mass.sum(-2) - same], -2)
-
-
 class Entropy(Reduction):
     """(b, heads): mean entropy of the rows in nats, over all keys; over the video tokens when renormalised."""
 
@@ -141,7 +115,8 @@ def by_offset(frames: torch.Tensor, existing: bool = False) -> torch.Tensor:
 
 
 def by_radius(displacement: torch.Tensor) -> torch.Tensor:
-    """A DisplacementMass (..., 2f' - 1, 2h' - 1, 2w' - 1) by offset and radius max(|dx|, |dy|): (..., 2f' - 1, R)."""
+    """Mass by displacement key - query (..., 2f' - 1, 2h' - 1, 2w' - 1), whose middle is the query itself, by offset and radius
+    max(|dx|, |dy|): (..., 2f' - 1, R)."""
     h, w = displacement.shape[-2:]
     dy, dx = (torch.arange(n, device=displacement.device) - n // 2 for n in (h, w))
     radius = torch.maximum(dy.abs()[:, None], dx.abs()[None]).flatten()

@@ -59,7 +59,7 @@ def attention(model: nn.Module, reduce: Mapping[str, Reduction] | None = None, b
     all video queries, or over the asked ones when no reduction wants more.
 
     Memory: float32 copies of q and k, and three blocks of rows (b heads chunk keys floats); never the N x N map. A
-    reduction's state is as large as its result, DisplacementMass's 8 heads N floats.
+    reduction's state is as large as its result.
 
     Raises:
         MotionLabError: as for `features`; no or more than one attention call of the block's sequence length seen.

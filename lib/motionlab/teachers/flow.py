@@ -238,20 +238,17 @@ FLOW_TEACHERS: dict[str, Callable] = {"exact": exact_flow, "dis": dis_flow, "raf
 # --- error against the truth ----------------------------------------------------------------------
 
 
-def end_point_error(flow: np.ndarray, truth: np.ndarray, mask: np.ndarray | None = None, reduce: str = "mean"):
-    """Length of the difference between two flows, in pixels (the end-point error of the flow literature).
+def end_point_error(flow: np.ndarray, truth: np.ndarray, mask: np.ndarray | None = None) -> float:
+    """Mean length of the difference between two flows, in pixels (the end-point error of the flow literature).
 
     Args:
         flow, truth: (..., 2, h, w), any equal leading axes.
         mask: bool (..., h, w): pixels that count, e.g. a subject, or those not occluded. None: all.
-        reduce: 'mean' or 'median' over the pixels that count (a float), or 'none' (float (..., h, w), NaN outside the
-            mask).
 
     Raises:
         MotionLabError: shapes differ, NaN in either flow where it counts, or the mask is empty.
     """
     flow, truth = np.asarray(flow, dtype=np.float64), np.asarray(truth, dtype=np.float64)
-    one_of(reduce, ["mean", "median", "none"], "reduce")
     if flow.ndim < 3 or flow.shape[-3] != 2 or flow.shape != truth.shape:
         raise MotionLabError(f"Flows must both be (..., 2, h, w); got {flow.shape} and {truth.shape}.")
     error = np.linalg.norm(flow - truth, axis=-3)
@@ -259,9 +256,7 @@ def end_point_error(flow: np.ndarray, truth: np.ndarray, mask: np.ndarray | None
     if not np.isfinite(error[counts]).all():
         raise MotionLabError("The flow or its truth holds NaN or infinite values where they count.",
                              fix="Leave those pixels out with mask=.")
-    if reduce == "none":
-        return np.where(counts, error, np.nan)
-    return float(getattr(np, reduce)(error[counts]))
+    return float(np.mean(error[counts]))
 
 
 def _check_mask(mask, shape: tuple[int, ...]) -> np.ndarray:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from motionlab.core.errors import MotionLabError, one_of
+from motionlab.core.errors import MotionLabError
 from motionlab.teachers.cotracker import cotracker_tracks
 from motionlab.teachers.flow import call_teacher, check_world_clip
 from motionlab.teachers.following import lucas_kanade_tracks
@@ -48,9 +48,8 @@ def exact_tracks(clip, points: np.ndarray, query_frame: int = 0) -> Tracks:
 TRACK_TEACHERS: dict[str, Callable] = {"exact": exact_tracks, "lucas_kanade": lucas_kanade_tracks, "cotracker": cotracker_tracks}
 
 
-def track_error(tracks: Tracks | np.ndarray, truth: np.ndarray, visible: np.ndarray, query_frame: int | None = None,
-                reduce: str = "mean"):
-    """Distance between tracks and their truth, in pixels, where the truth is visible.
+def track_error(tracks: Tracks | np.ndarray, truth: np.ndarray, visible: np.ndarray, query_frame: int | None = None) -> float:
+    """Mean distance between tracks and their truth, in pixels, where the truth is visible.
 
     Points that a teacher lost keep their last position and count in full, so giving up is not rewarded.
 
@@ -59,14 +58,12 @@ def track_error(tracks: Tracks | np.ndarray, truth: np.ndarray, visible: np.ndar
         truth: (f, n, 2), pixels.
         visible: bool (f, n), visibility in truth.
         query_frame: left out when given (its error is zero by construction).
-        reduce: 'mean' or 'median' over the entries that count (a float), or 'none' (float (f, n), NaN elsewhere).
 
     Raises:
         MotionLabError: shapes differ, NaN where it counts, or nothing is visible.
     """
     xy = np.asarray(tracks.xy if isinstance(tracks, Tracks) else tracks, dtype=np.float64)
     truth, counts = np.asarray(truth, dtype=np.float64), np.asarray(visible)
-    one_of(reduce, ["mean", "median", "none"], "reduce")
     if xy.ndim != 3 or xy.shape[-1] != 2 or xy.shape != truth.shape:
         raise MotionLabError(f"Tracks and truth must both be (f, n, 2); got {xy.shape} and {truth.shape}.")
     if counts.shape != xy.shape[:2] or counts.dtype != bool:
@@ -79,6 +76,4 @@ def track_error(tracks: Tracks | np.ndarray, truth: np.ndarray, visible: np.ndar
     error = np.linalg.norm(xy - truth, axis=-1)
     if not np.isfinite(error[counts]).all():
         raise MotionLabError("The tracks or their truth hold NaN where the truth is visible.")
-    if reduce == "none":
-        return np.where(counts, error, np.nan)
-    return float(getattr(np, reduce)(error[counts]))
+    return float(np.mean(error[counts]))

@@ -12,7 +12,7 @@
         return per_sample.mean(), {"t": t, "per_sample": per_sample}
 
     result = train(model, loss_fn, Latents(), TrainConfig(steps=1000, out_dir="runs/base"))
-    result.export_ema("base.safetensors")
+    model.load_state_dict(result.ema_state())
 
 Random numbers. `noise` holds one CPU `torch.Generator` per sample, seeded by (seed, step, global position in the
 batch). What a sample draws is therefore the same for any number of processes and after any resume. (`noise` is a list,
@@ -33,7 +33,7 @@ adapter over a base of 5 B parameters so writes megabytes. The base is known aga
 resuming over another one is refused. `load_trained(model, result.ema_state())` puts a trained part over its base.
 """
 from motionlab.core.noise import SampleNoise
-from motionlab.training.checkpoints import checkpoints, export_ema
+from motionlab.training.checkpoints import checkpoints
 from motionlab.training.config import TrainConfig, lr_factor
 from motionlab.training.cursor import DataCursor
 from motionlab.training.log import read_log
@@ -41,5 +41,5 @@ from motionlab.training.loop import TrainResult, train
 from motionlab.training.optim import block_matrices
 from motionlab.training.trained import load_trained, trained_names
 
-__all__ = ["DataCursor", "SampleNoise", "TrainConfig", "TrainResult", "block_matrices", "checkpoints", "export_ema",
-           "load_trained", "lr_factor", "read_log", "train", "trained_names"]
+__all__ = ["DataCursor", "SampleNoise", "TrainConfig", "TrainResult", "block_matrices", "checkpoints", "load_trained",
+           "lr_factor", "read_log", "train", "trained_names"]

@@ -15,7 +15,7 @@ import torch
 
 from motionlab.core.digests import digest_of
 from motionlab.core.errors import MotionLabError
-from motionlab.core.files import replacing_folder, save_weights, write_json
+from motionlab.core.files import replacing_folder, write_json
 from motionlab.training.config import TrainConfig
 from motionlab.training.trained import difference
 
@@ -131,28 +131,3 @@ def check_same_base(path: Path, stored: dict[str, Any] | None, own: dict[str, An
     raise MotionLabError(f"{path} was trained over another base: the {'values' if same_names else 'names or shapes'} of its "
                          "frozen tensors are not those of yours.",
                          fix="Load the base that this run began with, or choose another out_dir.")
-
-
-def export_ema(checkpoint: str | Path, path: str | Path, dtype: torch.dtype = torch.bfloat16,
-               metadata: dict[str, Any] | None = None) -> Path:
-    """Write the averaged weights of a checkpoint folder as one safetensors file; of a partly frozen model the trained part.
-
-    Its metadata has 'motionlab' (JSON: step and training config) and each entry of `metadata` (text, or made JSON).
-    Floating tensors are cast to `dtype`.
-
-    Raises:
-        MotionLabError: the checkpoint is missing, truncated or foreign.
-    """
-    from safetensors.torch import load_file
-
-    checkpoint = Path(checkpoint)
-    problem = problem_of(checkpoint)
-    if problem:
-        raise MotionLabError(f"Cannot export: {problem}.",
-                             fix="Give a folder out_dir/checkpoints/step_* of a training run.")
-    state = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
-    average = load_file(checkpoint / "ema.safetensors")
-    weights = {name: v.to(dtype) if v.is_floating_point() else v for name, v in average.items()}
-    notes = {k: v if isinstance(v, str) else json.dumps(v) for k, v in (metadata or {}).items()}
-    notes |= {"format": "pt", "motionlab": json.dumps({"step": state["step"], "training": state["config"]})}
-    return save_weights(path, weights, notes)

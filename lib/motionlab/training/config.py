@@ -3,12 +3,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from motionlab.core import config as configs
 from motionlab.core.errors import MotionLabError, one_of
-from motionlab.core.files import write_atomic
 
 
 @dataclass(frozen=True)
@@ -70,20 +67,6 @@ class TrainConfig:
             _require(getattr(self, name) >= 0, name, "0 or more", getattr(self, name))
         for name in ("ema", "beta1", "beta2"):
             _require(0 <= getattr(self, name) < 1, name, "in [0, 1)", getattr(self, name))
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> TrainConfig:
-        """From plain values; errors as `config.from_values`."""
-        return configs.from_values(cls, values, "training config")
-
-    @classmethod
-    def from_yaml(cls, path: str | Path) -> TrainConfig:
-        """From a flat YAML file; errors as `config.from_yaml`."""
-        return configs.from_yaml(cls, Path(path), "training config")
-
-    def to_yaml(self, path: str | Path) -> None:
-        """Write the YAML file that `from_yaml` reads."""
-        write_atomic(path, configs.to_yaml(self))
 
 
 def _require(holds: bool, name: str, rule: str, value: Any) -> None:

@@ -13,12 +13,13 @@ from typing import Any
 
 import torch
 
+from motionlab.core.config import to_yaml
 from motionlab.core.errors import MotionLabError
-from motionlab.core.files import require_room
+from motionlab.core.files import require_room, write_atomic
 from motionlab.core.noise import SampleNoise, seed_of
 from motionlab.core.precision import autocast
-from motionlab.training.checkpoints import (KEEP, check_same_base, check_same_model, check_same_run, export_ema, latest,
-                                            read_checkpoint, write_checkpoint)
+from motionlab.training.checkpoints import (KEEP, check_same_base, check_same_model, check_same_run, latest, read_checkpoint,
+                                            write_checkpoint)
 from motionlab.training.config import TrainConfig, lr_factor
 from motionlab.training.cursor import DataCursor
 from motionlab.training.ema import Ema
@@ -43,11 +44,6 @@ class TrainResult:
     checkpoint: Path
     out_dir: Path
     notes: tuple[str, ...] = ()
-
-    def export_ema(self, path: str | Path, dtype: torch.dtype = torch.bfloat16,
-                   metadata: dict[str, Any] | None = None) -> Path:
-        """`export_ema` of the last checkpoint."""
-        return export_ema(self.checkpoint, path, dtype, metadata)
 
     def ema_state(self) -> dict[str, torch.Tensor]:
         """The averaged weights of what was trained, fp32: for `model.load_state_dict` where nothing is frozen, else for
@@ -161,7 +157,7 @@ class _Run:
             os.rename(path, target)
         for path in (self.out_dir / "checkpoints").glob("unfinished_*"):
             shutil.rmtree(path, ignore_errors=True)
-        self.config.to_yaml(self.out_dir / "config.yaml")
+        write_atomic(self.out_dir / "config.yaml", to_yaml(self.config))
 
     # -- steps
 

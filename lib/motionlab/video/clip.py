@@ -36,12 +36,6 @@ class RealClip:
     source_size: tuple[int, int]
     source_fps: float
 
-    @property
-    def constant_rate(self) -> bool:
-        """False where the spacing of `times` varies by more than 10 %: pixels per frame are then no speed."""
-        steps = np.diff(self.times)
-        return len(steps) < 2 or bool(np.ptp(steps) <= 0.1 * abs(steps.mean()))
-
 
 def check_frames(frames: np.ndarray, at_least: int = 1, who: str = "This function") -> np.ndarray:
     """Return `frames` as a uint8 array (f, h, w, 3).

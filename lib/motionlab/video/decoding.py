@@ -13,7 +13,7 @@ from motionlab.video.clip import MAX_PIXELS
 REWRITE = "Download or export it again; `ffmpeg -i IN -c:v libx264 OUT.mp4` rewrites what is still readable."
 
 
-def decode(file: Path, damaged: str = "error", start: float = 0.0) -> Iterator[tuple[int, float, object, dict]]:
+def decode(file: Path, start: float = 0.0) -> Iterator[tuple[int, float, object, dict]]:
     """Yield (index, time, PyAV frame, facts).
 
     With `start` > 0 decoding, and counting, may begin at a key frame before it.
@@ -23,24 +23,21 @@ def decode(file: Path, damaged: str = "error", start: float = 0.0) -> Iterator[t
     with opened(file) as container:
         stream = picture_track(container, file)
         stream.thread_type = "AUTO"
-        if damaged == "error":
-            # Else the decoder paints over what it cannot read, and invents motion.
-            stream.codec_context.options = {"err_detect": "explode"}
+        stream.codec_context.options = {"err_detect": "explode"}  # else the decoder paints over what it cannot read, and invents motion
         facts = _facts(stream)
         _seek(container, stream, start)
         index, end = -1, 0.0
         try:
             for index, frame in enumerate(container.decode(stream)):
-                if frame.is_corrupt and damaged == "error":
+                if frame.is_corrupt:
                     raise ValueError("the decoder marks it as corrupt")
                 time = _time_of(frame, stream, index, facts["source_fps"])
                 facts["size"] = _shown_size(frame)
                 end = time + _shown_for(frame, stream)
                 yield index, time, frame, facts
         except (av.error.FFmpegError, ValueError, EOFError, IndexError) as error:
-            if damaged == "error":
-                raise _damage(file, index, end, reason_of(error)) from None
-        _check_whole(file, container, stream, index, end, damaged)
+            raise _damage(file, index, end, reason_of(error)) from None
+        _check_whole(file, container, stream, index, end)
 
 
 @contextmanager
@@ -118,10 +115,8 @@ def to_rgb(frame) -> np.ndarray:
     return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), _turns(frame)))
 
 
-def _check_whole(file, container, stream, index: int, end: float, damaged: str) -> None:
+def _check_whole(file, container, stream, index: int, end: float) -> None:
     """A file cut off in transfer may end without an error: compare with the duration that its header promises."""
-    if damaged != "error":
-        return
     promised = promised_seconds(container, stream)
     if promised and promised - end > max(0.5, 0.1 * promised):
         raise _damage(file, index, end, f"the header promises {promised:.2f} s")
@@ -138,7 +133,7 @@ def _damage(file, index: int, end: float, reason: str) -> MotionLabError:
     if index < 1:
         return MotionLabError(f"No frame of '{file}' can be decoded ({reason}).", fix=REWRITE)
     return MotionLabError(f"'{file}' is damaged or cut off after about frame {index} at {end:.2f} s ({reason}).",
-                          fix=f"Read its intact part with max_frames={index}, or pass damaged='keep'. {REWRITE}")
+                          fix=f"Read its intact part with max_frames={index}. {REWRITE}")
 
 
 def reason_of(error: Exception) -> str:

@@ -5,7 +5,7 @@ faces +x. Parts of one limb share a shade, so a limb can be found by colour; `li
 """
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from motionlab.core.errors import one_of
 from motionlab.world.geometry import Box, Capsule, Convex, Ellipse, Ring
@@ -48,7 +48,6 @@ class Species:
     feet: tuple[str, ...] = ()
     leg: float = 0.0
     radius: float = 0.0
-    tips: dict = field(default_factory=dict)
 
     def part(self, name: str) -> Part:
         """The part called `name`; a misspelt one is an error that names the nearest."""

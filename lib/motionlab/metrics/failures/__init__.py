@@ -6,7 +6,7 @@ or vanish. Each has a detector here. It reads the limbs of the subject that the 
 and returns one number, larger = worse, NaN where the failure cannot occur or cannot be read.
 
 No detector is 0 on every clean clip: limbs hide one another, subjects slow down by nature. A rate is therefore the
-share of clips above the 95th percentile of clean clips, or of their reconstructions (`thresholds`, `failure_rates`).
+share of clips above the 95th percentile of clean clips, or of their reconstructions (`experiments.contrasts.flagged`).
 
     same_leg_gait        | phase difference of near and far leg - the gait's own | / half a cycle        walk, run
     extra_part           share of frames with a shade in more pieces or larger than clean renders show   every motion
@@ -35,10 +35,9 @@ dancer faces is not read.
 """
 from motionlab.metrics.failures.courses import heading_error, rotation_period
 from motionlab.metrics.failures.evidence import Evidence, observe
-from motionlab.metrics.failures.judging import DETECTORS, PERCENTILE, detect_failures, failure_rates, thresholds
+from motionlab.metrics.failures.judging import DETECTORS, PERCENTILE, detect_failures
 from motionlab.metrics.failures.limbs import clean_limits, extra_part, missing_part, same_leg_gait
 from motionlab.metrics.failures.solid import appearing_vanishing, frozen, interpenetration
 
 __all__ = ["DETECTORS", "Evidence", "PERCENTILE", "appearing_vanishing", "clean_limits", "detect_failures", "extra_part",
-    "failure_rates", "frozen", "heading_error", "interpenetration", "missing_part", "observe", "rotation_period", "same_leg_gait",
-    "thresholds"]
+    "frozen", "heading_error", "interpenetration", "missing_part", "observe", "rotation_period", "same_leg_gait"]

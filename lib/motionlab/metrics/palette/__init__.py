@@ -1,4 +1,4 @@
-"""The palette reader: limb positions, colour and place of a picture, read without a network.
+"""The palette reader: limb positions of a subject whose look is known, read without a network.
 
 The world paints every limb in a shade of its own, so a limb is where its shade is. On renders the reader is nearly exact. On
 what comes out of a codec it is an illustration that judges nothing, because colours move limbs for it (16 dev reconstructions,
@@ -27,7 +27,6 @@ joined name `spoke1+spoke2+spoke3+spoke4`.
 """
 from motionlab.metrics.palette.limbs import Limb, limb_links, limb_table
 from motionlab.metrics.palette.pixels import CUTOFF, background_colours
-from motionlab.metrics.palette.reader import LimbReading, read_attributes, read_limbs, subject_mask
+from motionlab.metrics.palette.reader import LimbReading, read_limbs, subject_mask
 
-__all__ = ["CUTOFF", "Limb", "LimbReading", "background_colours", "limb_links", "limb_table", "read_attributes", "read_limbs",
-    "subject_mask"]
+__all__ = ["CUTOFF", "Limb", "LimbReading", "background_colours", "limb_links", "limb_table", "read_limbs", "subject_mask"]

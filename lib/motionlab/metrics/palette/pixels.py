@@ -45,7 +45,7 @@ def _known(species, colour, place):
 
 
 def explain_pixels(frames, species, colour, place):
-    """Weights {slot: (f, h, w)}, stray pixels (f,), foreign pixels (f,)."""
+    """Weights {slot: (f, h, w)}: how much of each pixel shows each of the species' shades."""
     colours, kinds, slots = _known(species, colour, place)
     rgb = frames.astype(np.float32)
     distance, nearest = nearest_colour(rgb, colours)
@@ -56,8 +56,8 @@ def explain_pixels(frames, species, colour, place):
     weights = np.zeros((n + 2,) + kind.shape, dtype=np.float32)         # the last two are stray (-2) and back (-1)
     for k in (*range(n), _BACK, _STRAY):
         weights[k][pure & (kind == k)] = 1.0
-    foreign = _share_mixed(weights, rgb, kind, pure, colours, kinds, distance)
-    return dict(zip(slots, weights)), weights[_STRAY].sum((1, 2)), foreign
+    _share_mixed(weights, rgb, kind, pure, colours, kinds, distance)
+    return dict(zip(slots, weights))
 
 
 def nearest_colour(rgb, colours):
@@ -97,7 +97,7 @@ def _is_seam(rgb, kind, close):
 
 
 def _share_mixed(weights, rgb, kind, pure, colours, kinds, distance):
-    """Share each mixed pixel between the two colours that explain it best, in place; returns foreign pixels (f,)."""
+    """Share each mixed pixel between the two colours that explain it best, in place."""
     at = np.nonzero(~pure)
     pixel = rgb[at]
     ends, end_kinds = _end_members(rgb, kind, pure, at)                 # (p, 8, 3), (p, 8), -9 where there is none
@@ -127,7 +127,6 @@ def _share_mixed(weights, rgb, kind, pure, colours, kinds, distance):
     spot = tuple(a[good] for a in at)
     np.add.at(weights, (first[good], *spot), 1 - part[good])
     np.add.at(weights, (second[good], *spot), part[good])
-    return np.bincount(at[0][~good], minlength=len(rgb)).astype(float)
 
 
 def _end_members(rgb, kind, pure, at):

@@ -7,15 +7,12 @@ learned. Known frames enter as a condition latent beside the noisy one, with a m
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from motionlab.diffusion import cfg
-from motionlab.core import config as configs
 from motionlab.core.errors import MotionLabError, one_of
 from motionlab.models.small.attention import PlainAttention, again_where_recomputed
 from motionlab.models.checkpoint import AGAIN, fill, read_model, save_model
@@ -65,20 +62,6 @@ class BackboneConfig:
         if self.height % self.patch or self.width % self.patch:
             raise MotionLabError(f"Latents of {self.height}x{self.width} do not divide into patches of {self.patch}.",
                                  fix="Choose patch 1 or 2.")
-
-    @classmethod
-    def from_dict(cls, values: dict) -> BackboneConfig:
-        """From plain values; errors as `config.from_values`."""
-        return configs.from_values(cls, values, "backbone config")
-
-    @classmethod
-    def from_yaml(cls, source: str | Path) -> BackboneConfig:
-        """From a YAML file (a Path) or YAML text (a str); errors as `config.from_yaml`."""
-        return configs.from_yaml(cls, source, "backbone config")
-
-    def to_yaml(self) -> str:
-        """YAML text that `from_yaml` reads back to an equal config."""
-        return configs.to_yaml(self)
 
 
 class Backbone(nn.Module):
@@ -287,24 +270,6 @@ def place_frames(frames: dict[int, torch.Tensor], f: int) -> tuple[torch.Tensor,
     return cond, mask
 
 
-def guided(backbone: Backbone, tokens: torch.Tensor, w: float = 2.0, cond: torch.Tensor | None = None,
-           cond_mask: torch.Tensor | None = None) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-    """A model u(x, t) with text guidance `cfg`, both halves in one batch; w=0 is the conditional model, in one pass.
-
-    Known frames are given to both halves: guidance is in the text only.
-    """
-    if w == 0:
-        return lambda x, t: backbone(x, t, tokens, cond, cond_mask)
-    both = torch.cat([tokens, backbone.grammar.null(len(tokens)).to(tokens.device)])
-    cond, cond_mask = (None if a is None else torch.cat([a, a]) for a in (cond, cond_mask))
-
-    def u(x, t):
-        t = torch.as_tensor(t, device=x.device).expand(len(x))
-        return cfg(*backbone(torch.cat([x, x]), torch.cat([t, t]), both, cond, cond_mask).chunk(2), w)
-
-    return u
-
-
 # --- files
 
 def save_backbone(backbone: Backbone, path: str | Path, dtype: torch.dtype | None = None, note: dict[str, str] | None = None) -> Path:
@@ -327,8 +292,8 @@ def load_backbone(path: str | Path, codec=None, dtype: torch.dtype = torch.float
     Raises:
         MotionLabError: no such file; truncated or foreign; made for another codec or another grammar.
     """
-    config, meta, tensors = read_model(path, KIND, "backbone")
-    backbone = Backbone(BackboneConfig.from_dict(config))
+    config, meta, tensors = read_model(path, KIND, "backbone", BackboneConfig)
+    backbone = Backbone(config)
     _check_codec(codec, backbone.config, meta.get("codec", ""), path)
     if meta.get("vocabulary", "").split() != list(backbone.grammar.words):
         raise MotionLabError(f"'{path}' was trained on another vocabulary of the world's grammar.", fix=AGAIN)

@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
-from motionlab.core import config as configs
 from motionlab.core.errors import MotionLabError
 from motionlab.models.checkpoint import fill, fingerprint, read_model, save_model
 
@@ -32,11 +31,6 @@ class CodecConfig:
     decoder_blocks: int = 6
     stride: int = 4
     group: int = 4
-
-    @classmethod
-    def from_dict(cls, values: dict) -> CodecConfig:
-        """From plain values; errors as `config.from_values`."""
-        return configs.from_values(cls, values, "codec config")
 
 
 class Block(nn.Module):
@@ -177,7 +171,7 @@ def load_codec(path: str | Path, device: str = "cpu") -> Codec:
     Raises:
         MotionLabError: no such file, truncated, or the file of something else.
     """
-    config, _, tensors = read_model(path, KIND, "codec")
-    codec = fill(Codec(CodecConfig.from_dict(config)), tensors, path)
+    config, _, tensors = read_model(path, KIND, "codec", CodecConfig)
+    codec = fill(Codec(config), tensors, path)
     codec.fingerprint = fingerprint(path)
     return codec.to(device).eval()
