@@ -90,6 +90,20 @@ def test_jitter_grows_with_the_frame():
     assert CHANGES["jitter"](still, rng(0), (480, 640)).std() == pytest.approx(10, abs=0.3)
 
 
+def test_redrawn_step_lengths_keep_directions_and_are_seen_by_shape_alone():
+    from motionlab.metrics.motion import mf_dmt, mf_paper
+
+    tracks, result = walk(), changed("step_lengths")
+    before, after = np.diff(tracks, axis=0), np.diff(result, axis=0)
+    longer = np.linalg.norm(after, axis=-1) / np.linalg.norm(before, axis=-1)
+    np.testing.assert_allclose(after, longer[..., None] * before, atol=1e-12)
+    assert longer.mean() == pytest.approx(1, abs=0.15) and longer.std() == pytest.approx(1, abs=0.25)
+    assert mf_dmt(result, tracks) == pytest.approx(mf_dmt(tracks, tracks), abs=1e-9)
+    assert mf_paper(result, tracks, SIZE) < mf_paper(tracks, tracks, SIZE) - 0.03
+    still = np.ones((5, 3, 2))
+    np.testing.assert_array_equal(changed("step_lengths", still), still)
+
+
 def test_frozen_never_moves():
     assert not np.diff(changed("frozen"), axis=0).any()
 

@@ -38,7 +38,8 @@ def clutter_rows(tasks: Sequence[TransferTask], codec: Codec, readers: Mapping[s
         for texture in range(textures):
             for level in (0.0, *levels):
                 clip = render(dataclasses.replace(task.source, clutter=level, texture_seed=task.source.texture_seed + texture))
-                frames, row = through(codec, clip.frames), {"item": task.id, "arm": f"clutter_{level:g}", "seed": texture, "tier": task.tier}
+                frames = through(codec, clip.frames)
+                row = {"item": task.id, "arm": f"clutter_{level:g}", "seed": texture, "tier": task.tier}
                 rows.append(row | {f"part_error_{name}": part_error(frames, clip, reader) for name, reader in readers.items()})
     return rows
 

@@ -8,7 +8,7 @@ from motionlab.figures.style import ACCENT, DARK, SOFT, labels, metric
 from motionlab.metrics import still_changes
 
 CHANGES = ("identity", "dropped_limb", "amplitude_half", "amplitude_more", "spatial_shift", "speed_half", "speed_double", "jitter",
-           "frame_shuffle", "mirror", "time_reversal", "frozen", "another_clip")               # as drawn, from top to bottom
+           "step_lengths", "frame_shuffle", "mirror", "time_reversal", "frozen", "another_clip")      # as drawn, from top to bottom
 STATIC = still_changes.ARMS                                                                    # below them: nothing moves otherwise
 TEACHERS = ("dis", "raft", "lucas_kanade", "dis_chained", "cotracker")
 REFERENCE = ("mf_paper", "mf_release", "mf_dmt")

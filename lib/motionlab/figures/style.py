@@ -52,6 +52,7 @@ ARMS: dict[str, tuple[str, str]] = {
     "speed_half": ("half speed", "dark"),
     "speed_double": ("double speed", "dark"),
     "jitter": ("jitter, 1 px of 48", "dark"),
+    "step_lengths": ("step lengths redrawn", "dark"),
     "frame_shuffle": ("frames shuffled", "dark"),
     "mirror": ("mirrored", "dark"),
     "time_reversal": ("played backwards", "dark"),

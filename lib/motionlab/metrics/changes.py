@@ -130,10 +130,22 @@ def another_clip(tracks, rng, size, visibility=None, other=None) -> np.ndarray:
     return _at_times(other[:, chosen], np.linspace(0, len(other) - 1, len(tracks)))
 
 
+def step_lengths(tracks, rng, size, visibility=None) -> np.ndarray:
+    """Every step keeps its direction and gets another length: its own times an exponential number of mean 1, drawn for each track alone.
+
+    What looks at directions only (mean cosines of displacements) cannot tell; the shape of every way is another. No picture shows
+    it: points of one part come apart.
+    """
+    tracks = _tracks(tracks)
+    steps = np.diff(tracks, axis=0)
+    steps = steps * rng.exponential(1.0, steps.shape[:2])[..., None]
+    return np.concatenate([tracks[:1], tracks[:1] + np.cumsum(steps, axis=0)])
+
+
 CHANGES = {
     change.__name__: change
     for change in (time_reversal, frame_shuffle, spatial_shift, mirror, speed_half, speed_double, amplitude_half,
-                   amplitude_more, dropped_limb, jitter, frozen, another_clip)
+                   amplitude_more, dropped_limb, jitter, frozen, another_clip, step_lengths)     # new ones last: others draw as before
 }
 
 

@@ -25,6 +25,7 @@ from motionlab.video import as_video
 from motionlab.world import Scene, render
 
 LOOK = ("species", "colour", "place")
+ABOUT = ("item", "task", "target", "kind", "route", "arm", "seed")       # of a row: all that is no metric
 BATCH = 24
 # Frames that motion fidelity looks at: on dev, through the codec, every fourth leaves 0.62 between the truth and other clips of the same
 # caption, every one 0.59 (mean of both readers 0.974 and 0.362, 0.945 and 0.354): a reader's noise is large against one frame's step.
@@ -34,13 +35,13 @@ EVERY = 4
 def transfer_rows(frames: np.ndarray, asked: Sequence[tuple[TransferTask, Target]], readers: Mapping[str, Evaluator], arm: str,
                   seed: int = 0, encoder: ImageEncoder | None = None, ends: Mapping[str, tuple[float, float]] | None = None,
                   every: int = EVERY) -> list[dict]:
-    """Rows {item, task, target, tier, route, arm, seed, metrics} of clips, one per asked target.
+    """Rows {item, task, target, kind, route, arm, seed, metrics} of clips, one per asked target; kind: the task's tier.
 
     Args:
         frames: uint8 (n, f, h, w, 3). asked: the task and target of each clip, such as `all_targets(tasks)`.
         readers: name -> learned reader. encoder: adds `tc` and `diversity`.
         ends: name of a reader -> (mf of the base, mf of the truth through the codec), means on dev: adds `m_<reader>`, `score_<reader>`.
-        every: motion fidelity looks at every so manieth frame.
+        every: motion fidelity looks at every `every`-th frame.
 
     Columns, by each reader: edit (`edit_fidelity`), look (the same without leak), structure (`articulation`) and jump of
     `metrics.structure`, route; on targets "a" also mf, mf_release, mf_dmt, m, score, which are NaN on "b". Without a reader: leak,
@@ -70,7 +71,8 @@ def all_targets(tasks: Sequence[TransferTask]) -> list[tuple[TransferTask, Targe
 
 
 def per_task(rows: Sequence[dict]) -> list[dict]:
-    """One row per task: means over its clips of "a", and those of "b" as `<column>_b`; leak, route and look are asked of both."""
+    """One row {item, arm, seed, kind, route, metrics} per task, arm and seed: means over the clips of "a", and those of "b" as
+    `<column>_b` where they are asked of "b" at all. An undefined value of one of several makes the mean undefined."""
     groups = defaultdict(list)
     for row in rows:
         groups[row["task"], row["arm"], row["seed"]].append(row)
@@ -79,7 +81,7 @@ def per_task(rows: Sequence[dict]) -> list[dict]:
         one = {"item": task, "arm": arm, "seed": seed, "kind": mine[0]["kind"], "route": mine[0]["route"]}
         for kind, ending in (("a", ""), ("b", "_b")):
             chosen = [row for row in mine if row["target"] == kind]
-            for column in [c for c in (chosen[0] if chosen else ()) if c not in (*one, "task", "target")]:
+            for column in [c for c in (chosen[0] if chosen else ()) if c not in ABOUT]:
                 values = np.array([row[column] for row in chosen], dtype=float)
                 if kind == "a" or not np.isnan(values).all():
                     one[column + ending] = float(values.mean())
@@ -128,7 +130,8 @@ def route(way: np.ndarray, source: np.ndarray) -> float:
     """
     way, source = np.asarray(way, float), np.asarray(source, float)
     if way.shape != source.shape or way.ndim != 2:
-        raise MotionLabError(f"The ways have shapes {way.shape} and {source.shape}; wanted (f, 2) twice.", fix="Give both for the same frames.")
+        raise MotionLabError(f"The ways have shapes {way.shape} and {source.shape}; wanted (f, 2) twice.",
+                             fix="Give both for the same frames.")
     x, y = (one[:, 0] - one[:, 0].mean() for one in (way, source))
     size = np.sqrt((y ** 2).mean())
     return float(1 - np.sqrt(((x - y) ** 2).mean()) / size) if size > 1e-6 else float("nan")
@@ -140,7 +143,7 @@ def motion_fidelity(tracks: np.ndarray, source: np.ndarray, seen: np.ndarray, si
     Args:
         seen: (f, n), where the source shows a limb. At other times both tracks are interpolated; a limb that the source shows in
             fewer than half of the frames is left out. What the clip itself hides is no excuse.
-        size: (h, w). every: look at every so manieth frame.
+        size: (h, w). every: look at every `every`-th frame.
 
     Raises:
         MotionLabError: as `mf_paper`; the source shows no limb in half of the frames.
@@ -237,6 +240,8 @@ def _check(frames, asked, readers, ends, every):
     if not len(readers):
         raise MotionLabError("No reader was given.", fix="Pass readers={'0': evaluator}, such as experiments.rows.load_evaluators().")
     if ends is not None and set(ends) != set(readers):
-        raise MotionLabError(f"Ends are given for {sorted(ends)}, readers are {sorted(readers)}.", fix="Give (base, truth) for each reader.")
+        raise MotionLabError(f"Ends are given for {sorted(ends)}, readers are {sorted(readers)}.",
+                             fix="Give (base, truth) for each reader.")
     if every < 1 or (len(frames) and frames.shape[1] <= every):
-        raise MotionLabError(f"Clips of {frames.shape[1]} frames show no motion at every {every}. frame.", fix="Give longer clips, or every=1.")
+        raise MotionLabError(f"Clips of {frames.shape[1]} frames, every {every} looked at, show no motion.",
+                             fix="Give longer clips, or every=1.")
