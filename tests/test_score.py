@@ -2,8 +2,10 @@
 from __future__ import annotations
 
 import csv
+import re
 import shutil
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -34,6 +36,7 @@ def made(tmp_path_factory) -> Path:
     for tier, case, prompts in (("MTBench_easy", "one", " A cat moves.  \nA dog moves"), ("MTBench_easy", "two", "A bear moves."),
                                 ("MTBench_hard", "three", "A <b>fish</b> moves.\nA bird moves.")):
         videos.write_mtbench_case(top / "data" / tier / case, prompts=prompts)
+    write_mp4(top / "data" / "MTBench_hard" / "three" / "videos" / "case.mp4", videos.moving_texture(4, 32, 48, (-2, 1)), 8)
     encoders.clip_folder(top / "clip")
     encoders.dino_folder(top / "dino")
     return top
@@ -156,6 +159,7 @@ def test_scores_are_those_of_the_metrics(made, gen, tmp_path, capsys):
         ("two", "", "missing"), ("three", "", "missing"), ("three", "A_bird_moves/7.mp4", "scored")]
     same, other = rows[:2]
     assert float(same["mf_paper"]) == 100 and same["mf_release"] == same["mf_ceiling"] and float(other["mf_paper"]) < 60
+    assert float(rows[-1]["mf_paper"]) < 60          # the same video beside the source of another clip, which moves the other way
     assert {row["tracker"] for row in rows if row["video"]} == {"Lucas-Kanade"} and same["tier_source"] == "folder"
     frames, clip = read_video(gen / "A_cat_moves" / "10.mp4").frames, read_mtbench(made / "data")[0]
     points = mtbench.box_points(clip, 50)
@@ -170,6 +174,8 @@ def test_scores_are_those_of_the_metrics(made, gen, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "2 prompts have no video" in said and "two: A bear moves." in said
     page = (out / "index.html").read_text()
+    links = re.findall(r'href="([^"]+mp4)"', page)
+    assert len(links) == 4 and all((out / unquote(link)).is_file() for link in links)
     assert "A &lt;b&gt;fish&lt;/b&gt; moves." in page and "<b>fish" not in page and "3 of 5 prompts" not in page
 
 
@@ -239,14 +245,19 @@ def test_a_stopped_call_keeps_what_it_did_and_the_next_goes_on(made, gen, tmp_pa
         done = counted(patch)
         assert score(made, gen, out) == 0
     assert done == ["A_dog_move.mp4", "7.mp4"]
-    whole = (out / "scores.csv").read_text()
-    with monkeypatch.context() as patch:
-        done = counted(patch)
-        write_mp4(gen / "A_dog_move.mp4", videos.moving_texture(4, 32, 48, (0, 1)), 8)
-        next((out / "parts").iterdir()).write_text("{torn")
-        assert score(made, gen, out) == 0
-    assert "A_dog_move.mp4" in done and len(done) in (1, 2)         # the video made anew, and the torn file unless it was that one's
-    assert (out / "scores.csv").read_text() != whole
+
+
+def test_a_video_made_anew_and_a_torn_file_are_scored_again(made, gen, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    assert score(made, gen, out) == 0
+    before = rows_of(out)[2]
+    done = counted(monkeypatch)
+    write_mp4(gen / "A_dog_move.mp4", videos.moving_texture(4, 32, 48, (0, 1)), 8)
+    assert score(made, gen, out) == 0 and done == ["A_dog_move.mp4"]
+    assert rows_of(out)[2]["mf_paper"] != before["mf_paper"]
+    for file in (out / "parts").iterdir():
+        file.write_text("{torn")
+    assert score(made, gen, out) == 0 and len(done) == 1 + 4
 
 
 def test_other_settings_never_mix(made, gen, tmp_path, monkeypatch):
@@ -255,6 +266,13 @@ def test_other_settings_never_mix(made, gen, tmp_path, monkeypatch):
         assert score(made, gen, tmp_path / "out", *more) == 0
     assert len(done) == 8                                           # the third call finds what the first one kept
     assert len({row["points"] for row in rows_of(tmp_path / "out") if row["video"]}) == 1
+
+
+def test_what_is_added_later_leaves_the_rest_as_it_is(made, gen, tmp_path, monkeypatch):
+    done, out = counted(monkeypatch), tmp_path / "out"
+    for more in ((), ("-p", f"clip={made / 'clip'}")):
+        assert score(made, gen, out, *more) == 0
+    assert len(done) == 4 and all(row["ef"] and row["mf_paper"] for row in rows_of(out) if row["video"])
 
 
 def test_a_video_that_fails_is_told_and_the_rest_is_scored(made, gen, tmp_path, capsys):

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,8 +11,7 @@ from urllib.parse import quote
 
 from motionlab.benchmarks.base import Column
 from motionlab.core.files import write_atomic
-from motionlab.ledger import escaping
-from motionlab.ledger import report
+from motionlab.ledger import escaping, report
 
 if TYPE_CHECKING:
     from motionlab.benchmarks.scoring import Scoring
@@ -63,7 +63,7 @@ def _html(scoring, rows, columns, summary, about):
     return page.get_template("score.html").render(
         scoring=scoring, benchmark=scoring.benchmark, rows=rows, columns=columns, summary=summary, about=about, facts=facts,
         by_status={status: [row for row in rows if row["status"] == status] for status in dict.fromkeys(row["status"] for row in rows)},
-        link=lambda video: quote((scoring.folder.resolve() / video).as_posix()),
+        link=lambda video: quote(Path(os.path.relpath(scoring.folder / video, scoring.out)).as_posix()),
         style=safe((base / "report.css").read_text(encoding="utf-8")))
 
 
