@@ -98,11 +98,13 @@ def training_config(budget: Budget, seed: int, out_dir: Path | str = "runs/train
     """The standard fine-tune as a training config: a short warm-up, then batch, schedule and EMA of the protocol."""
     protocol = read_protocol()["budget"]
     total, batch = budget.clip_steps or protocol["fine_tune_clip_steps"]["default"], protocol["fine_tune_batch"]
-    if total % batch:
-        raise MotionLabError(f"{total} clip-steps are no whole number of batches of {batch}.", fix=f"For example {total // batch * batch}.")
+    for count in (total, budget.decay):
+        if count % batch:
+            raise MotionLabError(f"{count} clip-steps are no whole number of batches of {batch}.",
+                                 fix=f"For example {count // batch * batch}.")
     return TrainConfig(steps=total // batch, batch_size=batch, optimizer="muon", lr=budget.lr, muon_lr=budget.lr, warmup=20,
-                       schedule=protocol["fine_tune_schedule"], ema=0.98, bf16=True, checkpoint_every=50, seed=seed,
-                       out_dir=str(out_dir))                                 # threads: as the sweep shares them out
+                       schedule=protocol["fine_tune_schedule"], decay=budget.decay // batch, ema=0.98, bf16=True, checkpoint_every=50,
+                       seed=seed, out_dir=str(out_dir))                                 # threads: as the sweep shares them out
 
 
 def method_stage(settings: dict, work: Path, out: Path, until: int | None = None) -> Path:
