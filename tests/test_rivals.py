@@ -9,7 +9,8 @@ from torch import nn
 from motionlab.core.errors import MotionLabError
 from motionlab.core.noise import SampleNoise
 from motionlab.data.prompts import load_prompts
-from motionlab.data.sidecars import Sidecar
+from motionlab.data.sidecars import CAPTION, Sidecar, captions, encoded
+from motionlab.data.sources import Listed
 from motionlab.diffusion import euler, inverted, time_grid
 from motionlab.experiments.arms import read_arm
 from motionlab.experiments.rows import sampled
@@ -402,6 +403,12 @@ def test_spectral_losses_are_added_on_the_clean_estimate():
 
 
 # ---------------------------------------------------------------------------------------------- dmt
+def given(pipe, said=SAID):
+    """A source clip of noise and its caption, per prompt."""
+    letters = np.stack([np.frombuffer(text.encode().ljust(CAPTION, b"\0"), np.uint8) for text in said])
+    return {"source": torch.randn(len(said), *pipe.shape, generator=torch.Generator().manual_seed(3)), "said": torch.from_numpy(letters)}
+
+
 def test_the_energy_is_its_sum_over_pairs_of_frames():
     g, s = torch.randn(2, 2, 4, 7, generator=torch.Generator().manual_seed(0))
     wanted = torch.zeros(2)
@@ -430,19 +437,19 @@ def test_inversion_undoes_sampling_in_the_limit_of_small_steps():
 
 def test_guidance_lowers_the_energy_and_off_is_the_base():
     pipe, method = small(3), open_method("dmt")
-    source = torch.randn(2, *pipe.shape, generator=torch.Generator().manual_seed(3))
-    base, given = pipe.sample(SAID, [0, 1], steps=4), {"source": source}
+    source = given(pipe)
+    base = pipe.sample(SAID, [0, 1], steps=4)
     for off in (Guiding(steps=4, moves=0, begin="noise"), Guiding(steps=4, share=0.0, begin="noise"), Guiding(steps=4, rate=0.0, begin="noise")):
-        assert torch.equal(method.sample(pipe, SAID, [0, 1], off, given=given), base)
+        assert torch.equal(method.sample(pipe, SAID, [0, 1], off, given=source), base)
     steps = []
-    clips = method.sample(pipe, SAID, [0, 1], Guiding(steps=4, begin="noise"), given=given, callback=steps.append)
+    clips = method.sample(pipe, SAID, [0, 1], Guiding(steps=4, begin="noise"), given=source, callback=steps.append)
     start, noise = steps[0]["x"], pipe.noise([0, 1])
     assert not torch.allclose(clips, base) and len(steps) == 4 and not torch.equal(start, noise)
     torch.testing.assert_close(steps[0]["x1_hat"], start + steps[0]["u"])
     torch.testing.assert_close(steps[3]["x"], steps[2]["x"] + (steps[3]["t"] - steps[2]["t"]) * steps[2]["u"])       # the second half is left alone
-    guide = Guided(pipe, pipe.text(SAID), pipe.guided(SAID), source, Guiding(steps=4))
+    guide = Guided(pipe, pipe.text(SAID), pipe.guided(SAID), source["source"], pipe.text(SAID), Guiding(steps=4))
     x, t = noise, torch.zeros(2)
-    s = guide.features(guide.source_at(0.0), t, guide.null)
+    s = guide.features(guide.source_at(0.0), t, guide.said)
     energies = [difference_energy(guide.features(x, t, guide.text), s)]
     for _ in range(3):
         after = guide.descend(x, t, s)
@@ -455,13 +462,12 @@ def test_guidance_lowers_the_energy_and_off_is_the_base():
 
 def test_generation_begins_with_the_sources_low_frequencies():
     pipe, method = small(2), open_method("dmt")
-    source, begun = torch.randn(2, *pipe.shape, generator=torch.Generator().manual_seed(3)), {}
+    source, begun = given(pipe, SAID[::-1]), {}
     for begin in ("noise", "low", "inverted"):
         steps = []
-        method.sample(pipe, SAID, [0, 1], Guiding(steps=2, moves=0, begin=begin), given={"source": source}, callback=steps.append)
+        method.sample(pipe, SAID, [0, 1], Guiding(steps=2, moves=0, begin=begin), given=source, callback=steps.append)
         begun[begin] = steps[0]["x"]
-    null = pipe.text(["", ""])
-    inverse = inverted(lambda x, t: pipe.velocity(x, t, null), source, pipe.grid(2))[0][1]
+    inverse = inverted(pipe.bound(SAID[::-1]), source["source"], pipe.grid(2))[0][1]                    # under the source's own caption
     assert torch.equal(begun["noise"], pipe.noise([0, 1])) and torch.equal(begun["inverted"], inverse)
     torch.testing.assert_close(begun["low"], begun["noise"] + low(inverse - begun["noise"]))
     flat = torch.ones(1, 1, 1, 12, 12)
@@ -474,8 +480,8 @@ def test_generation_begins_with_the_sources_low_frequencies():
 def test_guidance_runs_on_every_class_by_its_own_scheduler(name, opened):
     pipe, method = opened(name), open_method("dmt")
     method.attach(pipe)
-    source = torch.randn(1, *pipe.shape, generator=torch.Generator().manual_seed(3))
-    guided, free = (method.sample(pipe, ["a cat walks."], [3], Guiding(steps=2, moves=moves, rate=0.1, begin="noise"), given={"source": source})
+    source = given(pipe, ["a dog runs."])
+    guided, free = (method.sample(pipe, ["a cat walks."], [3], Guiding(steps=2, moves=moves, rate=0.1, begin="noise"), given=source)
                     for moves in (1, 0))
     assert guided.isfinite().all() and not torch.allclose(guided, free, atol=1e-5)
     assert torch.equal(free, pipe.sample(["a cat walks."], [3], steps=2))
@@ -483,7 +489,9 @@ def test_guidance_runs_on_every_class_by_its_own_scheduler(name, opened):
 
 def test_it_is_an_arm_without_training_and_is_given_the_true_clips(tmp_path):
     arm, prompts = read_arm({"name": "dmt", "method": "dmt", "sample": {"steps": 2, "block": 1, "moves": 1}}), load_prompts("examples", 2)
-    assert arm.budget is None and arm.method.truth(arm.sampling) == (Sidecar("x1", key="source"),)
+    assert arm.budget is None and arm.method.truth(arm.sampling) == (Sidecar("x1", key="source"), Sidecar("caption", key="said"))
+    found = encoded(Listed([p.clip(frames=5) for p in prompts]), arm.method.truth(arm.sampling), small(2))
+    assert captions(found["said"]) == [p.clip(frames=5).caption for p in prompts] and found["source"].shape == (2, *small(2).shape)
     assert sampled(arm, small(2), prompts, 0).shape == (2, 5, 48, 48, 3)
     with pytest.raises(MotionLabError, match="trains method dmt, which acts while sampling"):
         read_arm({"name": "dmt", "method": "dmt", "train": {"lr": 1e-3}})
@@ -495,11 +503,13 @@ def test_what_guidance_cannot_do_is_told():
     from motionlab.experiments.tuning import TuneConfig, tune
 
     pipe, method = small(2), open_method("dmt")
-    source = {"source": torch.randn(2, *pipe.shape)}
+    source = given(pipe)
     frame = torch.zeros(2, 3, 48, 48)
     for call, says in ((lambda: method.sample(pipe, SAID, [0, 1]), "given=.*'source'"),
-                       (lambda: method.sample(pipe, SAID, [0, 1], Guiding(steps=1), given={"source": torch.randn(2, 3, 4, 12, 12)}), r"are \(2, 3, 4"),
-                       (lambda: method.sample(pipe, SAID, [0, 1], Guiding(steps=1), given={"source": source["source"][:1]}), "a row per prompt"),
+                       (lambda: method.sample(pipe, SAID, [0, 1], given={"source": source["source"]}), "given=.*'said'"),
+                       (lambda: Sidecar("caption").draw(Listed([type("", (), {"caption": "a" * 3000})()]), 0), "caption of 3000 bytes"),
+                       (lambda: method.sample(pipe, SAID, [0, 1], Guiding(steps=1), given=source | {"source": torch.randn(2, 3, 4, 12, 12)}), r"are \(2, 3, 4"),
+                       (lambda: method.sample(pipe, SAID, [0, 1], Guiding(steps=1), given=source | {"source": source["source"][:1]}), "a row per prompt"),
                        (lambda: method.sample(pipe, SAID, [0, 1], Guiding(steps=1, mode="first"), given=source, first=frame), "known frames"),
                        (lambda: method.sample(pipe, SAID, [0, 1], Guiding(steps=1, block=9), given=source), "no block 9"),
                        (lambda: Guiding(begin="lwo"), "Did you mean 'low'"), (lambda: Guiding(solver="heun"), "solver of method dmt"),

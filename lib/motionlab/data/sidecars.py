@@ -23,6 +23,7 @@ from motionlab.models.pipe import Pipe
 from motionlab.video import as_video
 
 TEACHERS = ("auto", "exact", "dis", "raft", "other", "still")
+CAPTION = 2048           # bytes at most
 GROUP = 4                # frames per latent after the first: the same in every supported autoencoder
 
 
@@ -101,6 +102,24 @@ def encode_ends(pictures: np.ndarray, pipe: Pipe) -> torch.Tensor:
     return as_video(pictures)
 
 
+def draw_caption(source, i: int) -> np.ndarray:
+    """The clip's caption as UTF-8, uint8 (CAPTION,), zeros behind it; raises MotionLabError for a longer one."""
+    letters = source.clip(i).caption.encode()
+    if len(letters) > CAPTION:
+        raise MotionLabError(f"Clip {i} of {source.name} has a caption of {len(letters)} bytes.", fix=f"Shorten it to {CAPTION}.")
+    return np.frombuffer(letters.ljust(CAPTION, b"\0"), np.uint8)
+
+
+def encode_caption(letters: np.ndarray, pipe: Pipe) -> torch.Tensor:
+    """As they are, (n, CAPTION); `captions` reads them."""
+    return torch.from_numpy(letters.copy())
+
+
+def captions(letters: torch.Tensor) -> list[str]:
+    """Captions of (n, CAPTION) letters of `encode_caption`."""
+    return [bytes(row.tolist()).rstrip(b"\0").decode() for row in letters.cpu()]
+
+
 def draw_motion(source, i: int, teacher: str = "auto", noise: float = 0.0, background: str = "white") -> np.ndarray:
     """Optical flow drawn as pictures, uint8 (f, h, w, 3) (VideoJAM, Eq. 5).
 
@@ -152,6 +171,7 @@ KINDS: dict[str, tuple[Callable, Callable]] = {
     "motion": (draw_motion, encode_clip),
     "tracks": (draw_tracks, encode_tracks),
     "mask": (draw_mask, encode_mask),
+    "caption": (draw_caption, encode_caption),
 }
 
 

@@ -9,8 +9,9 @@ Each move is the gradient brought to a root mean square of `rate`: features of o
 moves by Adam, whose moves have the size of its rate too: 10 of 0.007 to 0.004 in each of the first 40 % of 50 steps, on the cosine of
 the same differences.) Generation begins, as there, with the inverted noise's low spatial frequencies and the seed's high ones.
 
-Inversion is Euler's method backwards on the sampler's own times, without guidance and under the null text: the source's caption is not
-known here. The source's features are therefore the null text's, the generated clip's are its prompt's.
+Inversion is Euler's method backwards on the sampler's own times, without guidance, under the source's own caption (measured on the
+testbed's base, 20 steps there and back: off by 9 % of the clip, under the null text by 51 %). The source's features are those under
+its caption, the generated clip's those under its prompt.
 """
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ import torch.nn.functional as F
 
 from motionlab import taps
 from motionlab.core.errors import MotionLabError, one_of
-from motionlab.data.sidecars import Sidecar
+from motionlab.data.sidecars import Sidecar, captions
 from motionlab.diffusion import data_estimate, inverted
 from motionlab.methods.base import Method, Sampling
 from motionlab.models.pipe import Inputs, Pipe
@@ -59,8 +60,8 @@ class Guiding(Sampling):
 
 @dataclass(frozen=True)
 class DMT(Method):
-    """Nothing is trained, and `attach` only spares memory: no weight asks for a gradient. It samples with the source clip's latents,
-    `given={"source": x1}`, a row per prompt."""
+    """Nothing is trained, and `attach` only spares memory: no weight asks for a gradient. It samples with the source clip's latents
+    and caption, {"source": x1, "said": letters} as `data.sidecars.encoded` makes them, a row per prompt."""
 
     name: ClassVar[str] = "dmt"
     tunes_base: ClassVar[bool] = False
@@ -68,18 +69,18 @@ class DMT(Method):
     Sampling: ClassVar[type] = Guiding
 
     def truth(self, options: Guiding) -> tuple[Sidecar, ...]:
-        return (Sidecar("x1", key="source"),)
+        return Sidecar("x1", key="source"), Sidecar("caption", key="said")
 
     def model(self, pipe: Pipe, text: Inputs, known: Inputs, options: Guiding, given: dict | None = None) -> Callable:
         """Raises MotionLabError for known frames, latents of another shape, an unknown block, a network that taps do not know."""
-        source = (given or {})["source"]
+        source = given["source"]
         if known:
             raise MotionLabError(f"Method {self.name} was given known frames, and inverting its source would need the source's own.",
                                  fix="Use a text-to-video generator, mode text.")
         if source.shape[1:] != torch.Size(pipe.shape) or len(source) != len(next(iter(text.values()))):
             raise MotionLabError(f"The source's latents are {tuple(source.shape)}; the clips to make are {tuple(pipe.shape)}.",
                                  fix="Give a row per prompt, encoded by this generator at this length and size.")
-        return Guided(pipe, text, super().model(pipe, text, known, options), source, options)
+        return Guided(pipe, text, super().model(pipe, text, known, options), source, pipe.text(captions(given["said"])), options)
 
     def steered(self, u: Guided, callback: Callable | None) -> Callable:
         """Go on from where the guidance moved the state to."""
@@ -94,11 +95,10 @@ class DMT(Method):
 class Guided:
     """(x, t) -> u at the state that x was moved to, which is kept in `moved`."""
 
-    def __init__(self, pipe: Pipe, text: Inputs, u: Callable, source: torch.Tensor, options: Guiding):
+    def __init__(self, pipe: Pipe, text: Inputs, u: Callable, source: torch.Tensor, said: Inputs, options: Guiding):
         grid = pipe.grid(options.steps or None)
-        self.pipe, self.text, self.u, self.options = pipe, text, u, options
-        self.null = pipe.text([""] * len(source))
-        self.path = inverted(lambda x, t: pipe.velocity(x, t, self.null), source, grid)
+        self.pipe, self.text, self.u, self.said, self.options = pipe, text, u, said, options
+        self.path = inverted(lambda x, t: pipe.velocity(x, t, said), source, grid)
         self.until = float(grid[math.ceil(options.share * (len(grid) - 1))])
         self.block = options.block if options.block >= 0 else len(selected_blocks(*find_transformer(pipe.denoiser), None)) // 2
         self.moved = None
@@ -108,7 +108,8 @@ class Guided:
         if self.moved is None and self.options.begin != "noise":
             x = x + low(source - x) if self.options.begin == "low" else source
         if float(t[0]) < self.until and self.options.moves:
-            s = self.features(source, t, self.null)
+            with torch.no_grad():
+                s = self.features(source, t, self.said)
             for _ in range(self.options.moves):
                 x = self.descend(x, t, s)
         self.moved = x

@@ -55,11 +55,15 @@ class MotionDirector(Plain):
         """Single frames are encoded alone: a latent of the clip stands for several frames."""
         return (*super().wants(), Sidecar("stills", key="single"))
 
-    def attach(self, pipe: Pipe) -> None:
-        """Raises MotionLabError for a generator that cannot be shown a single frame, and as `attach_to`."""
+    def check(self, pipe: Pipe) -> None:
+        """Raises MotionLabError for a generator that cannot be shown a single frame."""
         if pipe.reads:
             raise MotionLabError(f"Method {self.name} trains on single frames, and '{pipe.name}' ({pipe.kind}) reads those of a whole clip "
                                  "beside them.", fix="Use a text-to-video generator.")
+
+    def attach(self, pipe: Pipe) -> None:
+        """Raises MotionLabError as `check` and `attach_to`."""
+        self.check(pipe)
         super().attach(pipe)
 
     def attach_to(self, network: nn.Module, channels: int) -> None:
