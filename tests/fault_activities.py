@@ -178,10 +178,11 @@ def _pretrained(root):
 
 
 def _trained(root):
+    """The newest checkpoint. The one before it is a spare: torn, it is stepped over when it is needed, and not made again."""
     from motionlab.training.checkpoints import checkpoints, problem_of
 
     found = checkpoints(root / "out")
-    assert [problem_of(path) for path in found] == [None] * len(found)
+    assert problem_of(found[-1]) is None
     return found[-1].name + "".join(weights(found[-1] / f"{name}.safetensors") for name in ("model", "ema", "optimizer"))
 
 

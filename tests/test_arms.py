@@ -45,6 +45,11 @@ def root(tmp_path_factory):
         yield home
 
 
+def spot(folder, name="row"):
+    """Where a row of a sweep below `folder` lies."""
+    return folder / "example" / "smoke" / name
+
+
 def row(arm, place, run=arms.run_row, seed=0, tier="smoke", **more):
     place.mkdir(parents=True, exist_ok=True)
     return run(arm, seed, place, tier, **OPTIONS | more)
@@ -53,16 +58,16 @@ def row(arm, place, run=arms.run_row, seed=0, tier="smoke", **more):
 def test_plain_sources_score_every_prompt(root, tmp_path):
     for arm in ({"name": "original", "source": "render"}, {"name": "floor", "source": "reconstruction"}, {"name": "base"},
                 {"name": "first", "sample": {"mode": "first"}}):
-        rows = row(arm, tmp_path / arm["name"])
+        rows = row(arm, spot(tmp_path, arm["name"]))
         assert [r["item"] for r in rows] == ["examples/000", "examples/001"] and {r["arm"] for r in rows} == {arm["name"]}
         assert {"look_ok", "move_ok_1", "structure", "smoothness", "failure_frozen", "vbench_motion", "fd_15"} <= set(rows[0])
-        assert np.load(tmp_path / arm["name"] / "frames.npy").shape == (2, 5, 48, 48, 3)
-        assert (tmp_path / arm["name"] / "samples.png").is_file()
+        assert np.load(spot(tmp_path, arm["name"]) / "frames.npy").shape == (2, 5, 48, 48, 3)
+        assert (spot(tmp_path, arm["name"]) / "samples.png").is_file()
 
 
 def test_arms_may_have_prompts_of_their_own_and_be_compared_with_the_truth(root, tmp_path):
-    rows = row({"name": "gate", "source": "reconstruction", "measure": {"prompts": "gate_overfit", "n": 2, "against_truth": True}}, tmp_path / "gate", tier="full")
-    true = row({"name": "gate", "source": "render", "measure": {"prompts": "gate_overfit", "n": 2, "against_truth": True}}, tmp_path / "true")
+    rows = row({"name": "gate", "source": "reconstruction", "measure": {"prompts": "gate_overfit", "n": 2, "against_truth": True}}, spot(tmp_path, "gate"), tier="full")
+    true = row({"name": "gate", "source": "render", "measure": {"prompts": "gate_overfit", "n": 2, "against_truth": True}}, spot(tmp_path, "true"))
     assert len(rows) == 2 and all(r["item"].startswith("gate_overfit/") for r in rows)
     assert all(a["psnr_true"] > 60 > b["psnr_true"] > 0 for a, b in zip(true, rows))
 
@@ -70,51 +75,51 @@ def test_arms_may_have_prompts_of_their_own_and_be_compared_with_the_truth(root,
 def test_smoke_never_looks_at_prompts_or_clips_that_judge(root, tmp_path):
     from motionlab.core.protocol import split_seeds
 
-    rows = row({"name": "x", "source": "render", "measure": {"prompts": "gate_overfit"}}, tmp_path / "a", prompts="test", n=64)
+    rows = row({"name": "x", "source": "render", "measure": {"prompts": "gate_overfit"}}, spot(tmp_path, "a"), prompts="test", n=64)
     assert [r["item"] for r in rows] == ["examples/000", "examples/001"]
-    rows = row({"name": "x", "measure": {"of": "shuffle"}}, tmp_path / "b", length=3, prompts="test")
+    rows = row({"name": "x", "measure": {"of": "shuffle"}}, spot(tmp_path, "b"), length=3, prompts="test")
     assert {int(r["item"]) for r in rows} <= set(split_seeds("examples", None))
 
 
 def test_noise_belongs_to_the_prompt_and_the_seed(root, tmp_path):
     arm = {"name": "base"}
     for name, seed, n in (("a", 0, 2), ("b", 0, 1), ("c", 1, 2)):
-        row(arm, tmp_path / name, seed=seed, n=n)
-    a, b, c = (np.load(tmp_path / name / "frames.npy") for name in "abc")
+        row(arm, spot(tmp_path, name), seed=seed, n=n)
+    a, b, c = (np.load(spot(tmp_path, name) / "frames.npy") for name in "abc")
     assert np.abs(a[:1].astype(int) - b).max() <= 2 and not np.array_equal(a, c)          # batches of other sizes may round differently
 
 
 def test_a_row_that_was_cut_off_does_not_sample_again(root, tmp_path, monkeypatch):
     arm = {"name": "base"}
-    row(arm, tmp_path)
+    row(arm, spot(tmp_path))
     monkeypatch.setattr(arms, "sampled", None)
-    assert len(row(arm, tmp_path)) == 2
-    (tmp_path / "frames.npy").write_bytes(b"cut short")
+    assert len(row(arm, spot(tmp_path))) == 2
+    (spot(tmp_path) / "frames.npy").write_bytes(b"cut short")
     with pytest.raises(TypeError):
-        row(arm, tmp_path)
+        row(arm, spot(tmp_path))
 
 
 def test_plain_training_trains_the_standard_budget_and_is_kept(root, tmp_path):
     arm = {"name": "continued", "train": {"lr": 1e-2}}
-    rows = row(arm, tmp_path / "a")
+    rows = row(arm, spot(tmp_path, "a"))
     trained, = (tmp_path / "trained").glob("plain-*/trained.safetensors")
     before = trained.stat().st_mtime_ns
-    (tmp_path / "a" / "frames.npy").unlink()
-    assert len(rows) == len(row(arm, tmp_path / "a")) and trained.stat().st_mtime_ns == before
-    row({"name": "deeper", "train": {"lr": 1e-2, "layers": 3}}, tmp_path / "b")
+    (spot(tmp_path, "a") / "frames.npy").unlink()
+    assert len(rows) == len(row(arm, spot(tmp_path, "a"))) and trained.stat().st_mtime_ns == before
+    row({"name": "deeper", "train": {"lr": 1e-2, "layers": 3}}, spot(tmp_path, "b"))
     sizes = sorted(p.stat().st_size for p in (tmp_path / "trained").glob("plain-*/trained.safetensors"))
     assert len(sizes) == 2 and sizes[1] > 1.2 * sizes[0]
 
 
 def test_arms_of_one_method_share_a_training_and_differ_in_sampling(root, tmp_path):
     full = {"name": "full", "method": "videojam", "train": {"lr": 1e-2}, "sample": {"w2": 3.0}}
-    rows = row(full, tmp_path / "full-0")
+    rows = row(full, spot(tmp_path, "full-0"))
     assert len(rows) == 2
-    row(full | {"name": "no_motion", "sample": {"rule": "no_motion"}}, tmp_path / "no_motion-0")
+    row(full | {"name": "no_motion", "sample": {"rule": "no_motion"}}, spot(tmp_path, "no_motion-0"))
     assert len(list((tmp_path / "trained").glob("*/trained.safetensors"))) == 1
-    a, b = (np.load(tmp_path / name / "frames.npy") for name in ("full-0", "no_motion-0"))
+    a, b = (np.load(spot(tmp_path, name) / "frames.npy") for name in ("full-0", "no_motion-0"))
     assert not np.array_equal(a, b)
-    row(full | {"name": "wrong", "train": {"lr": 1e-2, "teacher": "other"}}, tmp_path / "wrong-0")
+    row(full | {"name": "wrong", "train": {"lr": 1e-2, "teacher": "other"}}, spot(tmp_path, "wrong-0"))
     assert len(list((tmp_path / "trained").glob("*/trained.safetensors"))) == 2
 
 
@@ -130,10 +135,10 @@ def test_the_stage_of_make_pretrain_takes_what_the_sweep_trained(root, tmp_path)
     from motionlab.pretrain import stages
 
     arm = {"name": "full", "method": "videojam", "train": {"lr": 1e-2, "clip_steps": 8}, "measure": {"length": 2}}
-    settings = {"joint": {"function": "motionlab.experiments.finetune:method_stage", "arm": arm, "paper": "videojam"}}
+    settings = {"joint": {"function": "motionlab.experiments.finetune:method_stage", "arm": arm}}
     (root / stages.HOME / "pretrain.yaml").write_text(yaml.safe_dump(settings))
     made = stages.run_stage("joint", tmp_path, root)
-    home = root / "runs" / "sweep" / "videojam" / "full" / "trained"
+    home = root / "runs" / "sweep" / "trained"
     trained, = home.glob("videojam-*/trained.safetensors")
     assert made.read_bytes() == trained.read_bytes() and (tmp_path / "joint" / "log.jsonl").is_file()
     finetune.trained(read_arm(arm), 0, home)                       # an arm finds the same one
@@ -147,7 +152,7 @@ def test_the_stage_of_make_pretrain_takes_what_the_sweep_trained(root, tmp_path)
 def test_shuffled_frames_are_measured_of_every_kind_of_model(root, tmp_path):
     kinds = {"base": {}, "continued": {"train": {"lr": 1e-2}}, "full": {"method": "videojam", "train": {"lr": 1e-2}}}
     for name, fields in kinds.items():
-        rows = row({"name": name, "measure": {"of": "shuffle"}} | fields, tmp_path / name, length=3)
+        rows = row({"name": name, "measure": {"of": "shuffle"}} | fields, spot(tmp_path, name), length=3)
         assert len(rows) == 4 and {r["reading"] for r in rows} == {"linear", "linear_quadratic"}
         joint = {"motion_original", "motion_shuffled", "blind_latents"}
         assert {"loss_original", "loss_shuffled", "loss_latents"} <= set(rows[0]) and (joint <= set(rows[0])) == (name == "full")
@@ -183,7 +188,7 @@ def videojam_latent(model, flow):
     ({"train": {"w2": 1.0}}, "no field 'w2'")])
 def test_mistakes_are_named(root, tmp_path, arm, message):
     with pytest.raises(MotionLabError, match=message):
-        row({"name": "x"} | arm, tmp_path / "x")
+        row({"name": "x"} | arm, spot(tmp_path, "x"))
 
 
 def test_every_committed_arm_trains_whole_batches():

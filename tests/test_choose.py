@@ -128,6 +128,18 @@ def test_a_choice_that_does_not_follow_is_found(root):
     assert "no field 'amrs'" in chosen_problems(path.parent)[0]
 
 
+def test_an_arm_may_turn_a_rate_on_purpose(root):
+    """A field of the grid other than lr, where the arm says so: an ablation of that rate."""
+    both = YAML.replace("lr: [3e-4, 1e-3, 3e-3]", "lr: [3e-4, 1e-3, 3e-3], new_lr: [1.0, 3.0]")
+    turned = "  - {<<: *full, name: turned, train: {lr: chosen@full, new_lr: 9.0}, ablates: [new_lr]}\n"
+    write(root, both.replace("cost:", turned + "cost:"))
+    assert sweeps.read_sweep("example", root).arms["turned"]["train"]["new_lr"] == 9.0
+    for wrong, says in (("", "new_lr of arm 'turned' is 9.0, set by hand"), (", ablates: [lr]", "ablate"), (", ablates: [nw_lr]", "new_lr")):
+        write(root, both.replace("cost:", turned.replace(", ablates: [new_lr]", wrong) + "cost:"))
+        with pytest.raises(MotionLabError, match=says):
+            sweeps.read_sweep("example", root)
+
+
 @pytest.mark.parametrize("old, new, says", [
     ("name: plain, train: {lr: chosen}", "name: plain, train: {lr: 1e-3}", "lr of arm 'plain' is 0.001, set by hand"),
     ("name: plain, train: {lr: chosen}", "name: plain, train: {}", "lr of arm 'plain' is left to its default, set by hand"),

@@ -219,3 +219,22 @@ def test_no_paper_is_named_in_the_code_of_a_lower_floor(room):
             names = [getattr(node, field) for field in ("id", "name", "arg", "attr", "module") if isinstance(getattr(node, field, None), str)]
             found += [f"{path.name}: {name}" for name in names if papers & set(name.lower().replace(".", "_").split("_"))]
     assert not found
+
+
+def test_the_way_that_an_arm_has_gone_is_a_share_of_what_lies_between(tmp_path):
+    """0 at the comparator, 1 at real clips, both readers together; the title says it, and an arm without rows is no rung."""
+    import pandas as pd
+
+    from motionlab.figures.way import share
+
+    levels = {"plain": 0.3, "full": 0.25, "oracle": 0.2, "reconstruction": 0.1}
+    rows = [{"item": f"{k:03d}", "arm": arm, "seed": seed, "structure_0": level + 0.01 * (k % 3), "structure_1": level + 0.02, "move_ok": 1.0}
+            for arm, level in levels.items() for k in range(12) for seed in (0, 1)]
+    table = pd.DataFrame(rows)
+    per_item = table.groupby(["arm", "item"])[["structure_0", "structure_1", "move_ok"]].mean()
+    assert share(per_item, "full", "plain", "reconstruction")[0] == pytest.approx(0.25)
+    assert share(per_item, "oracle", "plain", "reconstruction") == pytest.approx((0.5, 0.5, 0.5))
+    fig = figures.way(table, ["full", "missing", "oracle"])
+    assert "25 %" in fig.get_suptitle() and "50 % [50, 50]" in fig.get_suptitle() and len(fig.axes[0].get_yticks()) == 4
+    with pytest.raises(MotionLabError, match="no rows of 'reconstruction'"):
+        figures.way(table[table["arm"] != "reconstruction"], ["full"])

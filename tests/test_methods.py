@@ -30,7 +30,7 @@ def go(method, pipe, folder, steps=3):
     return pipe.eval(), result
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", [name for name in METHODS if method_class(name).trains])
 def test_every_method_trains_samples_and_comes_back(name, pipe, tmp_path):
     method, untouched = open_method(name), small_model(layers=2, length=3, stir=0.1)
     method.attach(untouched)
@@ -43,6 +43,21 @@ def test_every_method_trains_samples_and_comes_back(name, pipe, tmp_path):
     again = load_method(method, small_model(layers=2, length=3, stir=0.1), path)
     assert torch.equal(method.sample(again, SAID, [0, 1], method.Sampling(steps=2), given=given), clips)
     assert len(method.columns(trained, clips)) == 2 and read_about(path)["method"] == name
+
+
+def test_true_motion_leads_the_joint_model_along_its_own_noise(pipe, tmp_path):
+    """At every step the motion half is the true one noised to that step's t, and it ends as the true one."""
+    method, d1, seen = open_method("videojam", new_lr=20.0), torch.randn(2, *pipe.shape), []
+    pipe, _ = go(method, pipe, tmp_path)
+    options = method.Sampling(steps=4, motion="true")
+    states = method.sample(pipe, SAID, [0, 1], options, given={"d1": d1}, callback=lambda at: seen.append((at["t"], at["x"].chunk(2, 2)[1])))
+    d0 = seen[0][1]
+    assert all(torch.allclose(d_t, t * d1 + (1 - t) * d0, atol=1e-5) for t, d_t in seen)
+    assert torch.allclose(method.streams(states)["motion"], d1, atol=1e-5)
+    own = method.sample(pipe, SAID, [0, 1], method.Sampling(steps=4))
+    assert not torch.allclose(method.video(own), method.video(states), atol=1e-3)
+    with pytest.raises(MotionLabError, match="true clips' motion"):
+        method.sample(pipe, SAID, [0, 1], options)
 
 
 def test_the_oracle_begins_as_the_base_and_then_reads_the_motion_that_it_is_given(pipe, tmp_path):

@@ -153,11 +153,14 @@ def test_mf_release_subsamples_the_longer_clip():
     assert mf_release(tracks, short, SIZE) == mf_release(short, short, SIZE) == mf_release(short, tracks, SIZE)
 
 
-def test_mf_release_memory_blocks_change_nothing(monkeypatch):
-    gen, src = walk(seed=1), walk()
-    whole = mf_release(gen, src, SIZE)
-    monkeypatch.setattr(track_distance, "_DISTANCES", 1)
-    assert mf_release(gen, src, SIZE) == pytest.approx(whole)
+@pytest.mark.parametrize("at_once", [1, 100, 1 << 16])
+def test_the_released_distance_is_its_formula_whatever_the_blocks(monkeypatch, at_once):
+    monkeypatch.setattr(track_distance, "_DISTANCES", {"cpu": at_once, "other": at_once})
+    gen, src = torch.from_numpy(walk(9, 6, seed=1)), torch.from_numpy(walk(11, 7))
+    apart = gen.transpose(0, 1)[:, None, :, None] - src.transpose(0, 1)[None, :, None]
+    formula = torch.linalg.vector_norm(apart, dim=-1).mean(dim=(2, 3))
+    np.testing.assert_allclose(track_distance.mean_distances(gen, src), formula, rtol=1e-12, atol=0)
+    assert track_distance.mean_distances(gen[:1, :3], gen[:1, :3]).diagonal().tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize("case, ceiling", [("dance-twirl", 0.96), ("snowboard", 0.92)])

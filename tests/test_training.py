@@ -373,6 +373,13 @@ def test_schedule():
     assert lr_factor(config, 110) == pytest.approx(0.0)
 
 
+def test_a_decay_over_the_last_steps_leaves_the_rate_alone_before():
+    config = TrainConfig(steps=110, warmup=10, schedule="cosine", decay=50)
+    assert [lr_factor(config, s) for s in (9, 10, 60, 85, 110)] == pytest.approx([1.0, 1.0, 1.0, 0.5, 0.0])
+    with pytest.raises(MotionLabError, match="decay"):
+        TrainConfig(schedule="constant", decay=5)
+
+
 def test_nothing_to_train_and_nowhere_to_train(tmp_path, monkeypatch):
     with pytest.raises(MotionLabError, match="until=0 leaves nothing to train"):
         go(tmp_path, until=0)

@@ -91,7 +91,7 @@ def turn_quarter(source: Path, target: Path) -> Path:
 
 
 def write_mtbench_case(folder: Path, frames: int = 4, points: int = 3, size: tuple[int, int] = (32, 48),
-                       masks: int | None = None) -> Path:
+                       masks: int | None = None, prompts: str = " A cat moves.  \nA dog moves.") -> Path:
     """A tiny case in MTBench's layout: a translating texture, one square mask moving with it, its exact tracks."""
     import torch
     from PIL import Image
@@ -110,7 +110,7 @@ def write_mtbench_case(folder: Path, frames: int = 4, points: int = 3, size: tup
         Image.fromarray(mask).save(folder / "masks" / "case" / f"{t:05d}.png")
     torch.save(torch.from_numpy(_exact_tracks(frames, points, size)), folder / "trajectories" / "case.pth")
     texts = {"videos": "videos/case.mp4", "masks": "masks/case", "trajectories": "trajectories/case.pth",
-             "prompts": "A square moves.", "eval_prompts": " A cat moves.  \nA dog moves."}
+             "prompts": "A square moves.", "eval_prompts": prompts}
     for name, text in texts.items():
         (folder / f"{name}.txt").write_text(text)
     return folder

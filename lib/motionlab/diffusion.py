@@ -144,6 +144,19 @@ def heun(model: Model, x: torch.Tensor, grid: torch.Tensor, callback=None) -> to
 SAMPLERS = {"euler": euler, "heun": heun}
 
 
+def inverted(model: Model, x1: torch.Tensor, grid: torch.Tensor) -> list[tuple[float, torch.Tensor]]:
+    """[(t, x_t)] from noise to x1 (b, ...): Euler's method along the grid backwards, each step with the velocity where it begins.
+
+    Raises:
+        MotionLabError: a grid that does not increase.
+    """
+    path = [(float(grid[-1]), x1)]
+    for t, after in reversed(list(_steps(grid))):
+        x = path[0][1]
+        path.insert(0, (t, x - (after - t) * model(x, _batch(after, x))))
+    return path
+
+
 def evaluate(model: Model, x: torch.Tensor, step: int, t: float, callback=None) -> tuple[torch.Tensor, torch.Tensor]:
     """The state and the velocity to go on with at one step, after the callback of `euler` has seen and edited them."""
     u = model(x, _batch(t, x))

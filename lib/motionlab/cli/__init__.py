@@ -1,4 +1,5 @@
-"""The console script `motionlab`: list, run, sweep, report, verify, doctor, size, world, pretrain, train, sample, version.
+"""The console script `motionlab`: list, run, sweep, report, verify, doctor, size, world, pretrain, train, sample, score,
+version.
 
 Exit codes: 0 done; 1 a notebook failed or a check found something; 2 the call was mistaken, and nothing was run;
 130 interrupted. `MOTIONLAB_DEBUG=1` shows the traceback behind an error.
@@ -11,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from motionlab import __version__
-from motionlab.cli import evidence, machine, models, notebooks, sweeps
+from motionlab.cli import evidence, machine, models, notebooks, scores, sweeps
 from motionlab.cli.common import FAILED, INTERRUPTED, MISTAKE, tell
 from motionlab.core.errors import MotionLabError, one_of
 from motionlab.core.files import FULL, READ_ONLY
@@ -69,6 +70,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"motionlab {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=_Parser)
     parser.set_defaults(command=lambda options: parser.print_help() or MISTAKE)
-    for group in (notebooks, sweeps, evidence, machine, models):
+    for group in (notebooks, sweeps, evidence, machine, models, scores):
         group.add_commands(commands)
     return parser

@@ -25,11 +25,12 @@ class SampleNoise(list):
     Args:
         seed, step: of the run.
         positions: global positions in the batch, one per local sample.
+        progress: share of the training that is done before this step, in [0, 1): all that a loss may know of time.
     """
 
-    def __init__(self, seed: int, step: int, positions: range, device: torch.device | str = "cpu"):
+    def __init__(self, seed: int, step: int, positions: range, device: torch.device | str = "cpu", progress: float = 0.0):
         super().__init__(torch.Generator().manual_seed(seed_of("noise", seed, step, p)) for p in positions)
-        self.device = device
+        self.device, self.progress = device, progress
 
     def randn(self, *shape: int) -> torch.Tensor:
         """Standard normal (b, *shape)."""

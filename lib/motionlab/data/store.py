@@ -19,7 +19,7 @@ import torch
 from motionlab.core.errors import MotionLabError
 from motionlab.core.files import explained, holds_array, read_json, replacing, shown, write_atomic
 from motionlab.data.bank import workers
-from motionlab.data.sidecars import Sidecar
+from motionlab.data.sidecars import Sidecar, encoded
 from motionlab.models.pipe import Inputs, Pipe
 
 SHARD = 256
@@ -72,6 +72,16 @@ def open_data(source, pipe: Pipe, sidecars: Sequence[Sidecar], home: Path, say: 
         _make(source, pipe, wanted, folder, todo, say)
     arrays = {one.key: [np.load(_file(folder, one, k), mmap_mode="r") for k in range(_shards(source))] for one in wanted}
     return Data(source.captions, arrays, pipe.text)
+
+
+def held_data(source, captions: Sequence[str], pipe: Pipe, sidecars: Sequence[Sidecar]) -> Data:
+    """Latents and sidecars of a few clips, made now and kept nowhere.
+
+    Args:
+        source: such as `data.sources.Listed`.
+    """
+    made = encoded(source, sidecars, pipe)
+    return Data(list(captions), {key: [value.cpu().numpy().astype(np.float16)] for key, value in made.items()}, pipe.text)
 
 
 def _shards(source):

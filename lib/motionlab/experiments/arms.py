@@ -8,7 +8,7 @@ A field may also stand beside `name`, where only one of the three knows it (a gr
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,12 +23,14 @@ GROUPS = ("train", "sample", "measure")
 
 @dataclass(frozen=True)
 class Budget:
-    """Of a training: lr of AdamW and Muon; clip_steps: clips seen in total, clips: of how many (0: the protocol's); layers: train
-    on as a deeper model, which begins as the same function (0: as it is)."""
+    """Of a training: lr of AdamW and Muon; clip_steps: clips seen in total, clips: of how many (0: the protocol's); decay: of the
+    clip_steps those at the end in which the rate falls (0: all); layers: train on as a deeper model, which begins as the same
+    function (0: as it is)."""
 
     lr: float = 1e-3
     clip_steps: int = 0
     clips: int = 0
+    decay: int = 0
     layers: int = 0
 
 
@@ -57,30 +59,33 @@ class Measured:
 @dataclass(frozen=True)
 class Arm:
     """source: "render" (the true clips), "reconstruction" (through the codec) or "generated". weights: the checkpoint that it
-    starts from, a name or a path below the repository. budget: of its training, None for an arm that is not trained."""
+    starts from, a name or a path below the repository. budget: of its training, None for an arm that is not trained. budget and
+    measure: `Budget` and `Measured`, or an experiment's own."""
 
     name: str
     source: str
     weights: str
     method: Method
-    budget: Budget | None
+    budget: Any
     sampling: Sampling
-    measure: Measured
+    measure: Any
 
 
-def read_arm(values: Mapping[str, Any], common: Mapping[str, Any] | None = None) -> Arm:
+def read_arm(values: Mapping[str, Any], common: Mapping[str, Any] | None = None, budget: type = Budget, measure: type = Measured,
+             sources: Sequence[str] = SOURCES) -> Arm:
     """The arm of an entry of `ablations.yaml`.
 
     Args:
         common: fields that all arms of the file share; the arm's own come before them.
+        budget, measure, sources: what an experiment has in the place of `Budget`, `Measured` and `SOURCES`.
 
     Raises:
         MotionLabError: an unknown source, method or field (the nearest is named), a value of another type.
     """
     values = {name: value for name, value in values.items() if name not in ("seeds", "grid")}
-    source = one_of(values.get("source", "generated"), SOURCES, "source of an arm")
+    source = one_of(values.get("source", "generated"), sources, "source of an arm")
     kind = method_class(values.get("method", "plain"))
-    own = {"budget": Budget, "method": kind, "sampling": kind.Sampling, "measure": Measured}
+    own = {"budget": budget, "method": kind, "sampling": kind.Sampling, "measure": measure}
     groups = {"train": ("budget", "method"), "sample": ("sampling",), "measure": ("measure",)}
     given: dict[str, dict] = {part: {} for part in own}
     for field, value in (common or {}).items():
@@ -93,6 +98,9 @@ def read_arm(values: Mapping[str, Any], common: Mapping[str, Any] | None = None)
         elif name not in ("name", "source", "method", "weights"):
             given[_part(name, own, own)][name] = value
     parts = {part: from_values(own[part], given[part], f"{part} of arm '{values.get('name')}'") for part in own}
+    if "train" in values and not kind.trains:
+        raise MotionLabError(f"Arm '{values.get('name')}' trains method {kind.name}, which acts while sampling only.",
+                             fix="Leave out `train`; its settings stand under `sample`.")
     weights = values.get("weights") or (common or {}).get("weights", "base")
     return Arm(str(values.get("name", "")), source, str(weights), parts["method"], parts["budget"] if "train" in values else None,
                parts["sampling"], parts["measure"])

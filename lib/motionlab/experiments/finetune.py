@@ -37,7 +37,7 @@ def trained(arm: Arm, seed: int, home: Path) -> SmallPipe:
         MotionLabError: a budget that is no whole number of batches, no such checkpoint.
     """
     if arm.budget is None:
-        return begin(arm)
+        return begin(arm).requires_grad_(False)
     folder = training_folder(arm, seed, home)
     path = folder / "trained.safetensors"
     with turn(home / f".lock-{folder.name}", f"training {folder.name}"):          # rows that share it, of any sweep, wait for it
@@ -65,6 +65,15 @@ def begin(arm: Arm) -> SmallPipe:
     return pipe.eval()
 
 
+def trainings(row: Path) -> Path:
+    """Where a row's training lies, or will: one place for the sweeps of all papers, so that they share their comparators.
+
+    Args:
+        row: the row's own folder, <out>/<paper>/<tier>/<row>.
+    """
+    return row.parents[2] / "trained"
+
+
 def training_folder(arm: Arm, seed: int, home: Path) -> Path:
     """Where the training of these fields from this checkpoint (by contents) under the protocol's budget lies, below `home`.
 
@@ -89,18 +98,20 @@ def training_config(budget: Budget, seed: int, out_dir: Path | str = "runs/train
     """The standard fine-tune as a training config: a short warm-up, then batch, schedule and EMA of the protocol."""
     protocol = read_protocol()["budget"]
     total, batch = budget.clip_steps or protocol["fine_tune_clip_steps"]["default"], protocol["fine_tune_batch"]
-    if total % batch:
-        raise MotionLabError(f"{total} clip-steps are no whole number of batches of {batch}.", fix=f"For example {total // batch * batch}.")
+    for count in (total, budget.decay):
+        if count % batch:
+            raise MotionLabError(f"{count} clip-steps are no whole number of batches of {batch}.",
+                                 fix=f"For example {count // batch * batch}.")
     return TrainConfig(steps=total // batch, batch_size=batch, optimizer="muon", lr=budget.lr, muon_lr=budget.lr, warmup=20,
-                       schedule=protocol["fine_tune_schedule"], ema=0.98, bf16=True, checkpoint_every=50, seed=seed,
-                       out_dir=str(out_dir))                                 # threads: as the sweep shares them out
+                       schedule=protocol["fine_tune_schedule"], decay=budget.decay // batch, ema=0.98, bf16=True, checkpoint_every=50,
+                       seed=seed, out_dir=str(out_dir))                                 # threads: as the sweep shares them out
 
 
 def method_stage(settings: dict, work: Path, out: Path, until: int | None = None) -> Path:
     """A stage of `make pretrain` that ships what a method trained, or takes the sweep's where it has it.
 
     Args:
-        settings: of `pretrain.yaml`: `arm` as in an ablations.yaml, `paper` whose sweep it belongs to, seed.
+        settings: of `pretrain.yaml`: `arm` as in an ablations.yaml, seed.
         work: its base is taken where it has one; gets the training's log. until: not used, the training resumes by itself.
 
     Raises:
@@ -108,7 +119,7 @@ def method_stage(settings: dict, work: Path, out: Path, until: int | None = None
     """
     base, seed = checkpoint("base", work), settings.get("seed", 0)
     load_backbone(base, load_codec(shipped("codec")))
-    arm, home = read_arm({"weights": str(base)} | settings["arm"]), repo_root() / "runs" / "sweep" / settings["paper"] / "full" / "trained"
+    arm, home = read_arm({"weights": str(base)} | settings["arm"]), repo_root() / "runs" / "sweep" / "trained"
     trained(arm, seed, home)
     folder = training_folder(arm, seed, home)
     copy_file(folder / "training" / "log.jsonl", work / out.stem / "log.jsonl")

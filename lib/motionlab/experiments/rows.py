@@ -13,7 +13,7 @@ from motionlab.data.prompts import Prompt, load_prompts
 from motionlab.data.sidecars import encoded
 from motionlab.data.sources import Listed
 from motionlab.experiments.arms import Arm, read_arm
-from motionlab.experiments.finetune import trained
+from motionlab.experiments.finetune import trained, trainings
 from motionlab.experiments.measure import learned_structure, measure
 from motionlab.experiments.shuffled import shuffle_gap
 from motionlab.metrics.reconstruction import psnr
@@ -36,7 +36,7 @@ def run_row(arm: dict, seed: int, out_dir: Path, tier: str, **common) -> list[di
     Raises:
         MotionLabError: an unknown field or value, a missing checkpoint.
     """
-    one, home = read_arm(arm, common), out_dir.parent / "trained"
+    one, home = read_arm(arm, common), trainings(out_dir)
     if tier == "smoke":
         one = smaller(one)
     if one.measure.of == "shuffle":

@@ -151,6 +151,7 @@ def tune(method: Method, config: TuneConfig) -> Path:
     """
     from accelerate import PartialState
 
+    demand_training(method)
     check_clips(config, method.wants())
     processes, out = PartialState(cpu=config.cpu, timeout=PATIENCE), ensure_writable(config.out_dir)
     settings = {"method": method.name, "settings": dataclasses.asdict(method)}
@@ -173,6 +174,13 @@ def tune(method: Method, config: TuneConfig) -> Path:
         save_method(method, load_trained(pipe, result.ema_state()), path, note)
         print(f"{result.step} steps: {path}", flush=True)
     return path
+
+
+def demand_training(method: Method) -> None:
+    """Raises MotionLabError for a method that there is nothing to train of."""
+    if not method.trains:
+        raise MotionLabError(f"Method {method.name} is not trained: it acts while sampling.",
+                             fix="Sample with it (Method.sample, or an arm of a sweep without `train`).")
 
 
 def cost(pipe: Pipe, config: TuneConfig, processes: int, device: torch.device) -> str:

@@ -12,9 +12,10 @@ from motionlab.figures.metrics import NO_REFERENCE, REFERENCE, ladder, response_
 from motionlab.figures.painting import enlarge, flow_frames, limb_frames, show, tile, track_frames, truth_frames
 from motionlab.figures.source import source
 from motionlab.figures.style import ACCENT, ARMS, DARK, METRICS, PALETTE, SOFT, labels, look, metric
+from motionlab.figures.way import way
 
 __all__ = ["ACCENT", "ARMS", "DARK", "METRICS", "NO_REFERENCE", "PALETTE", "REFERENCE", "SOFT", "arms", "attention_pictures",
     "by_quantile", "columns", "component_paths", "curve_panels", "curves", "distances", "dose_response", "end_to_end", "enlarge", "film",
     "flow_frames", "interval", "key_frame_mass", "labels", "ladder", "limb_frames", "look", "metric", "response_matrix",
     "responses", "seed_spread", "show", "source", "structure_and_motion", "teacher_errors", "tile", "track_frames", "training_curves",
-    "truth_frames"]
+    "truth_frames", "way"]

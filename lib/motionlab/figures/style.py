@@ -39,6 +39,9 @@ ARMS: dict[str, tuple[str, str]] = {
     "reconstruction": ("real, through the codec", "grey"),
     "base": ("base", "blue"),
     "untrained": ("untrained, same shape", "grey"),
+    "trunk": ("trunk", "dark"),
+    "plain": ("same budget, no cure", "violet"),
+    "oracle": ("exact motion given", "green"),
     "noise_{size}": ("latent noise {size}", "violet"),
     # known changes (metrics.changes)
     "identity": ("the original", "dark"),

@@ -10,8 +10,12 @@ METHODS = {
     "plain": "motionlab.methods.plain:Plain",
     "lora": "motionlab.methods.lora:LoRA",
     "oracle": "motionlab.methods.oracle:Oracle",
-    "det": "motionlab.methods.det:DeT",
     "videojam": "motionlab.methods.videojam:VideoJAM",
+    "det": "motionlab.methods.det:DeT",
+    "motion_inversion": "motionlab.methods.motion_inversion:MotionInversion",
+    "motion_director": "motionlab.methods.motion_director:MotionDirector",
+    "dmt": "motionlab.methods.dmt:DMT",
+    "sma": "motionlab.methods.sma:SMA",
 }
 
 

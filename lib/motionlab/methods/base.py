@@ -40,6 +40,7 @@ class Method:
 
     name: ClassVar[str] = ""
     tunes_base: ClassVar[bool] = True          # whether the weights that were there before are trained
+    trains: ClassVar[bool] = True              # False: it acts while sampling only, and there is nothing to train, keep or count
     Sampling: ClassVar[type] = Sampling
 
     # ------------------------------------------------------------------ training
@@ -76,6 +77,10 @@ class Method:
         """The model (x, t) -> u that is integrated: usual text guidance. given: what `truth` asked for, by key."""
         return pipe.guided(text, None if options.w < 0 else options.w, known)
 
+    def steered(self, u: Callable, callback: Callable | None) -> Callable | None:
+        """What sees and may edit every step (`diffusion.euler`): by default the caller's own callback alone. u: of `model`."""
+        return callback
+
     def streams(self, state: torch.Tensor) -> dict[str, torch.Tensor]:
         """What is in a state: {"video": latents} and whatever else the method generates with it, each for `Pipe.decode`."""
         return {"video": state}
@@ -104,15 +109,15 @@ class Method:
         for sidecar in self.truth(options):
             if sidecar.key not in given:
                 raise MotionLabError(f"Method {self.name} samples with the true clips' {sidecar.kind}, and was given none.",
-                                     fix="It is a control for the world's prompts: run it as an arm of a sweep.")
+                                     fix=f"Give it as given={{'{sidecar.key}': ...}}, a row per prompt; an arm of a sweep is given it.")
         for k in range(0, len(prompts), batch):
             part = slice(k, k + batch)
             frames = (None if a is None else a[part] for a in (first, last))
             start = pipe.begin(list(prompts[part]), list(seeds[part]), options.mode, *frames)
             u = self.model(pipe, start.text, start.known, options, {key: value[part].to(pipe.device) for key, value in given.items()})
             state = self.start(pipe, start.x0, seeds[part])
-            out.append(pipe.solve(u, state, steps=options.steps or None, solver=options.solver or None, callback=callback,
-                                  draws=start.draws).cpu())
+            out.append(pipe.solve(u, state, steps=options.steps or None, solver=options.solver or None,
+                                  callback=self.steered(u, callback), draws=start.draws).cpu())
         return torch.cat(out)
 
     @torch.no_grad()

@@ -106,18 +106,18 @@ class DeT(Plain):
 
         return loss_fn
 
-    def _on_data(self, batch, x_t, u, t):
+    def _on_data(self, said, batch, noise):
         """The term on the clean latents that the velocity points at."""
-        return self._gated(paper.along_tracks(data_estimate(x_t, u.float(), t), batch["tracks"], self.visibility, self.mean), t)
+        return self._gated(paper.along_tracks(said.x1_hat, batch["tracks"], self.visibility, self.mean), said.t)
 
     def _on_features(self, seen):
         """The term on what the self-attention of chosen blocks gives, with its branch: their mean."""
 
-        def more(batch, x_t, u, t):
+        def more(said, batch, noise):
             values = [entries[-1].movedim(-1, 2) for entries in seen.values()]                       # (b, f', d, h', w') each
             grids = [tuple(a.shape[i] for i in (1, 3, 4)) for a in (batch["x1"], values[0])]
             tracks = paper.at_tokens(batch["tracks"], *grids)
-            return self._gated(torch.stack([paper.along_tracks(value, tracks, self.visibility, self.mean) for value in values]).mean(0), t)
+            return self._gated(torch.stack([paper.along_tracks(value, tracks, self.visibility, self.mean) for value in values]).mean(0), said.t)
 
         return more
 

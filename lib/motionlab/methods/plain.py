@@ -3,12 +3,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 
 from motionlab.data.sidecars import Sidecar
-from motionlab.diffusion import interpolate, velocity
+from motionlab.diffusion import data_estimate, interpolate, velocity
 from motionlab.methods.base import Method
 from motionlab.models.pipe import Pipe
 
@@ -30,6 +30,26 @@ class Recipe:
     first_last: float = 0.1
 
 
+class Prediction(NamedTuple):
+    """What the network said of a batch, and of what: velocity u at x_t, (b, f, c, h, w) float32; t (b,); data x1 and noise x0."""
+
+    u: torch.Tensor
+    x_t: torch.Tensor
+    t: torch.Tensor
+    x1: torch.Tensor
+    x0: torch.Tensor
+
+    @property
+    def v(self) -> torch.Tensor:
+        """The velocity that it should have said."""
+        return velocity(self.x0, self.x1)
+
+    @property
+    def x1_hat(self) -> torch.Tensor:
+        """The clean clip that it points at."""
+        return data_estimate(self.x_t, self.u, self.t)
+
+
 def flow_matching_loss(recipe: Recipe, pipe: Pipe, beside: Callable | None = None, more: Callable | None = None,
                        weight: Callable | None = None) -> Callable:
     """`loss_fn` of `training.train`: mean over the clip of |u - v|^2, v = x1 - x0 (rectified flow).
@@ -39,8 +59,8 @@ def flow_matching_loss(recipe: Recipe, pipe: Pipe, beside: Callable | None = Non
 
     Args:
         beside: (batch, noise) -> further channels (b, f, n, h, w) that a widened network reads.
-        more: (batch, x_t, u, t) -> (b,), what a method's loss adds to each clip's; weight: t (b,) -> (b,), what each clip's is times.
-            Neither is in `per_sample`.
+        more: (Prediction, batch, noise) -> (b,), what a method's loss adds to each clip's; weight: t (b,) -> (b,), what each clip's is
+            times. Neither is part of "per_sample", so that logs of all methods tell the same quantity.
     """
 
     def loss_fn(model, batch, noise):
@@ -52,10 +72,10 @@ def flow_matching_loss(recipe: Recipe, pipe: Pipe, beside: Callable | None = Non
         known = pipe.draw_known(batch | {"x1": x1}, noise, recipe.first, recipe.first_last)
         extra = () if beside is None else (beside(batch, noise),)
         x_t = interpolate(x0, x1, t)
-        u = model(x_t, t, text, known, *extra)
-        per_sample = (u.float() - velocity(x0, x1)).square().mean(dim=(1, 2, 3, 4))
+        said = Prediction(model(x_t, t, text, known, *extra).float(), x_t, t, x1, x0)
+        per_sample = (said.u - said.v).square().mean(dim=(1, 2, 3, 4))
         total = per_sample if weight is None else weight(t) * per_sample
-        total = total if more is None else total + more(batch, x_t, u, t)
+        total = total if more is None else total + more(said, batch, noise)
         return total.mean(), {"t": t, "per_sample": per_sample}
 
     return loss_fn

@@ -22,15 +22,18 @@ from motionlab.papers import videojam as paper
 
 @dataclass(frozen=True)
 class InnerGuidance(Sampling):
-    """`papers.videojam.Guidance` beside what every method's sampling has; w is its w1."""
+    """`papers.videojam.Guidance` beside what every method's sampling has; w is its w1. motion: "own", what is predicted on the way, or
+    "true", that of the prompt's own clip at the noise level of each step (a control: where the cure would stop if it predicted well)."""
 
     w2: float = 1.0
     interval: tuple[float, float] = (0.0, 0.5)
     motion_half: str = "literal"
     rule: str = "inner"
     batched: bool = True
+    motion: str = "own"
 
     def __post_init__(self):
+        one_of(self.motion, ("own", "true"), "motion that guides")
         self.guidance(0.0)
 
     def guidance(self, usual_w: float) -> paper.Guidance:
@@ -79,8 +82,12 @@ class VideoJAM(Method):
         """Motion starts from noise of its own."""
         return torch.cat([x0, prompt_noise(stream_seeds(seeds, 1), x0.shape[1:]).to(x0)], 2)
 
+    def truth(self, options: InnerGuidance) -> tuple[Sidecar, ...]:
+        return (Sidecar("motion", {"teacher": "exact"}, key="d1"),) if options.motion == "true" else ()
+
     def model(self, pipe: Pipe, text: Inputs, known: Inputs, options: InnerGuidance, given: dict | None = None) -> Callable:
-        return paper.inner_guidance(pipe, text, options.guidance(pipe.w), known)
+        u = paper.inner_guidance(pipe, text, options.guidance(pipe.w), known)
+        return u if options.motion == "own" else _towards(u, given["d1"])
 
     def streams(self, state: torch.Tensor) -> dict[str, torch.Tensor]:
         return dict(zip(("video", "motion"), paper.split(state)))
@@ -110,6 +117,16 @@ class VideoJAM(Method):
         with pipe.autocast():
             _, u_d = paper.joint_velocity(pipe, x_t, d_t, torch.full((len(x_t),), float(t)), pipe.text([c.caption for c in clips.values()]))
         return data_estimate(d_t, u_d.float(), t)
+
+
+def _towards(u: Callable, d1: torch.Tensor) -> Callable:
+    """u with its motion half led straight to d1: the motion state is then d1 noised to every t, with the noise that it began with."""
+
+    def led(state, t):
+        u_x, _ = paper.split(u(state, t))
+        return torch.cat([u_x, (d1 - paper.split(state)[1]) / (1 - t.view(-1, 1, 1, 1, 1))], 2)
+
+    return led
 
 
 @torch.no_grad()

@@ -37,7 +37,7 @@ def cotracker_tracks(frames: np.ndarray, points: np.ndarray, query_frame: int = 
             torch.hub's folder.
         visibility_threshold: a point is visible where the predicted probability is above it.
         device: a torch device.
-        predictor: an object to call instead of loading one: predictor(video, queries=, backward_tracking=) ->
+        predictor: an object to call instead of loading one (`load_cotracker`): predictor(video, queries=, backward_tracking=) ->
             (tracks (1, f, n, 2), visibility (1, f, n)).
 
     Raises:
@@ -55,7 +55,7 @@ def cotracker_tracks(frames: np.ndarray, points: np.ndarray, query_frame: int = 
     if not isinstance(visibility_threshold, numbers.Real) or not 0 < visibility_threshold < 1:
         raise MotionLabError(f"{who}: visibility_threshold must lie between 0 and 1, got {visibility_threshold!r}.")
     if predictor is None:
-        predictor = _load(checkpoint, hub_dir, device)
+        predictor = load_cotracker(checkpoint, hub_dir, device)
     video = torch.from_numpy(np.ascontiguousarray(frames.transpose(0, 3, 1, 2)))[None].float().to(device)
     queries = torch.cat([torch.full((len(points), 1), float(query_frame)), torch.from_numpy(points)], dim=1)[None]
     with torch.inference_mode(), _thresholded(predictor, visibility_threshold):
@@ -98,7 +98,8 @@ def _answer(xy, visible, threshold: float, count: int, points: int) -> Tracks:
     return Tracks(xy, visible.bool().cpu().numpy())
 
 
-def _load(checkpoint, hub_dir, device: str):
+def load_cotracker(checkpoint: str | Path | None, hub_dir: str | Path | None = None, device: str = "cpu"):
+    """The predictor that `cotracker_tracks` loads, for whoever tracks many clips with it; arguments and errors as there."""
     advice = "Fetch scaled_offline.pth of CoTracker3 and pass checkpoint=PATH; teacher 'lucas_kanade' needs no weights."
     if checkpoint is None:
         raise MotionLabError("CoTracker needs weights, and no checkpoint was named.", fix=advice)

@@ -19,9 +19,10 @@ class TrainConfig:
     lr: AdamW's learning rate. muon_lr: Muon's, used with optimizer 'muon' for the 2-D matrices of the blocks
     (parameters below a numbered module, embeddings excepted); with muon_adjust 'match_rms_adamw' both have one scale.
     weight_decay: on parameters of 2 or more dimensions. warmup: steps of linear growth, then schedule 'constant', or
-    'cosine' down to 0 at `steps`. grad_clip: largest gradient norm, 0 for none. ema: decay; in step n it is at most
-    (1 + n) / (10 + n), so that the initial weights do not linger. bf16: autocast, where the machine is fast in it.
-    gradient_checkpointing: the diffusers models in the model work out activations again in the backward pass.
+    'cosine' down to 0 at `steps`, over the last `decay` steps (0: over all of them). grad_clip: largest gradient norm, 0 for
+    none. ema: decay; in step n it is at most (1 + n) / (10 + n), so that the initial weights do not linger. bf16: autocast,
+    where the machine is fast in it. gradient_checkpointing: the diffusers models in the model work out activations again in
+    the backward pass.
     compile: torch.compile of the forward pass; a resumed run may then differ from an unbroken one by rounding.
     checkpoint_every, log_every, sample_every: steps, 0 for never (a last checkpoint is always written).
     find_unused_parameters: for several processes, when some step leaves a trainable parameter without gradient.
@@ -42,6 +43,7 @@ class TrainConfig:
     weight_decay: float = 0.01
     warmup: int = 60
     schedule: str = "constant"
+    decay: int = 0
     grad_clip: float = 1.0
     ema: float = 0.995
     bf16: bool = False
@@ -59,11 +61,12 @@ class TrainConfig:
     def __post_init__(self):
         one_of(self.optimizer, ("adamw", "muon"), "optimizer")
         one_of(self.schedule, ("constant", "cosine"), "schedule")
+        _require(not self.decay or self.schedule == "cosine", "decay", "0 with schedule 'constant'", self.decay)
         one_of(self.muon_adjust, ("match_rms_adamw", "original"), "muon_adjust")
         for name in ("steps", "batch_size", "lr", "muon_lr"):
             _require(0 < getattr(self, name) < math.inf, name, "more than 0 and finite", getattr(self, name))
         _require(0 <= self.weight_decay < math.inf, "weight_decay", "0 or more and finite", self.weight_decay)
-        for name in ("warmup", "grad_clip", "checkpoint_every", "log_every", "sample_every", "seed", "threads"):
+        for name in ("warmup", "decay", "grad_clip", "checkpoint_every", "log_every", "sample_every", "seed", "threads"):
             _require(getattr(self, name) >= 0, name, "0 or more", getattr(self, name))
         for name in ("ema", "beta1", "beta2"):
             _require(0 <= getattr(self, name) < 1, name, "in [0, 1)", getattr(self, name))
@@ -94,5 +97,6 @@ def lr_factor(config: TrainConfig, step: int) -> float:
         return (step + 1) / config.warmup
     if config.schedule == "constant":
         return 1.0
-    done = (step - config.warmup) / max(1, config.steps - config.warmup)
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+    begins = max(config.warmup, config.steps - config.decay) if config.decay else config.warmup
+    done = (step - begins) / max(1, config.steps - begins)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, max(0.0, done))))

@@ -202,7 +202,7 @@ class _Run:
         indices = self.cursor.indices(range(first + self.positions.start, first + self.positions.stop))
         batch = send_to_device(self.data.batch(indices), device)
         torch.manual_seed(seed_of("global", seed, self.step, self.accelerator.process_index))
-        noise = SampleNoise(seed, self.step, self.positions, device)
+        noise = SampleNoise(seed, self.step, self.positions, device, self.step / self.config.steps)
         with autocast(device, self.config.bf16):
             returned = self.loss_fn(self.model, batch, noise)
         return _check_returned(returned, len(self.positions))

@@ -10,6 +10,7 @@ import numpy as np
 from motionlab.core.errors import MotionLabError
 from motionlab.video.clip import RealClip
 from motionlab.video.decoding import opened, picture_track, reason_of
+from motionlab.video.mtbench_tiers import tier_of_folder
 from motionlab.video.reading import existing_file, read_video
 
 
@@ -27,6 +28,7 @@ class MTBenchClip:
         xy: float32 (f, n, 2), (x, y) in pixels of `size`; may lie outside the frame.
         visible: bool (f, n). The release queried its tracker at frame 1, so frame 1, not 0, is where all are visible.
         size: (height, width) of the video, in which `xy` and the masks are given.
+        tier: "easy", "medium" or "hard", where a folder's name says so (MTBench_hard/...); else None.
     """
 
     name: str
@@ -38,6 +40,7 @@ class MTBenchClip:
     xy: np.ndarray
     visible: np.ndarray
     size: tuple[int, int]
+    tier: str | None = None
 
     def video(self, **options) -> RealClip:
         """The clip; `options` as for `read_video`."""
@@ -84,7 +87,7 @@ class MTBenchClip:
 
 
 def read_mtbench(folder: str | os.PathLike) -> list[MTBenchClip]:
-    """Read a case folder, or a folder of case folders, in MTBench's published layout; sorted by folder name.
+    """Read a case folder, a folder of case folders, or one of tiers (MTBench_hard, ...) that hold them; sorted by folder name.
 
     A case folder holds prompts.txt, eval_prompts.txt, videos.txt, masks.txt and trajectories.txt: one line per clip
     (eval_prompts.txt: as many per clip), paths relative to the folder. Videos and masks are read later, when asked for.
@@ -96,15 +99,15 @@ def read_mtbench(folder: str | os.PathLike) -> list[MTBenchClip]:
     if not folder.is_dir():
         raise MotionLabError(f"There is no folder '{folder}'.", fix="Give the folder that holds the MTBench cases.")
     if (folder / "videos.txt").is_file():
-        return _read_case(folder)
-    cases = sorted(inner for inner in folder.iterdir() if (inner / "videos.txt").is_file())
+        return _read_case(folder, folder)
+    cases = sorted({file.parent for depth in ("*", "*/*") for file in folder.glob(f"{depth}/videos.txt")})
     if not cases:
         raise MotionLabError(f"'{folder}' is no MTBench folder: neither it nor a folder inside it holds videos.txt.",
                              fix="A case holds videos.txt, masks.txt, trajectories.txt, prompts.txt, eval_prompts.txt.")
-    return [clip for case in cases for clip in _read_case(case)]
+    return [clip for case in cases for clip in _read_case(case, folder)]
 
 
-def _read_case(folder: Path) -> list[MTBenchClip]:
+def _read_case(folder: Path, top: Path) -> list[MTBenchClip]:
     lists = {name: _lines(folder, name) for name in ("videos", "masks", "trajectories", "prompts", "eval_prompts")}
     count = len(lists["videos"])
     for name in ("masks", "trajectories", "prompts"):
@@ -115,7 +118,8 @@ def _read_case(folder: Path) -> list[MTBenchClip]:
         raise MotionLabError(f"'{folder}': {len(lists['eval_prompts'])} lines in eval_prompts.txt cannot be shared "
                              f"among {count} clips.", fix="Give each clip the same number of lines.")
     each = len(lists["eval_prompts"]) // count
-    return [_case(folder, *(lists[name][i] for name in ("videos", "masks", "trajectories", "prompts")),
+    tier = tier_of_folder(folder, top)
+    return [_case(folder, tier, *(lists[name][i] for name in ("videos", "masks", "trajectories", "prompts")),
                   lists["eval_prompts"][i * each:(i + 1) * each]) for i in range(count)]
 
 
@@ -127,7 +131,7 @@ def _lines(folder: Path, name: str) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
-def _case(folder: Path, video: str, masks: str, trajectories: str, caption: str, prompts: list[str]) -> MTBenchClip:
+def _case(folder: Path, tier: str | None, video: str, masks: str, trajectories: str, caption: str, prompts: list[str]) -> MTBenchClip:
     file = existing_file(folder / video)
     size = _picture_size(file)
     mask_paths = tuple(sorted((folder / masks).glob("*.png")))
@@ -135,7 +139,7 @@ def _case(folder: Path, video: str, masks: str, trajectories: str, caption: str,
         raise MotionLabError(f"'{folder / masks}' holds no mask pictures (*.png).", fix="Check masks.txt.")
     tracks = _read_trajectories(folder / trajectories)
     xy = (tracks[..., :2] * np.array([size[1], size[0]])).astype(np.float32)
-    return MTBenchClip(file.stem, folder, caption, tuple(prompts), file, mask_paths, xy, tracks[..., 2] > 0.5, size)
+    return MTBenchClip(file.stem, folder, caption, tuple(prompts), file, mask_paths, xy, tracks[..., 2] > 0.5, size, tier)
 
 
 def _picture_size(file: Path) -> tuple[int, int]:

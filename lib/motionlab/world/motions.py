@@ -57,14 +57,14 @@ def pose(actor, t: np.ndarray, duration: float) -> Pose:
     """Pose of `actor` at times t (f,), facing right (the renderer mirrors left-facing actors), path added."""
     out = globals()[f"_{actor.motion}"](actor, t, duration)
     if actor.path:
-        dx, dy = _along_path(actor.path, t, duration)
+        dx, dy = along_path(actor.path, t, duration)
         out.x, out.y = out.x + dx, out.y + dy
     resting = 0.46 if MOTIONS[actor.motion].place == "air" and actor.motion != "swing" else 0.0
     out.y = out.y + (resting if actor.y is None else actor.y)
     return out
 
 
-def _along_path(points, t, duration):
+def along_path(points, t, duration):
     """Smooth curve through control points (dx, dy) spread evenly over the clip: what a caption cannot say."""
     from scipy.interpolate import CubicSpline
 

@@ -5,7 +5,7 @@ contains its centre; its flow is that layer's map from this frame to the next. N
 """
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Callable
 
 import numpy as np
@@ -189,8 +189,29 @@ def _ground_paint(place, x0):
     return paint
 
 
+def background(place: str, scroll: float, h: int, w: int) -> tuple[np.ndarray, np.ndarray]:
+    """A place without subjects or clutter: picture (h, w, 3) in [0, 1] and band of each pixel (h, w), 0 sky, 1 hills, 2 ground."""
+    return _still_background(Scene(place=place, scroll=scroll), h, w)
+
+
+def with_clutter(scene: Scene, picture: np.ndarray) -> np.ndarray:
+    """What a scene's clutter makes of another background (h, w, 3) in [0, 1]; the discs lie where that scene shows them at its start."""
+    clutter = _clutter(scene)
+    return _still_background(replace(scene, clutter=0.0), *picture.shape[:2], paint=lambda: clutter(lambda *_: picture))[0]
+
+
+def _still_background(scene, h, w, paint=None):
+    """As it is at time 0; `paint` makes another paint for each layer in turn."""
+    layers = _background(scene, {name: _view(scene, np.zeros(1), h, w, k) for name, k in PARALLAX.items()})
+    layers = layers if paint is None else [replace(layer, paint=paint()) for layer in layers]
+    canvas, bands = np.zeros((1, h, w, 3), dtype=np.float32), np.zeros((1, h, w), dtype=np.int16)
+    for index, layer in enumerate(layers):
+        _paint_layer(canvas, bands, layer, index, [0])
+    return canvas[0], bands[0]
+
+
 def _clutter(scene):
-    """Wraps a paint function with `clutter` random discs per unit area, drawn from the scene's texture seed."""
+    """Wraps paint functions with `60 clutter` random discs each, other ones every time, drawn from the scene's texture seed."""
     if scene.clutter <= 0:
         return lambda paint: paint
     rng = np.random.default_rng(scene.texture_seed)

@@ -108,7 +108,7 @@ def mf_release(gen, src, size, n_ids: int | None = 50, generator=None, *, seed: 
         raise MotionLabError(f"n_ids is {n_ids}.", fix="Give a positive number of track ids, or None for all tracks.")
     gen, src = checked_pair(gen, src)
     gen, src = visible_pair(gen, src, gen_visibility, src_visibility, together=False)
-    gen, src = (scaled(tracks, size, "frame") for tracks in _to_shorter(gen, src))
+    gen, src = (scaled(tracks, size, "frame") for tracks in to_shorter(gen, src))
     cosine = _best_mean(_cosine_matrix(gen, src, static, include_first), static)
     if not frechet:
         return _report(cosine, cosine.new_tensor(math.nan), cosine, parts)
@@ -121,7 +121,8 @@ def mf_release(gen, src, size, n_ids: int | None = 50, generator=None, *, seed: 
     return _report((cosine + distance) / 2, distance, cosine, parts)
 
 
-def _to_shorter(gen: torch.Tensor, src: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def to_shorter(gen: torch.Tensor, src: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tracks (f, n, 2) and (f', m, 2), the longer ones at evenly spread frames of theirs, as many as the shorter have (as released)."""
     length = min(len(gen), len(src))
     return tuple(tracks if len(tracks) == length else tracks[torch.linspace(0, len(tracks) - 1, length).long()]
                  for tracks in (gen, src))

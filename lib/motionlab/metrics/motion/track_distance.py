@@ -8,7 +8,7 @@ import torch
 from motionlab.metrics.motion.checks import checked_tracks, same_kind
 
 _CELLS = {"cpu": 1 << 13, "other": 1 << 19}  # pairs per sweep: what stays in a core's cache, and what fills a GPU
-_DISTANCES = 1 << 24  # point distances held at once
+_DISTANCES = {"cpu": 1 << 16, "other": 1 << 24}  # point distances held at once, chosen the same way
 
 
 def discrete_frechet(a, b):
@@ -81,12 +81,20 @@ def _sweep(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 def mean_distances(gen: torch.Tensor, src: torch.Tensor) -> torch.Tensor:
-    """Mean over all pairs of times of |gen[t, n] - src[t', m]|: (f, n, 2), (f', m, 2) -> (n, m)."""
+    """Mean over all pairs of times of |gen[t, n] - src[t', m]|: (f, n, 2), (f', m, 2) -> (n, m).
+
+    A block of points of `gen` at a time against all of `src`, in two buffers that stay in cache; nothing of size (n f, m f') is made.
+    """
     f, n, _ = gen.shape
     g, m, _ = src.shape
-    a, b = gen.transpose(0, 1), src.transpose(0, 1).reshape(m * g, 2)
-    rows = max(1, _DISTANCES // (f * g * m))
-    # 'donot_use_mm': the fast form subtracts large squares and is not 0 between equal points.
-    blocks = [torch.cdist(a[k:k + rows].reshape(-1, 2), b, compute_mode="donot_use_mm_for_euclid_dist")
-              .view(-1, f, m, g).mean(dim=(1, 3)) for k in range(0, n, rows)]
-    return torch.cat(blocks)
+    x, y = gen.permute(2, 1, 0).reshape(2, n * f, 1)
+    u, v = src.permute(2, 1, 0).reshape(2, 1, m * g)
+    rows = min(n * f, max(1, _DISTANCES["cpu" if gen.device.type == "cpu" else "other"] // (m * g)))
+    spaces, sums = gen.new_empty(2, rows, m * g), gen.new_empty(n * f, m)
+    for k in range(0, n * f, rows):
+        dx, dy = spaces[:, :min(rows, n * f - k)]
+        torch.sub(x[k:k + rows], u, out=dx)
+        torch.sub(y[k:k + rows], v, out=dy)
+        distance = dx.mul_(dx).addcmul_(dy, dy).sqrt_()
+        torch.sum(distance.view(-1, m, g), dim=2, out=sums[k:k + rows])
+    return sums.view(n, f, m).sum(dim=1) / (f * g)

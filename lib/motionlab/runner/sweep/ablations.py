@@ -22,7 +22,7 @@ from motionlab.ledger.selection import check_budgets, read_chosen
 from motionlab.runner import fingerprint as prints
 
 CHOSEN = "chosen"  # in the place of a rate: what `motionlab sweep --choose` chose
-ARM_FIELDS = ("name", "seeds", "grid", "unequal")
+ARM_FIELDS = ("name", "seeds", "grid", "unequal", "ablates")
 GIVEN = ("arm", "seed", "out_dir", "tier")  # what a row function is called with, besides `common`
 
 
@@ -123,10 +123,9 @@ def read_sweep(file: str | Path, root: Path) -> Sweep:
     with located(shown(path, root)):
         written = from_values(Written, content, "file")
         arms, seeds = _read_arms(written.arms)
-        unequal = {name: str(entry["unequal"]) for entry in written.arms if entry.get("unequal")
-                   for name in arms if name.split("@")[0] == entry["name"]}
+        unequal = {name: str(said) for name, said in _said(written.arms, "unequal", arms).items()}
         if written.protocol >= RULED:
-            check_by_rule(arms, unequal, written.choose)
+            check_by_rule(arms, unequal, _said(written.arms, "ablates", arms), written.choose)
         given = {name: dict(arm["train"]) for name, arm in arms.items() if isinstance(arm.get("train"), dict)}
         chosen = read_chosen(path.parent)
         rates = {name: owners(arm, arms) for name, arm in arms.items()}
@@ -183,6 +182,12 @@ def _read_arms(listed: list[dict]) -> tuple[dict[str, dict], dict[str, tuple[int
     return arms, seeds
 
 
+def _said(listed: list[dict], field_: str, arms: dict) -> dict[str, Any]:
+    """{arm: what its entry says in one of ARM_FIELDS}, for every point of its grid."""
+    said = {entry["name"]: entry[field_] for entry in listed if entry.get(field_)}
+    return {name: said[name.split("@")[0]] for name in arms if name.split("@")[0] in said}
+
+
 def _expanded(entry: dict) -> Iterator[tuple[str, dict]]:
     """(name, arm) for each point of the arm's grid; the arm itself where it has none."""
     name, grid = entry.get("name"), _numbers(entry.get("grid") or {})
@@ -209,8 +214,11 @@ def label(value: Any) -> str:
     return power if len(power) < len(plain) else plain
 
 
-def check_by_rule(arms: dict[str, dict], unequal: dict[str, str], choose: Choose | None) -> None:
+def check_by_rule(arms: dict[str, dict], unequal: dict[str, str], ablates: dict[str, list[str]], choose: Choose | None) -> None:
     """What protocol 7 asks of arms that are trained: no rate by hand, one budget.
+
+    Args:
+        unequal: why an arm's budget is another. ablates: fields of the grid that an arm turns on purpose; lr is never one.
 
     Raises:
         MotionLabError: naming the arm and the field.
@@ -220,7 +228,9 @@ def check_by_rule(arms: dict[str, dict], unequal: dict[str, str], choose: Choose
         raise MotionLabError("its arms are trained under protocol 7, and it says no grid of rates.",
                              fix="Write choose: {grid: {lr: [3.0e-4, 1.0e-3, 3.0e-3]}}, one grid for every arm.")
     for name, train in trained.items():
-        for field_ in choose.grid:
+        turned = {one_of(str(one), [key for key in choose.grid if key != "lr"], f"field of the grid to ablate in arm '{name}':")
+                  for one in ablates.get(name, [])}
+        for field_ in (key for key in choose.grid if key not in turned):
             value = train.get(field_, arms[name].get(field_))
             if (value is not None or field_ == "lr") and not is_chosen(value):
                 said = "left to its default" if value is None else value
