@@ -307,7 +307,7 @@ def test_adapters_come_back_to_the_bit_and_to_their_own_base(opened, name, tmp_p
         load_method(method, other, path)
 
 
-@pytest.mark.parametrize("name", FOUR)
+@pytest.mark.parametrize("name", ["wan", "hunyuanvideo"])
 def test_what_it_adds_is_counted_without_memory(opened, name):
     pipe, method = attached(opened, name), open_method("det")
     counted = sizes.measure(opened.folder(name), *CLIPS[name], attach=method.attach_to)
