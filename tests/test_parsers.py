@@ -8,7 +8,7 @@ import time
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from ledger_example import CLAIMS, make_root, write_notebook
@@ -120,7 +120,8 @@ RECORD = {"verdict": "holds", "parts": [{"raw": "a.csv", "metric": "m", "arm": "
           "date": "2026-11-30", "device": "cpu", "versions": {}, "seconds": 1.0, "checksum": "0"}
 
 
-@given(near({"audit.A1": [RECORD]}))
+@example(data={"audit.A1": [RECORD | {"dirty": {"": None, 0: None}}]})      # keys that have no order
+@given(data=near({"audit.A1": [RECORD]}))
 def test_measured_records_and_what_is_rendered_of_them(root, data):
     from motionlab.ledger.results import render_readme_table
     from motionlab.ledger.verify import paper_problems
@@ -134,8 +135,12 @@ def test_measured_records_and_what_is_rendered_of_them(root, data):
         (root / "reproductions/audit/measured.yaml").unlink()
 
 
-@given(near({"notebook": "09_audit", "paper": "audit", "tier": "laptop", "params": {}, "claims": {"audit.A1": RECORD}, "notes": {}, "seconds": 1.0,
-             "raw": [{"file": "a.csv", "sha256": "0"}], "figures": [{"file": "a.png", "caption": "c", "alt": "a", "claims": []}], "videos": []}))
+RESULT = {"notebook": "09_audit", "paper": "audit", "tier": "laptop", "params": {}, "claims": {"audit.A1": RECORD}, "notes": {}, "seconds": 1.0,
+          "raw": [{"file": "a.csv", "sha256": "0"}], "figures": [{"file": "a.png", "caption": "c", "alt": "a", "claims": []}], "videos": []}
+
+
+@example(data=RESULT | {"claims": {"audit.A1": {name: value for name, value in RECORD.items() if name != "seconds"}}})
+@given(data=near(RESULT))
 def test_results_of_runs(root, data):
     from motionlab.ledger.publishing import publish
     from motionlab.ledger.report import render_report
@@ -158,8 +163,12 @@ def test_pretrain_settings(root, name, data):
     only_sentences(stages.read_settings, root)
 
 
-@given(near({"paper": "audit", "row": "sweep_example:run_row", "arms": [{"name": "base", "seeds": [0, 1], "grid": {"lr": [0.1, "1e-4"]}}], "common": {"units": 2},
-             "data": ["reproductions"], "cost": {"minutes_per_row": {"full": 20}, "ram_gb": 3}}))
+ARMS = {"paper": "audit", "row": "sweep_example:run_row", "arms": [{"name": "base", "seeds": [0, 1], "grid": {"lr": [0.1, "1e-4"]}}], "common": {"units": 2},
+        "data": ["reproductions"], "cost": {"minutes_per_row": {"full": 20}, "ram_gb": 3}}
+
+
+@example(data=ARMS | {"data": ["x" * 4000]})                               # a name that no file system could hold
+@given(data=near(ARMS))
 def test_ablations(root, data):
     from motionlab.runner.sweep.ablations import read_sweep
 

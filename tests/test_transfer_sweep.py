@@ -36,7 +36,7 @@ def test_every_source_gives_a_row_per_task(root, any_scale, tmp_path):
     for arm in ({"name": "truth", "source": "truth"}, {"name": "source", "source": "source"}, {"name": "redraw", "source": "redraw"}, {"name": "base"}):
         rows = run_row(arm, 0, spot(tmp_path, arm["name"]), "full", **COMMON)
         assert [row["item"] for row in rows] == ["transfer_dev/00", "transfer_dev/01"] and {row["arm"] for row in rows} == {arm["name"]}
-        assert {"m_0", "m_1", "mf_0", "edit_1", "score_0", "leak", "route_b_1", "tc", "structure_0", "jump_1", "kind"} <= set(rows[0])
+        assert {"m_0", "m_1", "mf_0", "edit_1", "score_0", "leak", "leak_b", "tc", "structure_0", "jump_1", "kind"} <= set(rows[0])
     truth = np.load(spot(tmp_path, "truth") / "00.npy")
     assert truth.shape == (3, 5, 48, 48, 3) and np.array_equal(truth[0], truth[1])        # one answer, asked with two noises
     assert not adapters(tmp_path)
@@ -49,7 +49,7 @@ def test_an_adapter_per_task_shared_by_what_only_samples(root, any_scale, tmp_pa
     assert len(adapters(tmp_path)) == 2
     own, target = (np.load(spot(tmp_path, name) / "00.npy") for name in ("own", "lora"))
     assert not np.array_equal(own, target)
-    run_row({**LORA, "name": "answer", "train": {**LORA["train"], "on": "answer"}}, 0, spot(tmp_path, "answer"), "full", **COMMON)
+    run_row({**LORA, "name": "answer", "train": {**LORA["train"], "clip": "answer"}}, 0, spot(tmp_path, "answer"), "full", **COMMON)
     run_row(LORA, 1, spot(tmp_path, "lora-1"), "full", **COMMON)
     assert len(adapters(tmp_path)) == 6                                                   # another clip, another seed
     assert not list(tmp_path.glob("trained/*/*/training/checkpoints"))
@@ -115,7 +115,7 @@ def test_the_scale_is_measured_once_and_says_when_there_is_no_room(root, tmp_pat
 
 @pytest.mark.parametrize("arm, says", [
     ({"source": "reconstruction"}, "source of an arm"), ({"train": {"clip_steps": 5}}, "no field 'clip_steps'"),
-    ({"train": {"steps": 0}}, "0 steps"), ({"train": {"on": "target"}}, "source"), ({"measure": {"prompts": "test"}}, "no field 'prompts'"),
+    ({"train": {"steps": 0}}, "0 steps"), ({"train": {"clip": "target"}}, "source"), ({"measure": {"prompts": "test"}}, "no field 'prompts'"),
     ({"measure": {"adapter": "others"}}, "Did you mean 'other'"), ({"method": "dmt", "train": {"lr": 1.0}}, "acts while sampling")])
 def test_mistakes_are_named(arm, says):
     with pytest.raises(MotionLabError, match=says):

@@ -48,15 +48,15 @@ SOURCES = ("truth", "source", "redraw", "generated")
 
 @dataclass(frozen=True)
 class Tuning:
-    """Of a training on one clip: lr of AdamW, constant; steps of batch 1. on: the task's "source", or its "answer", the true clip of
+    """Of a training on one clip: lr of AdamW, constant; steps of batch 1. clip: the task's "source", or its "answer", the true clip of
     its first target (what a tuning that knew it would bring)."""
 
     lr: float = 1e-3
     steps: int = 200
-    on: str = "source"
+    clip: str = "source"
 
     def __post_init__(self):
-        one_of(self.on, ("source", "answer"), "clip to tune on")
+        one_of(self.clip, ("source", "answer"), "clip to tune on")
         if self.steps < 1:
             raise MotionLabError(f"A tuning of {self.steps} steps.", fix="Give 1 or more.")
 
@@ -113,7 +113,7 @@ def run_row(arm: dict, seed: int, out_dir: Path, tier: str, **common) -> list[di
 
 
 def smaller(arm: Arm) -> Arm:
-    """An arm for tier smoke, which proves that code runs: two tasks of `transfer_examples`, two steps of training and of sampling; no task that judges."""
+    """An arm for tier smoke, which proves that code runs: two steps of training and of sampling, and two tasks that judge nothing."""
     return dataclasses.replace(arm, budget=arm.budget and dataclasses.replace(arm.budget, steps=2), sampling=quick(arm.sampling),
                                measure=dataclasses.replace(arm.measure, tasks="transfer_examples", n=2))
 
@@ -173,7 +173,8 @@ def adapter_folder(arm: Arm, task: TransferTask, seed: int, home: Path) -> Path:
     """Where the adapter of these fields on this very clip lies, below `home`."""
     scene, caption = _shown(arm.budget, task)
     known = {"method": arm.method.name, "settings": dataclasses.asdict(arm.method), "budget": dataclasses.asdict(arm.budget),
-             "length": arm.measure.length, "seed": seed, "start": fingerprint(shipped(arm.weights)), "clip": scene.to_dict(), "caption": caption}
+             "length": arm.measure.length, "seed": seed, "start": fingerprint(shipped(arm.weights)), "clip": scene.to_dict(),
+             "caption": caption}
     name = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:12]
     return home / f"{arm.method.name}-on-one-clip" / name
 
@@ -193,7 +194,7 @@ def _tune(arm, task, seed, folder, path):
 def _shown(tuning: Tuning, task: TransferTask) -> tuple[Scene, str]:
     """The scene that is tuned on, and its caption."""
     answer = task.of("a")[0]
-    return (task.source, task.caption) if tuning.on == "source" else (answer.scene, answer.text)
+    return (task.source, task.caption) if tuning.clip == "source" else (answer.scene, answer.text)
 
 
 def tuning_config(tuning: Tuning, seed: int, out_dir: Path) -> TrainConfig:

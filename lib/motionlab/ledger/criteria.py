@@ -228,8 +228,17 @@ def papers(root: Path | None = None) -> list[str]:
 
 def canonical_sha(data: Any) -> str:
     """sha256 (hex) of the canonical JSON of plain data: sorted keys, no spaces, UTF-8."""
-    text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    try:
+        text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    except TypeError:        # keys of several kinds, which have no order: YAML allows them
+        text = json.dumps(_with_text_keys(data), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def _with_text_keys(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {str(key): _with_text_keys(value) for key, value in data.items()}
+    return [_with_text_keys(value) for value in data] if isinstance(data, (list, tuple)) else data
 
 
 def checksum(record: dict) -> str:

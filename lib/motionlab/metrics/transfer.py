@@ -44,7 +44,7 @@ def transfer_rows(frames: np.ndarray, asked: Sequence[tuple[TransferTask, Target
         every: motion fidelity looks at every `every`-th frame.
 
     Columns, by each reader: edit (`edit_fidelity`), look (the same without leak), structure (`articulation`) and jump of
-    `metrics.structure`, route; on targets "a" also mf, mf_release, mf_dmt, m, score, which are NaN on "b". Without a reader: leak,
+    `metrics.structure`, route, and route_reversed, the same to the source played backwards; on targets "a" also mf, mf_release, mf_dmt, m, score, which are NaN on "b". Without a reader: leak,
     tc, diversity (of the two noises of "a", where both are there, else NaN).
 
     Raises:
@@ -223,10 +223,11 @@ def _motion(read, i, task, target, shape, every):
     terms = structure_error(reading_of(tracks, visible, read["limbs"][i], species, size))
     source, seen = source_limbs(task.source, size, f)
     out = {"structure": terms["articulation"], "jump": terms["jump"]}
+    way = middle(tracks, visible > 0.5 if target.kind == "b" else seen)
+    out |= {"route": route(way, middle(source, seen)), "route_reversed": route(way, middle(source, seen)[::-1])}
     if target.kind == "b":                              # other limbs: only the way can be compared
-        nothing = dict.fromkeys(("mf", "mf_release", "mf_dmt"), float("nan"))
-        return out | {"route": route(middle(tracks, visible > 0.5), middle(source, seen))} | nothing
-    return out | {"route": route(middle(tracks, seen), middle(source, seen))} | motion_fidelity(tracks, source, seen, size, every)
+        return out | dict.fromkeys(("mf", "mf_release", "mf_dmt"), float("nan"))
+    return out | motion_fidelity(tracks, source, seen, size, every)
 
 
 def _judged(found, end):

@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import importlib.util
 import itertools
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -292,7 +293,7 @@ def _read_data(named: tuple[str, ...], root: Path) -> dict[str, str]:
         place = Path(root, name)
         if not place.resolve().is_relative_to(root.resolve()) or place.resolve() == root.resolve():
             raise MotionLabError(f"data names '{name}', which is not below the root.", fix="Give files and folders below the root.")
-        if not place.exists():
+        if not os.path.exists(place):                 # False too for a name that no file system could hold
             raise MotionLabError(f"there is no '{name}', which data names.",
                                  fix="Give paths below the root; shipped checkpoints are made by `make pretrain`.")
         files = sorted(place.rglob("*")) if place.is_dir() else [place]
