@@ -36,7 +36,7 @@ def test_every_source_gives_a_row_per_task(root, any_scale, tmp_path):
     for arm in ({"name": "truth", "source": "truth"}, {"name": "source", "source": "source"}, {"name": "redraw", "source": "redraw"}, {"name": "base"}):
         rows = run_row(arm, 0, spot(tmp_path, arm["name"]), "full", **COMMON)
         assert [row["item"] for row in rows] == ["transfer_dev/00", "transfer_dev/01"] and {row["arm"] for row in rows} == {arm["name"]}
-        assert {"m_0", "m_1", "mf_0", "edit_1", "score_0", "leak", "leak_b", "tc", "structure_0", "jump_1", "kind"} <= set(rows[0])
+        assert {"m_0", "m_1", "mf_0", "edit_1", "score_0", "leak", "edit_1_b", "tc", "structure_0", "jump_1", "kind"} <= set(rows[0])
     truth = np.load(spot(tmp_path, "truth") / "00.npy")
     assert truth.shape == (3, 5, 48, 48, 3) and np.array_equal(truth[0], truth[1])        # one answer, asked with two noises
     assert not adapters(tmp_path)
@@ -73,11 +73,15 @@ def test_a_killed_row_goes_on_at_its_task(root, any_scale, tmp_path, monkeypatch
     assert sampled == ["transfer_dev/00", "transfer_dev/01", "transfer_dev/01"] and [p.stat().st_mtime_ns for p in adapters(tmp_path)] == before
 
 
-def test_the_adapter_of_another_route(root, any_scale, tmp_path):
+def test_the_adapter_of_another_route(root, any_scale, tmp_path, monkeypatch):
     tasks = load_transfer("transfer_dev")
+    monkeypatch.setattr(transfer, "load_transfer", lambda name, n: [tasks[0], tasks[3]])
     assert least_alike(tasks[0], tasks).id == "transfer_dev/03" and least_alike(tasks[5], tasks).id == "transfer_dev/02"
-    run_row({**LORA, "name": "other", "measure": {"adapter": "other", "n": 4}}, 0, spot(tmp_path, "other"), "full", **COMMON)
-    assert len(adapters(tmp_path)) == 4
+    run_row({**LORA, "name": "other", "measure": {"adapter": "other"}}, 0, spot(tmp_path, "other"), "full", **COMMON)
+    run_row(LORA, 0, spot(tmp_path, "lora"), "full", **COMMON)
+    assert len(adapters(tmp_path)) == 2                                                   # the same two, each on the other's task
+    own, other = (np.load(spot(tmp_path, name) / "00.npy") for name in ("lora", "other"))
+    assert not np.array_equal(own, other)
     with pytest.raises(MotionLabError, match="n is too small"):
         least_alike(tasks[0], tasks[:3])
 

@@ -127,7 +127,7 @@ def quick(sampling):
 def clips_of(arm: Arm, task: TransferTask, tasks: Sequence[TransferTask], seed: int, home: Path) -> np.ndarray:
     """Clips (targets, f, h, w, 3) of a task by an arm."""
     frames = 4 * arm.measure.length - 3
-    pipe = begin(arm)
+    pipe = base_of(arm)
     if arm.source == "generated":
         donor = task if arm.measure.adapter == "own" else least_alike(task, tasks)
         return sampled(arm, adapted(arm, donor, seed, home).to(sampling_device()), task, seed)
@@ -160,13 +160,18 @@ def sampled(arm: Arm, pipe, task: TransferTask, seed: int) -> np.ndarray:
 def adapted(arm: Arm, task: TransferTask, seed: int, home: Path):
     """The generator with the arm's adapter for a task: tuned now, gone on with, or found below `home`; as it is where nothing is tuned."""
     if arm.budget is None:
-        return begin(arm)
+        return base_of(arm)
     folder = adapter_folder(arm, task, seed, home)
     path = folder / "trained.safetensors"
     with turn(home / f".lock-{folder.parent.name}-{folder.name}", f"adapter {folder.name}"):
         if digests.problem_of(path):
             _tune(arm, task, seed, folder, path)
-    return load_method(arm.method, begin(arm), path)
+    return load_method(arm.method, base_of(arm), path)
+
+
+def base_of(arm: Arm):
+    """The generator that the arm starts from, at rest."""
+    return begin(dataclasses.replace(arm, budget=None)).requires_grad_(False)
 
 
 def adapter_folder(arm: Arm, task: TransferTask, seed: int, home: Path) -> Path:
@@ -181,7 +186,7 @@ def adapter_folder(arm: Arm, task: TransferTask, seed: int, home: Path) -> Path:
 
 def _tune(arm, task, seed, folder, path):
     scene, caption = _shown(arm.budget, task)
-    pipe = begin(arm)
+    pipe = base_of(arm)
     arm.method.attach(pipe)
     data = held_data(Listed([render(scene, pipe.size[0], pipe.frames)]), [caption], pipe, arm.method.wants())
     result = train(pipe, arm.method.loss(pipe), data, tuning_config(arm.budget, seed, folder / "training"))
