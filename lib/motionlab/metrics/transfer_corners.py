@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from motionlab.core.errors import one_of
 from motionlab.data.transfer import Target, TransferTask
 from motionlab.metrics.transfer import transfer_rows
 from motionlab.models.evaluator import Evaluator
@@ -17,7 +18,8 @@ BLENDS = (25, 50, 75, 100)          # per cent of the source's clutter
 
 
 def corner_rows(tasks: Sequence[TransferTask], readers: Mapping[str, Evaluator], through: Callable[[np.ndarray], np.ndarray] | None = None,
-                encoder: ImageEncoder | None = None, size: int = 48, frames: int = 17, **options) -> list[dict]:
+                encoder: ImageEncoder | None = None, arms: Sequence[str] | None = None, size: int = 48, frames: int = 17,
+                **options) -> list[dict]:
     """Rows, as `metrics.transfer.transfer_rows`, of these arms on the first target "a" of each task:
 
         truth           the true answer (and that of target "b")
@@ -27,10 +29,14 @@ def corner_rows(tasks: Sequence[TransferTask], readers: Mapping[str, Evaluator],
 
     Args:
         through: uint8 frames (f, h, w, 3) -> the same, done to every clip, such as a codec's reconstruction.
-        options: of `transfer_rows` (ends, every).
+        arms: some of these only. options: of `transfer_rows` (ends, every).
+
+    Raises:
+        MotionLabError: an unknown arm (the nearest is named).
     """
-    rows = []
-    for arm, make in _arms().items():
+    known, rows = _arms(), []
+    for arm in known if arms is None else arms:
+        make = known[one_of(arm, known, "arm")]
         asked = [(task, target) for task in tasks for target in (task.of("a")[:1] + task.of("b") * (arm == "truth"))]
         clips = [make(task, target, size, frames) for task, target in asked]
         clips = np.stack(clips if through is None else [through(clip) for clip in clips])
