@@ -29,6 +29,8 @@ WEIGHTS = {
     "cotracker": (("*cotracker*.pth", "*cotracker*.safetensors", "co-tracker*"), "learned point tracks"),
     "sam2": (("*sam2*",), "masks and features of real clips"),
     "dinov2": (("*dinov2*",), "image features of real clips"),
+    "clip": (("*clip-vit-base-patch32*",), "edit fidelity of scored folders"),
+    "dino": (("*dino-vitb16*",), "temporal consistency of scored folders"),
     "cogvideox-2b": (("*CogVideoX-2b*", "*cogvideox-2b*"), "tier paper"),
     "cogvideox-5b": (("*CogVideoX-5b*", "*cogvideox-5b*"), "tier paper"),
     "wan-1.3b": (("*Wan2.1*1.3B*", "*wan*1.3b*"), "tier paper"),

@@ -5,7 +5,7 @@
     FOLDER/<group>/...         either of the two below the group's name, which tells equal prompts of two groups apart
 
 Names are forgiven what releases and file systems do to them: '_' for ' ', blanks at either end, case, the final dot, a lost last
-letter (DeT's release cuts the last character of every prompt, whether it is a dot or not). Anything that could mean two things is
+letter (a release is known to cut the last character of every prompt, whether it is a dot or not). Anything that could mean two things is
 an error that names both; nothing is guessed.
 """
 from __future__ import annotations
