@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from motionlab import cli
 from motionlab.core.errors import MotionLabError
 from motionlab.core.noise import SampleNoise
 from motionlab.data.prompts import load_prompts
@@ -141,6 +142,14 @@ def test_the_row_of_lora_is_as_large_as_the_paper_has_it():
     for block in network.transformer_blocks:
         assert sum(p.numel() for p in block.parameters() if p.requires_grad) == 9216
     assert sum(p.numel() for p in network.parameters() if p.requires_grad) == 2 * 9216
+
+
+def test_the_size_command_counts_them_and_says_what_it_cannot_count(capsys):
+    for words, says in ((["motion_inversion", "-p", "grid=[5, 12, 12]"], "0.229 M trained"),                          # 8 x (5 + 12 x 12) x 192
+                        (["motion_director"], "0.147 M trained")):                                                   # twice lora's 73 728
+        assert cli.main(["size", *words, "--backbone", "small", "--tflops", "1"]) == 0 and says in capsys.readouterr().out
+    for words, says in ((["motion_inversion"], "give grid=(frames, height, width)"), (["dmt"], "dmt is not trained")):
+        assert cli.main(["size", *words, "--backbone", "small", "--tflops", "1"]) == 2 and says in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------------------------------------- motion_inversion

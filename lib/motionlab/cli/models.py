@@ -86,8 +86,10 @@ def size(options: argparse.Namespace) -> int:
 def _attaching(name, parameters):
     """What the method does to a network that nothing was attached to, for the count."""
     from motionlab.core.config import from_values
+    from motionlab.experiments.tuning import demand_training
 
     method = from_values(_method_kind(name), _parsed(parameters), f"settings of method {name}")
+    demand_training(method)
 
     def attach(network, channels):
         network.requires_grad_(method.tunes_base)
