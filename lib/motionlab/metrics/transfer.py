@@ -44,7 +44,8 @@ def transfer_rows(frames: np.ndarray, asked: Sequence[tuple[TransferTask, Target
         every: motion fidelity looks at every `every`-th frame.
 
     Columns, by each reader: edit (`edit_fidelity`), look (the same without leak), structure (`articulation`) and jump of
-    `metrics.structure`, route, and route_reversed, the same to the source played backwards; on targets "a" also mf, mf_release, mf_dmt, m, score, which are NaN on "b". Without a reader: leak,
+    `metrics.structure`, route, and route_reversed, the same to the source played backwards; on targets "a" also mf, mf_release,
+    mf_dmt, m, score, which are NaN on "b". Without a reader: leak,
     tc, diversity (of the two noises of "a", where both are there, else NaN).
 
     Raises:
