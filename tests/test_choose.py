@@ -10,6 +10,7 @@ import yaml
 from motionlab.core.errors import MotionLabError
 from motionlab.ledger.selection import Point, budget_problems, choose, chosen_problems, rate_problems, read_chosen, sweep_problems
 from motionlab.runner import sweep as sweeps
+from motionlab.runner.sweep.choose import grids
 from test_sweep import root, sweep, write  # noqa: F401
 
 YAML = """paper: example
@@ -140,6 +141,28 @@ def test_an_arm_may_turn_a_rate_on_purpose(root):
             sweeps.read_sweep("example", root)
 
 
+def test_a_field_of_sampling_can_be_chosen_too(root):
+    """With the rate, on the same trainings; arms that only sample otherwise take what was chosen, unless they turn it on purpose."""
+    text = YAML.replace("lr: [3e-4, 1e-3, 3e-3]", "lr: [3e-4, 1e-3, 3e-3], keep: [3, 8]").replace("new_lr: chosen", "")
+    text = text.replace("name: full, method: cure, train: {lr: chosen},", "name: full, method: cure, train: {lr: chosen}, sample: {keep: chosen},")
+    text = text.replace("sample: {w: 2.0}", "sample: {w: 2.0, keep: chosen}")
+    text = text.replace("  - {<<: *full, name: wrong", "  - {<<: *full, name: all, sample: {keep: 8}, ablates: [keep]}\n  - {<<: *full, name: wrong")
+    write(root, text)
+    found = sweeps.read_sweep("example", root)
+    assert found.rates["full"] == {"lr": "full", "keep": "full"} == found.rates["guided"] and found.rates["all"] == {"lr": "full"}
+    points = grids(found)[1]
+    assert [point.values for point in points if point.arm == "full"] == [{"lr": lr, "keep": keep} for lr in (3e-4, 1e-3, 3e-3) for keep in (3.0, 8.0)]
+    assert {point.arm for point in points} == {"plain", "full"}
+    dev = grids(found)[0].arms["dev.full@lr=1e-3,keep=8"]
+    assert dev["sample"] == {"keep": 8} and type(dev["sample"]["keep"]) is int and dev["train"] == {"lr": 1e-3}
+    (root / "reproductions/example/chosen.yaml").write_text("comparator: plain\nrule: x\narms: {plain: {lr: 3e-3}, full: {lr: 1e-3, keep: 3.0}}\ntable: []\n")
+    arms = sweeps.read_sweep("example", root).arms
+    assert arms["guided"]["sample"] == {"w": 2.0, "keep": 3} and arms["all"]["sample"] == {"keep": 8} and arms["all"]["train"]["lr"] == 1e-3
+    write(root, text.replace(", ablates: [keep]", ""))
+    with pytest.raises(MotionLabError, match="keep of arm 'all' is 8, set by hand"):
+        sweeps.read_sweep("example", root)
+
+
 @pytest.mark.parametrize("old, new, says", [
     ("name: plain, train: {lr: chosen}", "name: plain, train: {lr: 1e-3}", "lr of arm 'plain' is 0.001, set by hand"),
     ("name: plain, train: {lr: chosen}", "name: plain, train: {}", "lr of arm 'plain' is left to its default, set by hand"),
@@ -173,9 +196,9 @@ def test_another_budget_needs_its_reason_and_published_rows_are_held_to_it(root)
 
 
 @pytest.mark.parametrize("settings, says", [
-    ({"arm train": {"lr": 3e-3}, "rates": {"lr": "full"}}, "arm 'full' was trained with lr 0.003, chosen was 0.001"),
-    ({"arm train": {"lr": 1e-3}, "rates": {"lr": "wrong"}}, "trained with lr 0.001, chosen was None"),
-    ({"arm train": {"lr": 1e-3}, "rates": {}}, "trained with rates that nobody chose"),
+    ({"arm train": {"lr": 3e-3}, "rates": {"lr": "full"}}, "arm 'full' was made with lr 0.003, chosen was 0.001"),
+    ({"arm train": {"lr": 1e-3}, "rates": {"lr": "wrong"}}, "made with lr 0.001, chosen was None"),
+    ({"arm train": {"lr": 1e-3}, "rates": {}}, "made with rates that nobody chose"),
     ({"arm train": {"lr": 1e-3}, "rates": {"lr": "full"}}, None),
     ({"arm train": {"lr": 3e-3}, "protocol": 6}, None),
     ({}, None)])

@@ -189,10 +189,11 @@ def rate_problems(folder: Path) -> list[str]:
     for path in sorted(set((folder / "raw").glob("*.json")) - {(folder / "raw" / RAW).with_suffix(".json")}):
         for one in ruled_settings(path):
             rates = {field: (chosen.arms if chosen else {}).get(owner, {}).get(field) for field, owner in one.get("rates", {}).items()}
-            wrong = [field for field, value in rates.items() if value != one["arm train"].get(field)]
+            given = (one.get("arm sample") or {}) | one["arm train"]
+            wrong = [field for field, value in rates.items() if value != given.get(field)]
             if wrong or not rates:
-                what = f"{wrong[0]} {one['arm train'].get(wrong[0])}, chosen was {rates[wrong[0]]}" if wrong else "rates that nobody chose"
-                found.append(f"{shown(path)}: arm '{one['arm name']}' was trained with {what}; choose, and measure it again.")
+                what = f"{wrong[0]} {given.get(wrong[0])}, chosen was {rates[wrong[0]]}" if wrong else "rates that nobody chose"
+                found.append(f"{shown(path)}: arm '{one['arm name']}' was made with {what}; choose, and measure it again.")
     return found
 
 

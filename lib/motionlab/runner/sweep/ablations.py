@@ -23,6 +23,7 @@ from motionlab.ledger.selection import check_budgets, read_chosen
 from motionlab.runner import fingerprint as prints
 
 CHOSEN = "chosen"  # in the place of a rate: what `motionlab sweep --choose` chose
+PARTS = ("train", "sample")  # of an arm, in which it may stand
 ARM_FIELDS = ("name", "seeds", "grid", "unequal", "ablates")
 GIVEN = ("arm", "seed", "out_dir", "tier")  # what a row function is called with, besides `common`
 
@@ -107,7 +108,7 @@ class Sweep:
     protocol: int
     choose: Choose | None
     unequal: dict[str, str]  # {arm: why its budget is another}
-    written: dict[str, dict]  # {arm: its `train` with the word `chosen` still in it}
+    written: dict[str, dict]  # {arm: its PARTS with the word `chosen` still in them}
     rates: dict[str, dict[str, str]]  # {arm: {field: the arm whose grid it was chosen from}}
     code: str  # sha256 over the row function's module and all of motionlab that it imports
 
@@ -127,7 +128,7 @@ def read_sweep(file: str | Path, root: Path) -> Sweep:
         unequal = {name: str(said) for name, said in _said(written.arms, "unequal", arms).items()}
         if written.protocol >= RULED:
             check_by_rule(arms, unequal, _said(written.arms, "ablates", arms), written.choose)
-        given = {name: dict(arm["train"]) for name, arm in arms.items() if isinstance(arm.get("train"), dict)}
+        given = {name: {part: dict(arm[part]) for part in parts_of(arm)} for name, arm in arms.items()}
         chosen = read_chosen(path.parent)
         rates = {name: owners(arm, arms) for name, arm in arms.items()}
         arms = {name: with_chosen(arm, rates[name], chosen.arms if chosen else {}) for name, arm in arms.items()}
@@ -232,7 +233,7 @@ def check_by_rule(arms: dict[str, dict], unequal: dict[str, str], ablates: dict[
         turned = {one_of(str(one), [key for key in choose.grid if key != "lr"], f"field of the grid to ablate in arm '{name}':")
                   for one in ablates.get(name, [])}
         for field_ in (key for key in choose.grid if key not in turned):
-            value = train.get(field_, arms[name].get(field_))
+            value = next((fields[field_] for fields in (*parts_of(arms[name]).values(), arms[name]) if field_ in fields), None)
             if (value is not None or field_ == "lr") and not is_chosen(value):
                 said = "left to its default" if value is None else value
                 raise MotionLabError(f"the {field_} of arm '{name}' is {said}, set by hand.",
@@ -245,10 +246,14 @@ def is_chosen(value: Any) -> bool:
     return isinstance(value, str) and (value == CHOSEN or value.startswith(f"{CHOSEN}@"))
 
 
+def parts_of(arm: dict) -> dict[str, dict]:
+    """Those of PARTS that an arm has."""
+    return {part: arm[part] for part in PARTS if isinstance(arm.get(part), dict)}
+
+
 def waiting(arm: dict) -> list[str]:
-    """Fields of its training for which nothing was chosen yet."""
-    train = arm.get("train")
-    return [name for name, value in train.items() if is_chosen(value)] if isinstance(train, dict) else []
+    """Fields of its training and sampling for which nothing was chosen yet."""
+    return [name for fields in parts_of(arm).values() for name, value in fields.items() if is_chosen(value)]
 
 
 def owners(arm: dict, arms: dict[str, dict]) -> dict[str, str]:
@@ -257,9 +262,9 @@ def owners(arm: dict, arms: dict[str, dict]) -> dict[str, str]:
     Raises:
         MotionLabError: `chosen@ARM` of an arm that there is not.
     """
-    found = {}
+    found, words = {}, {name: value for fields in parts_of(arm).values() for name, value in fields.items()}
     for name in waiting(arm):
-        asked = arm["train"][name].partition("@")[2]
+        asked = words[name].partition("@")[2]
         other = arms[one_of(asked, arms, f"arm in '{name}: chosen@{asked}' of arm '{arm['name']}':")] if asked else arm
         found[name] = tuned_as(other, arms)
     return found
@@ -268,7 +273,14 @@ def owners(arm: dict, arms: dict[str, dict]) -> dict[str, str]:
 def with_chosen(arm: dict, owner: dict[str, str], chosen: dict[str, dict[str, float]]) -> dict:
     """The arm with what was chosen in the place of `chosen`; where nothing was, the word stays, and `refuse_unchosen` tells it."""
     values = {field: chosen[name][field] for field, name in owner.items() if field in chosen.get(name, {})}
-    return {**arm, "train": {**arm["train"], **values}} if values else arm
+    return with_values(arm, values) if values else arm
+
+
+def with_values(arm: dict, values: dict[str, Any]) -> dict:
+    """The arm with these values in the place of its fields of the same name; whole numbers stay whole."""
+    whole = {name: int(value) for name, value in values.items() if isinstance(value, float) and value.is_integer() and name != "lr"}
+    values = {**values, **whole}
+    return {**arm, **{part: {name: values.get(name, value) for name, value in fields.items()} for part, fields in parts_of(arm).items()}}
 
 
 def tuned_as(arm: dict, arms: dict[str, dict]) -> str:

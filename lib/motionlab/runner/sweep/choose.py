@@ -10,7 +10,7 @@ from motionlab.core.errors import MotionLabError
 from motionlab.ledger.manifest import enter
 from motionlab.ledger.selection import RAW, Chosen, Point, choose, write_chosen
 from motionlab.ledger.verdict import read_raw
-from motionlab.runner.sweep.ablations import CHOSEN, Sweep, label, tuned_as
+from motionlab.runner.sweep.ablations import CHOSEN, Sweep, label, parts_of, tuned_as, with_values
 from motionlab.runner.sweep.publish import publish
 from motionlab.runner.sweep.rows import Row
 
@@ -37,16 +37,16 @@ def grids(sweep: Sweep) -> tuple[Sweep, list[Point]]:
 
 def read_written_arms(sweep: Sweep) -> dict[str, dict]:
     """The arms with `chosen` still in the place of what an earlier choice put there."""
-    return {name: {**arm, "train": sweep.written[name]} if name in sweep.written else arm for name, arm in sweep.arms.items()}
+    return {name: {**arm, **sweep.written[name]} for name, arm in sweep.arms.items()}
 
 
 def points(name: str, arm: dict, arms: dict[str, dict], how) -> Iterator[tuple[Point, dict]]:
     """(point, arm on dev) for each point of one arm's grid; none where it shares another's training, or another's choice."""
-    train = arm.get("train") or {}
-    own = [field for field, value in train.items() if value == CHOSEN]
+    words = {field: value for fields in parts_of(arm).values() for field, value in fields.items()}
+    own = [field for field, value in words.items() if value == CHOSEN]
     if not own or tuned_as(arm, arms) != name:
         return
-    borrowed = [field for field, value in train.items() if isinstance(value, str) and value.startswith(f"{CHOSEN}@")]
+    borrowed = [field for field, value in words.items() if isinstance(value, str) and value.startswith(f"{CHOSEN}@")]
     if borrowed:
         raise MotionLabError(f"Arm '{name}' takes {own[0]} from its own grid and {borrowed[0]} from another arm's.",
                              fix="Write one or the other.")
@@ -54,7 +54,7 @@ def points(name: str, arm: dict, arms: dict[str, dict], how) -> Iterator[tuple[P
         point = dict(zip(own, map(float, values)))
         row = f"{DEV}{name.replace('@', '.')}@{','.join(f'{field}={label(value)}' for field, value in point.items())}"
         measure = {**(arm.get("measure") or {}), **how.measure}
-        yield Point(name, row, point), {**arm, "name": row, "train": {**train, **point}, "measure": measure}
+        yield Point(name, row, point), {**with_values(arm, point), "name": row, "measure": measure}
 
 
 def settle(sweep: Sweep, rows: list[Row], grid: list[Point], say: Callable[[str], None] = print) -> Path:
