@@ -146,7 +146,7 @@ def test_a_field_of_sampling_can_be_chosen_too(root):
     text = YAML.replace("lr: [3e-4, 1e-3, 3e-3]", "lr: [3e-4, 1e-3, 3e-3], keep: [3, 8]").replace("new_lr: chosen", "")
     text = text.replace("name: full, method: cure, train: {lr: chosen},", "name: full, method: cure, train: {lr: chosen}, sample: {keep: chosen},")
     text = text.replace("sample: {w: 2.0}", "sample: {w: 2.0, keep: chosen}")
-    text = text.replace("  - {<<: *full, name: wrong", "  - {<<: *full, name: all, sample: {keep: 8}, ablates: [keep]}\n  - {<<: *full, name: wrong")
+    text = text.replace("  - {<<: *full, name: wrong", "  - {<<: *full, name: all, sample: {keep: 8}, ablates: [keep]}\n  - {<<: *full, name: wrong, sample: {keep: chosen@full}")
     write(root, text)
     found = sweeps.read_sweep("example", root)
     assert found.rates["full"] == {"lr": "full", "keep": "full"} == found.rates["guided"] and found.rates["all"] == {"lr": "full"}
