@@ -23,3 +23,18 @@ def _local_only(self, address):
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch):
     monkeypatch.setattr(socket.socket, "connect", _local_only)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Folders of tiny snapshots by name; each is built when a test of the module first asks for it."""
+    from snapshots import SNAPSHOTS
+
+    root, made = tmp_path_factory.mktemp("snapshots"), {}
+
+    def build(name):
+        if name not in made:
+            made[name] = SNAPSHOTS[name](root / name)
+        return made[name]
+
+    return build

@@ -14,19 +14,6 @@ NAMES, PROMPTS, SEEDS, STEPS = tuple(SNAPSHOTS), ["a cat walks.", "a dog runs."]
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    """Each snapshot is built when a test first asks for it."""
-    root, made = tmp_path_factory.mktemp("snapshots"), {}
-
-    def build(name):
-        if name not in made:
-            made[name] = SNAPSHOTS[name](root / name)
-        return made[name]
-
-    return build
-
-
-@pytest.fixture(scope="module")
 def opened(folders):
     made = {}
 

@@ -27,24 +27,11 @@ from motionlab.models.open import open_pipe
 from motionlab.training import TrainConfig, train
 from motionlab.training.trained import trained_state
 from small import small_model
-from snapshots import CLIP, SIZES, SNAPSHOTS
+from snapshots import CLIP, SIZES
 
 CLASSES = ("cogvideox-2b", "wan", "ltx", "hunyuanvideo")
 TRAINED = ("motion_inversion", "motion_director", "sma")
 SAID = ["a red dog runs to the left over the meadow", "a blue fish swims to the right under the sea"]
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    """Each snapshot is built when a test first asks for it."""
-    root, made = tmp_path_factory.mktemp("snapshots"), {}
-
-    def build(name):
-        if name not in made:
-            made[name] = SNAPSHOTS[name](root / name)
-        return made[name]
-
-    return build
 
 
 @pytest.fixture

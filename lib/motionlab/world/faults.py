@@ -77,13 +77,11 @@ def _limb(out, actor, t, duration, fault):
 # ---------------------------------------------------------------------------------------------- all of them
 def _gait(out, actor, t, duration, dose):
     """Every joint sways about its own mean as the donor's joints do, taken in the order of the parts; so does the root."""
-    from motionlab.world.scenes import Actor
-
     donor = DONORS.get(actor.species)
     if donor is None:
         raise MotionLabError(f"A {actor.species} has no gait that another species could give it.",
                              fix=f"Take one of: {', '.join(DONORS)}.")
-    other = pose(Actor(species=donor[0], motion=donor[1], phase=actor.phase, amplitude=actor.amplitude), t, duration)
+    other = pose(type(actor)(species=donor[0], motion=donor[1], phase=actor.phase, amplitude=actor.amplitude), t, duration)
     own = [p.name for p in species(actor.species).parts if p.name in out.joints]
     given = [p.name for p in species(donor[0]).parts if p.name in other.joints]
     for k, name in enumerate(own):
