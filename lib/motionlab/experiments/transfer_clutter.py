@@ -1,23 +1,28 @@
 """How much clutter can a source carry before the readers lose its limbs? The level of `transfer.clutter` in protocol.yaml is chosen here.
 
-    from motionlab.experiments.transfer_clutter import chosen, clutter_rows
-    rows = clutter_rows(load_transfer("transfer_dev"), load_codec(shipped("codec")), load_evaluators())
+    python -m motionlab.experiments.transfer_clutter FILE.csv
 
-gives the rows of reproductions/det/pilots/clutter.csv, `chosen(rows)` the level.
+writes the rows of that pilot on the dev tasks (reproductions/*/pilots/clutter.csv), `chosen(rows)` is the level.
 """
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from motionlab.core.errors import MotionLabError
-from motionlab.data.transfer import TransferTask
+from motionlab.core.files import write_atomic
+from motionlab.data.transfer import TransferTask, load_transfer
 from motionlab.experiments.instruments import through
+from motionlab.experiments.rows import load_evaluators
+from motionlab.ledger.book import csv_text
 from motionlab.metrics.reconstruction import VISIBLE
 from motionlab.models.evaluator import Evaluator, true_limbs
-from motionlab.models.small.codec import Codec
+from motionlab.models.shipped import shipped
+from motionlab.models.small.codec import Codec, load_codec
 from motionlab.world import render
 
 LEVELS = (0.3, 0.5, 0.7)
@@ -65,3 +70,15 @@ def chosen(rows: Iterable[dict], allowed: float = ALLOWED) -> float:
     if not fit:
         raise MotionLabError(f"Every level of clutter costs the readers {allowed} px or more.", fix="Try lower levels.")
     return max(fit)
+
+
+def write(path: Path, n: int | None = None) -> Path:
+    """Measure the first `n` dev tasks (None: all) with the shipped codec and readers, and write their rows."""
+    import pandas as pd
+
+    rows = clutter_rows(load_transfer("transfer_dev", n), load_codec(shipped("codec")), load_evaluators())
+    return write_atomic(path, csv_text(pd.DataFrame(rows).round(6)))
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]))
