@@ -4,6 +4,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 from motionlab.core import digests
@@ -15,8 +16,9 @@ from motionlab.core.paths import repo_root
 from motionlab.core.protocol import read_protocol
 from motionlab.data.bank import BankConfig
 from motionlab.data.sources import World
-from motionlab.data.store import open_data
+from motionlab.data.store import Data, open_data
 from motionlab.experiments.arms import Arm, Budget, read_arm
+from motionlab.methods.base import Method
 from motionlab.methods.files import load_method, save_method
 from motionlab.models.checkpoint import fingerprint
 from motionlab.models.shipped import shipped
@@ -39,21 +41,29 @@ def trained(arm: Arm, seed: int, home: Path) -> SmallPipe:
     if arm.budget is None:
         return begin(arm).requires_grad_(False)
     folder = training_folder(arm, seed, home)
+
+    def clips(pipe: SmallPipe) -> Data:
+        return open_data(World(tuning_bank(arm.budget.clips, pipe.frames)), pipe, arm.method.wants(), bank_home())
+
+    return tuned_once(arm.method, lambda: begin(arm), clips, training_config(arm.budget, seed, folder / "training"), folder)
+
+
+def tuned_once(method: Method, start: Callable[[], SmallPipe], clips: Callable[[SmallPipe], Data], config: TrainConfig,
+               folder: Path) -> SmallPipe:
+    """The generator of `start` with what the method trains on `clips`: trained now, gone on with, or found as folder/trained.safetensors.
+
+    Whoever asks for the same folder at the same time, in any sweep, waits for it.
+    """
     path = folder / "trained.safetensors"
-    with turn(home / f".lock-{folder.name}", f"training {folder.name}"):          # rows that share it, of any sweep, wait for it
+    with turn(folder.parent / f".lock-{folder.name}", f"training {folder.name}"):
         if digests.problem_of(path):
-            _train(arm, seed, folder, path)
-    return load_method(arm.method, begin(arm), path)
-
-
-def _train(arm: Arm, seed: int, folder: Path, path: Path) -> None:
-    pipe = begin(arm)
-    arm.method.attach(pipe)
-    data = open_data(World(tuning_bank(arm.budget.clips, pipe.frames)), pipe, arm.method.wants(), bank_home())
-    result = train(pipe, arm.method.loss(pipe), data, training_config(arm.budget, seed, folder / "training"))
-    path.unlink(missing_ok=True)
-    save_method(arm.method, load_trained(pipe, result.ema_state()), path, {"seed": str(seed), "steps": str(result.step)})
-    digests.record(path)
+            pipe = start()
+            method.attach(pipe)
+            result = train(pipe, method.loss(pipe), clips(pipe), config)
+            path.unlink(missing_ok=True)
+            save_method(method, load_trained(pipe, result.ema_state()), path, {"seed": str(config.seed), "steps": str(result.step)})
+            digests.record(path)
+    return load_method(method, start(), path)
 
 
 def begin(arm: Arm) -> SmallPipe:

@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 
-from motionlab.core import digests
 from motionlab.core.config import from_values
 from motionlab.core.errors import MotionLabError, one_of
 from motionlab.core.files import read_json, write_json
@@ -30,17 +29,15 @@ from motionlab.data.sources import Listed
 from motionlab.data.store import held_data
 from motionlab.data.transfer import TransferTask, load_transfer
 from motionlab.experiments.arms import Arm, read_arm
-from motionlab.experiments.finetune import begin, trainings
+from motionlab.experiments.finetune import begin, trainings, tuned_once
 from motionlab.experiments.rows import kept, keep_sheet, load_evaluators, sampling_device
 from motionlab.methods import open_method
 from motionlab.methods.base import Method
-from motionlab.methods.files import load_method, save_method
 from motionlab.metrics.transfer import all_targets, middle, per_task, route, source_limbs, transfer_rows
 from motionlab.models.checkpoint import fingerprint
 from motionlab.models.image_encoder import load_image_encoder
 from motionlab.models.shipped import shipped
-from motionlab.training import TrainConfig, train
-from motionlab.training.trained import load_trained
+from motionlab.training import TrainConfig
 from motionlab.world import Scene, render
 
 SOURCES = ("truth", "source", "redraw", "generated")
@@ -162,11 +159,14 @@ def adapted(arm: Arm, task: TransferTask, seed: int, home: Path):
     if arm.budget is None:
         return base_of(arm)
     folder = adapter_folder(arm, task, seed, home)
-    path = folder / "trained.safetensors"
-    with turn(home / f".lock-{folder.parent.name}-{folder.name}", f"adapter {folder.name}"):
-        if digests.problem_of(path):
-            _tune(arm, task, seed, folder, path)
-    return load_method(arm.method, base_of(arm), path)
+    (scene, caption), config = _shown(arm.budget, task), tuning_config(arm.budget, seed, folder / "training")
+
+    def clip(pipe):
+        return held_data(Listed([render(scene, pipe.size[0], pipe.frames)]), [caption], pipe, arm.method.wants())
+
+    pipe = tuned_once(arm.method, lambda: base_of(arm), clip, config, folder)
+    shutil.rmtree(folder / "training" / "checkpoints", ignore_errors=True)          # of hundreds of adapters
+    return pipe
 
 
 def base_of(arm: Arm):
@@ -182,18 +182,6 @@ def adapter_folder(arm: Arm, task: TransferTask, seed: int, home: Path) -> Path:
              "caption": caption}
     name = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:12]
     return home / f"{arm.method.name}-on-one-clip" / name
-
-
-def _tune(arm, task, seed, folder, path):
-    scene, caption = _shown(arm.budget, task)
-    pipe = base_of(arm)
-    arm.method.attach(pipe)
-    data = held_data(Listed([render(scene, pipe.size[0], pipe.frames)]), [caption], pipe, arm.method.wants())
-    result = train(pipe, arm.method.loss(pipe), data, tuning_config(arm.budget, seed, folder / "training"))
-    path.unlink(missing_ok=True)
-    save_method(arm.method, load_trained(pipe, result.ema_state()), path, {"seed": str(seed), "steps": str(result.step), "clip": task.id})
-    digests.record(path)
-    shutil.rmtree(folder / "training" / "checkpoints")
 
 
 def _shown(tuning: Tuning, task: TransferTask) -> tuple[Scene, str]:
