@@ -13,17 +13,9 @@ from motionlab.core.paths import repo_root
 from motionlab.runner.sweep import read_sweep
 from motionlab.models.small.backbone import load_backbone
 from motionlab.models.small.codec import load_codec
-from tiny_repository import lay_out, spot
+from tiny_repository import root, spot  # noqa: F401
 
 OPTIONS = {"prompts": "examples", "n": 2, "length": 2, "steps": 2}
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    home = lay_out(tmp_path_factory.mktemp("repository"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MOTIONLAB_ROOT", str(home))
-        yield home
 
 
 def row(arm, place, run=arms.run_row, seed=0, tier="smoke", **more):

@@ -8,18 +8,10 @@ from motionlab.core.errors import MotionLabError
 from motionlab.data.transfer import load_transfer
 from motionlab.experiments import transfer
 from motionlab.experiments.transfer import check_arm, least_alike, read_transfer_arm, run_row, scale_of
-from tiny_repository import lay_out, spot
+from tiny_repository import root, spot  # noqa: F401
 
 COMMON = {"tasks": "transfer_dev", "n": 2, "length": 2, "steps": 2}
 LORA = {"name": "lora", "method": "lora", "train": {"lr": 1e-2, "steps": 3}}
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    home = lay_out(tmp_path_factory.mktemp("transfer"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MOTIONLAB_ROOT", str(home))
-        yield home
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pytest
 import yaml
 
 from motionlab.core.paths import repo_root
@@ -32,6 +33,15 @@ def lay_out(home: Path, length: int = 3) -> Path:
         save_evaluator(Evaluator(small), place / f"evaluator_{seed}.safetensors")
     save_image_encoder(ImageEncoder(ImageEncoderConfig(d=16, layers=1, heads=2)), place / "image_encoder.safetensors")
     return home
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """The checkout of a module's tests."""
+    home = lay_out(tmp_path_factory.mktemp("repository"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOTIONLAB_ROOT", str(home))
+        yield home
 
 
 def spot(folder: Path, name: str = "row") -> Path:
