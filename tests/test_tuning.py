@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from motionlab import cli
 from motionlab.core.errors import MotionLabError
-from motionlab.experiments import tuning
+from motionlab.experiments import own_videos, tuning
 from motionlab.methods import METHODS, method_class, open_method
 from motionlab.models.open import open_pipe
 from motionlab.training import SampleNoise, checkpoints
@@ -92,12 +92,16 @@ def test_videos_become_weights_and_prompts_become_clips(config, name, kind, monk
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_lora_trains_samples_and_comes_back_on_every_class(name, videos, tmp_path):
+def test_lora_is_swept_samples_and_comes_back_on_every_class(name, videos, tmp_path):
     """Pictures for image-to-video come from the videos in training and from the prompt file in sampling."""
     folder, (frames, height, width) = SNAPSHOTS[name](tmp_path / "s"), SIZES.get(name, (9, 32, 32))
-    usual = {"frames": frames, "height": height, "width": width, "fps": FPS, "batch_size": 2, "log_every": 1, "bf16": False, "cpu": True}
-    method = open_method("lora", rank=2)
-    made = tuning.tune(method, tuning.TuneConfig(backbone=str(folder), videos=str(videos), out_dir=str(tmp_path / "run"), steps=2, lr=1e-2, **usual))
+    common = {"weights": str(folder), "videos": str(videos), "held_out": 1, "draws": 3, "frames": frames, "height": height, "width": width, "fps": FPS}
+    method, row = open_method("lora", rank=2), tmp_path / "sweep" / "mine" / "full" / "row"
+    arms = {"as_it_is": {}, "lora": {"method": "lora", "rank": 2, "train": {"lr": 1e-1, "steps": 2}}}
+    base, tuned = (own_videos.run_row({"name": arm} | fields, 0, row, "full", **common)[0] for arm, fields in arms.items())
+    assert base["item"] == tuned["item"] == "right.mp4" and base["loss"] != tuned["loss"] and math.isfinite(tuned["loss"])
+    made, = (tmp_path / "sweep" / "trained").rglob("lora.safetensors")
+    assert all("_without_1" in path.name for path in (made.parent / "clips").iterdir())           # what it saw is not what it is measured on
     assert all(value.isfinite().all() for value in load_file(made).values())
     modes = open_pipe(str(folder), frames, height, width, dtype=torch.float32).modes
     needs = [] if "text" in modes else ["first"] + ["last"] * ("first" not in modes)

@@ -18,7 +18,7 @@ from motionlab.core.files import ensure_writable, write_atomic
 from motionlab.core.speed import speed as measured_speed
 from motionlab.core.yamls import read_yaml
 from motionlab.data.sidecars import Sidecar
-from motionlab.data.sources import Folder, Single, find_clips
+from motionlab.data.sources import Folder, Single, find_clips, part_of
 from motionlab.data.store import open_data
 from motionlab.data.tracks import check_mask, demand_length, load_mask, load_tracks
 from motionlab.data.tasks import Task, known_frames, read_tasks
@@ -41,7 +41,8 @@ PATIENCE = timedelta(hours=12)               # for other processes to finish enc
 class TuneConfig:
     """A training of a method. 0 means the generator's own.
 
-    backbone: folder of a snapshot, "" for the kit's own. videos: folder with *.mp4 and captions, see `data.sources.find_clips`; or
+    backbone: folder of a snapshot, "" for the kit's own. videos: folder with *.mp4 and captions, see `data.sources.find_clips`;
+    leave_out: of the folder's videos, by name, the last so many are not trained on. Or
     video: one file, with caption, and where a method wants tracks, tracks or mask, and cotracker (see `data.sources.Single`).
     frames, height, width, fps: of the clips; of each video the first `frames` frames at `fps` are taken. crop: of the one video.
     batch_size: over all processes. lr: constant, by default without warm-up, since the start is the base. beta2, weight_decay: of
@@ -64,6 +65,7 @@ class TuneConfig:
     height: int = 0
     width: int = 0
     fps: float = 0.0
+    leave_out: int = 0
     steps: int = 2000
     batch_size: int = 8
     lr: float = 5e-6
@@ -79,9 +81,9 @@ class TuneConfig:
     cpu: bool = False
 
     def __post_init__(self):
-        for name in ("frames", "height", "width", "fps"):
+        for name in ("frames", "height", "width", "fps", "leave_out"):
             if getattr(self, name) < 0:
-                raise MotionLabError(f"{name} is {getattr(self, name)}.", fix="Give 0 for the generator's own.")
+                raise MotionLabError(f"{name} is {getattr(self, name)}.", fix="Give 0 for none or the generator's own.")
         self.training()
 
     def training(self) -> TrainConfig:
@@ -92,22 +94,22 @@ class TuneConfig:
         """The clips, at the generator's length and size."""
         fps = self.fps or pipe.fps
         if not self.video:
-            return Folder(self.videos, pipe.frames, pipe.size, fps)
+            return Folder(self.videos, pipe.frames, pipe.size, fps, self.leave_out)
         files = (self.tracks, self.mask, self.cotracker)
         return Single(Path(self.video), self.caption.strip(), pipe.frames, pipe.size, fps, self.crop, *files)
 
 
-def check_inputs(backbone: str, videos: str) -> None:
+def check_inputs(backbone: str, videos: str, leave_out: int = 0) -> None:
     """Refuse a snapshot or videos that are not there before minutes of other work.
 
     Raises:
-        MotionLabError: as `models.open.pipe_class` and `find_clips`; no videos given.
+        MotionLabError: as `models.open.pipe_class`, `find_clips` and `part_of`; no videos given.
     """
     if backbone:
         pipe_class(backbone)
     if not videos:
         raise MotionLabError("A backbone is given, but no videos.", fix="Give a folder of *.mp4 with captions.csv: -p videos=FOLDER.")
-    find_clips(videos)
+    part_of(find_clips(videos), leave_out, videos)
 
 
 def check_clips(config: TuneConfig, wanted: Sequence[Sidecar] = ()) -> None:
@@ -119,7 +121,7 @@ def check_clips(config: TuneConfig, wanted: Sequence[Sidecar] = ()) -> None:
     """
     tracked = any(one.kind == "tracks" for one in wanted)
     if not config.video:
-        check_inputs(config.backbone, config.videos)
+        check_inputs(config.backbone, config.videos, config.leave_out)
         if tracked:
             raise MotionLabError("This method follows points of one clip, and was given a folder of videos.",
                                  fix="Give --video, --caption and --tracks or --mask, or a loss without tracks.")
