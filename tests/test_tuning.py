@@ -1,6 +1,7 @@
 """`motionlab train METHOD` and `sample METHOD` on the kit's own generator and on snapshots: videos become weights, prompts clips."""
 import dataclasses
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from safetensors.torch import load_file
 
 from motionlab import cli
 from motionlab.core.errors import MotionLabError
+from motionlab.core.locks import held
 from motionlab.experiments import own_videos, tuning
 from motionlab.methods import METHODS, method_class, open_method
 from motionlab.models.open import open_pipe
@@ -117,6 +119,30 @@ def test_lora_is_swept_samples_and_comes_back_on_every_class(name, videos, tmp_p
             tuning.sample(dataclasses.replace(sampling, prompts=str(tmp_path / "q.csv"), out_dir=str(tmp_path / "none")), method.Sampling(steps=2))
 
 
+def test_a_damaged_video_is_named_before_anything_long(videos, tmp_path):
+    shutil.copytree(videos, tmp_path / "v")
+    whole = (tmp_path / "v" / "right.mp4").read_bytes()
+    (tmp_path / "v" / "right.mp4").write_bytes(whole[:len(whole) // 3])
+    with pytest.raises(MotionLabError, match="right.mp4"):
+        tuning.check_inputs("", str(tmp_path / "v"))
+    with pytest.raises(MotionLabError, match="Of the 2 videos"):
+        tuning.check_inputs("", str(videos), leave_out=2)
+
+
+def test_two_samplings_into_one_folder_do_not_mix(config, tmp_path):
+    method = open_method("plain")
+    made = tuning.tune(method, config("wan", steps=1))
+    (tmp_path / "p.txt").write_text("a cat walks.\n")
+    out = tmp_path / "clips"
+    out.mkdir()
+    wanted = tuning.SampleConfig(backbone=config("wan").backbone, weights=str(made), prompts=str(tmp_path / "p.txt"), out_dir=str(out), bf16=False,
+                                 cpu=True)
+    with held(out / ".lock-sampling", "a test"):
+        with pytest.raises(MotionLabError, match="sampling to"):
+            tuning.sample(wanted, method.Sampling(steps=1))
+    assert not list(out.glob("*.mp4")) and len(tuning.sample(wanted, method.Sampling(steps=1))) == 1
+
+
 def test_training_times_are_those_of_the_base(folders):
     noise, wan, cogvideox = SampleNoise(0, 0, range(400)), open_pipe(str(folders["wan"]), 9, 32, 32), open_pipe(str(folders["cogvideox"]), 9, 32, 32)
     z = torch.logit(wan.times(noise)) + math.log(3.0)  # logit-normal, shifted by 3
@@ -152,8 +178,6 @@ def test_a_folder_keeps_to_one_run(config, tmp_path):
     ("file,caption\nleft.mp4,a cat walks.\n", "1 of 2 videos .* have no caption, first 'right.mp4'"),
     ("file,caption\nleft.mp4,a\nrigth.mp4,b\n", "Did you mean 'right.mp4'"), ("name,text\nleft.mp4,a\n", "cannot be read as captions")])
 def test_mistakes_in_captions_are_told(videos, tmp_path, captions, message):
-    import shutil
-
     shutil.copytree(videos, tmp_path / "v")
     (tmp_path / "v" / "captions.csv").write_text(captions)
     with pytest.raises(MotionLabError, match=message):

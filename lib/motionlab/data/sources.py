@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import csv
 import io
+import warnings
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -11,7 +12,7 @@ from motionlab.core.errors import MotionLabError, nearest
 from motionlab.data.bank import BankConfig, bank_seeds, training_scene
 from motionlab.data.sidecars import digest
 from motionlab.models.checkpoint import fingerprint
-from motionlab.video import RealClip, read_video
+from motionlab.video import RealClip, cuts_said, read_video
 from motionlab.world import Clip, render
 from motionlab.world.captions import describe, sentence
 
@@ -180,6 +181,8 @@ def _read(video, wanted, crop=True):
         at = f", at {wanted.fps:g} per second" if wanted.fps else ""
         raise MotionLabError(f"'{video.name}' has {len(clip.frames)} of the {wanted.frames} frames that are needed{at}.",
                              fix="Take it out, or train on shorter clips with -p frames=N.")
+    if said := cuts_said(clip.frames, video.name):
+        warnings.warn(said, stacklevel=2)             # once for each video, however many sidecars are drawn of it
     return clip
 
 

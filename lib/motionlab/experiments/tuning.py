@@ -15,6 +15,7 @@ import torch
 from motionlab.core.config import from_values
 from motionlab.core.errors import MotionLabError, one_of
 from motionlab.core.files import ensure_writable, write_atomic
+from motionlab.core.locks import held
 from motionlab.core.speed import speed as measured_speed
 from motionlab.core.yamls import read_yaml
 from motionlab.data.sidecars import Sidecar
@@ -34,6 +35,7 @@ from motionlab.training.trained import load_trained
 from motionlab.video import probe_video, write_mp4
 
 MAY_CHANGE = ("out_dir", "steps", "checkpoint_every", "log_every", "gradient_checkpointing", "cpu")
+PROBED = 100                                 # videos that are looked into before anything long; all are when they are encoded
 PATIENCE = timedelta(hours=12)               # for other processes to finish encoding; the usual limit is 10 minutes
 
 
@@ -103,13 +105,17 @@ def check_inputs(backbone: str, videos: str, leave_out: int = 0) -> None:
     """Refuse a snapshot or videos that are not there before minutes of other work.
 
     Raises:
-        MotionLabError: as `models.open.pipe_class`, `find_clips` and `part_of`; no videos given.
+        MotionLabError: as `models.open.pipe_class`, `find_clips` and `part_of`; no videos given; among the first `PROBED` one that
+            cannot be decoded at its beginning or its end.
     """
     if backbone:
         pipe_class(backbone)
     if not videos:
         raise MotionLabError("A backbone is given, but no videos.", fix="Give a folder of *.mp4 with captions.csv: -p videos=FOLDER.")
-    part_of(find_clips(videos), leave_out, videos)
+    clips = find_clips(videos)
+    part_of(clips, leave_out, videos)
+    for path, _ in clips[:PROBED]:
+        probe_video(path)
 
 
 def check_clips(config: TuneConfig, wanted: Sequence[Sidecar] = ()) -> None:
@@ -240,7 +246,7 @@ def sample(config: SampleConfig, options: Sampling | None = None) -> list[Path]:
     The list of prompts goes to prompts.csv. Clips that are there already are kept.
 
     Raises:
-        MotionLabError: as `read_tasks`, `load_method` and `open_pipe`; another run's out_dir.
+        MotionLabError: as `read_tasks`, `load_method` and `open_pipe`; another run's out_dir, or one that is being written now.
     """
     check_sampling(config.backbone, config.weights, config.prompts, options.mode if options else "")
     tasks, about = read_tasks(config.prompts), read_about(config.weights)
@@ -248,6 +254,11 @@ def sample(config: SampleConfig, options: Sampling | None = None) -> list[Path]:
     options, out = options or method.Sampling(), ensure_writable(config.out_dir)
     settings = {"options": dataclasses.asdict(options), "digest": fingerprint(config.weights)}
     _check_same(out / "sampling.yaml", dataclasses.asdict(config) | settings)
+    with held(out / ".lock-sampling", f"sampling to '{out}'"):
+        return _sampled(config, method, options, tasks, about, out)
+
+
+def _sampled(config, method, options, tasks, about, out):
     write_atomic(out / "prompts.csv", _table(tasks))
     device = "cuda" if torch.cuda.is_available() and not config.cpu else "cpu"
     frames, height, width = json.loads(about["size"])
