@@ -112,14 +112,15 @@ def decoder_calls(decoder: torch.nn.Module) -> Iterator[list]:
 
 # ---------------------------------------------------------------------------------------------- the package
 def track_steps(model, pictures: torch.Tensor, points: dict | None = None, masks: torch.Tensor | None = None,
-                memory_dtype: torch.dtype | None = torch.bfloat16) -> Iterator[dict[str, torch.Tensor]]:
+                memory_dtype: torch.dtype | None = torch.bfloat16, ahead: int = 1) -> Iterator[dict[str, torch.Tensor]]:
     """`SAM2Base.track_step` over the frames of b clips, one object each, prompted in the first frame.
 
     In eval mode it does what `SAM2VideoPredictor` does to each clip alone: the prompted frame's memory is encoded from its mask at
     stride 4, and memories are kept in bf16. In training mode gradients flow through memories; None keeps these as they come.
 
     Args:
-        pictures: (b, f, 3, s, s), of `as_inputs`. points: of `point_inputs`. masks: (b, 1, s, s), 0 or 1.
+        pictures: (b, f, 3, s, s), of `as_inputs`. points: of `point_inputs`. masks: (b, 1, s, s), 0 or 1. ahead: frames of a clip
+            that are encoded together.
 
     Yields:
         Per frame: logits (b, 1, s/4, s/4), multimasks and ious of all its guesses (b, m, s/4, s/4) and (b, m), before they are hidden
@@ -129,7 +130,9 @@ def track_steps(model, pictures: torch.Tensor, points: dict | None = None, masks
     with decoder_calls(model.sam_mask_decoder) as calls:
         for t in range(pictures.shape[1]):
             first = t == 0
-            _, seen, where, sizes = model._prepare_backbone_features(model.forward_image(pictures[:, t]))
+            if t % ahead == 0:
+                encoded = model.forward_image(pictures[:, t:t + ahead].transpose(0, 1).flatten(0, 1))
+            _, seen, where, sizes = model._prepare_backbone_features(_frame(encoded, t % ahead, len(pictures)))
             out = model.track_step(frame_idx=t, is_init_cond_frame=first, current_vision_feats=seen, current_vision_pos_embeds=where,
                                    feat_sizes=sizes, point_inputs=points if first else None, mask_inputs=masks if first else None,
                                    output_dict=memory, num_frames=pictures.shape[1], run_mem_encoder=not first)
@@ -143,6 +146,11 @@ def track_steps(model, pictures: torch.Tensor, points: dict | None = None, masks
             if first and masks is not None:
                 features, score = features + model.no_mem_embed.reshape(1, -1, 1, 1), out.get("object_score_logits", score)
             yield {"logits": out["pred_masks"], "multimasks": guesses, "ious": ious, "score": score[:, 0], "features": features}
+
+
+def _frame(encoded, k, count):
+    """The k-th `count` pictures of what an image encoder made of several."""
+    return {name: [part[k * count:(k + 1) * count] for part in encoded[name]] for name in ("backbone_fpn", "vision_pos_enc")}
 
 
 def _prompted_memory(model, out, score, seen, sizes, masks):
