@@ -33,7 +33,7 @@ class _Sam2:
             raise MotionLabError(f"batch is {batch}.", fix="Track 1 or more clips at once.")
         self.model, self.config, self.device, self.batch = to_device(model, device).eval(), config, device, batch
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def track(self, videos: Sequence, prompts: Sequence[Prompt]) -> list[Tracked]:
         """As `masks.Tracker.track`; masks are thresholded at the clip's own size."""
         clips = [check_frames(getattr(video, "frames", video), at_least=2, who="SAM2") for video in videos]
@@ -168,7 +168,7 @@ class Sam2Tracker(_Sam2):
         logits, scores, features = (torch.stack([step[name] for step in steps], 1) for name in ("logits", "score", "features"))
         return self._tracked(logits, scores, features, shown.shape[2:4])
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def image_features(self, frames: np.ndarray) -> np.ndarray:
         """What it sees of frames uint8 (f, h, w, 3) without any memory: (f, c, g, g) float32, stride 16."""
         pictures = as_inputs(torch.from_numpy(check_frames(frames, who="SAM2")).to(self.device), self.config.image_size)
@@ -215,7 +215,7 @@ class TransformersTracker(_Sam2):
                                        in steps])[None] for name in ("pred_masks", "object_score_logits"))
         return self._tracked(logits[:, :, None], scores, features[None], shown.shape[2:4])[0]
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def image_features(self, frames: np.ndarray) -> np.ndarray:
         """As `Sam2Tracker.image_features`."""
         pictures = as_inputs(torch.from_numpy(check_frames(frames, who="SAM2")).to(self.device), self.config.image_size)
