@@ -19,6 +19,7 @@ from torch import nn
 
 from motionlab.core.errors import MotionLabError
 from motionlab.data.tracked import LIMBS, TrackedBank
+from motionlab.metrics.mask_tracking import mean_iou
 from motionlab.teachers.prompts import Prompt, box_of
 from motionlab.teachers.sam2 import Sam2Tracker, as_inputs, point_inputs, track_steps
 from motionlab.teachers.sam2_build import Sam2Config, build_sam2
@@ -226,9 +227,3 @@ def _tracked(tracker, bank, rows) -> Iterator:
     rows = list(rows)
     seen = tracker.track([bank.frames[i] for i, _, _ in rows], [prompt for _, _, prompt in rows])
     return zip(seen, (truth for _, truth, _ in rows))
-
-
-def mean_iou(masks: np.ndarray, truth: np.ndarray) -> float:
-    """Mean over frames of intersection over union; 1 where both are empty, as nothing was missed."""
-    both, either = (masks & truth).sum((1, 2)), (masks | truth).sum((1, 2))
-    return float(np.where(either > 0, both / np.maximum(either, 1), 1.0).mean())
