@@ -80,7 +80,8 @@ def all_rows(split: str, n: int, tracker: Tracker, size: int = 192, offset: int 
 def summary(rows: Sequence[dict], name: str = "sam2") -> dict[str, float]:
     """{iou, above_copied, above_warped, after_pillar, right}: means of `tracked_rows`, whole subjects plain, then pillars, then pairs."""
     def mean(arm, kind, column):
-        return float(np.nanmean([row[column] for row in rows if row["arm"] == arm and row["kind"] == kind]))
+        found = [row[column] for row in rows if row["arm"] == arm and row["kind"] == kind and np.isfinite(row[column])]
+        return float(np.mean(found)) if found else float("nan")
 
     iou = mean(name, "plain", "iou")
     return {"iou": iou, "above_copied": iou - mean("copied", "plain", "iou"), "above_warped": iou - mean("warped", "plain", "iou"),

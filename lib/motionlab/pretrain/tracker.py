@@ -1,6 +1,6 @@
 """Stage `sam2`: a small SAM2 of the package's classes, first on single frames, then on clips (Ravi et al., arXiv 2408.00714, 5 and C.2).
 
-As SAM2 is trained: one object a clip, a whole subject or one of its limbs, prompted by a box, a point or a mask in the first frame; mask
+As SAM2 is trained: a few objects a clip, whole subjects and single limbs, prompted by a box, a point or a mask in the first frame; mask
 loss 20 focal + dice on the best of the guesses, L1 between the IoU that is foretold and the IoU that is, cross-entropy of "in view".
 Differs: no correction clicks, and losses compare guesses before they are hidden where the object is thought to be out of view.
 """
@@ -28,27 +28,34 @@ from motionlab.training import TrainConfig, train
 
 FOCAL, ALPHA, GAMMA = 20.0, 0.25, 2.0
 LEAST = 0.002            # of the frame: a smaller object is not asked for
+LOSS_SIZE = 96           # pixels a side at which masks are compared: twice the network's own
 
 
 @dataclass(frozen=True)
 class TrackerRecipe:
-    """length: frames of a clip, 1 for single pictures; with stride 1 or 2, forwards or backwards. limbs: share of samples whose object is
-    a limb. boxes, masks: shares of batches that are prompted so, the rest by a point. box_noise: of a box's sides.
+    """length: frames of a clip, 1 for single pictures; fewer where a batch's stride, drawn from `strides`, leaves fewer; forwards or
+    backwards. objects: of each clip, whose pictures are encoded once for all of them; limbs: share of them that are a limb. boxes, masks:
+    shares of batches that are prompted so, the rest by a point; box_noise: of a box's sides. soft: share of samples seen as if rendered
+    at half their size.
 
     Raises:
         MotionLabError: a length below 1, shares that are none.
     """
 
     length: int = 8
+    objects: int = 2
     limbs: float = 0.5
     boxes: float = 0.5
     masks: float = 0.15
     box_noise: float = 0.1
+    soft: float = 0.5
+    strides: tuple[int, ...] = (1, 2, 4)
 
     def __post_init__(self):
-        shares = (self.limbs, self.boxes, self.masks, self.boxes + self.masks)
-        if self.length < 1 or not all(0 <= share <= 1 for share in shares):
-            raise MotionLabError(f"A tracker cannot be trained with {self}.", fix="Give length >= 1, and shares of 0 to 1 that sum to at most 1.")
+        shares = (self.limbs, self.boxes, self.masks, self.boxes + self.masks, self.soft)
+        if min(self.length, self.objects, *self.strides) < 1 or not self.strides or not all(0 <= share <= 1 for share in shares):
+            raise MotionLabError(f"A tracker cannot be trained with {self}.",
+                                 fix="Give length, objects and strides from 1 on, and shares of 0 to 1; boxes and masks sum to at most 1.")
 
 
 class TrackedData:
@@ -76,34 +83,43 @@ class Segmenter(nn.Module):
         super().__init__()
         self.sam2 = sam2
 
-    def forward(self, pictures, points, masks) -> list[dict[str, torch.Tensor]]:
+    def forward(self, pictures, points, masks, objects) -> list[dict[str, torch.Tensor]]:
         # On CPUs the fused attention is the slower one for windows this small.
         with nullcontext() if pictures.is_cuda else torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
-            return list(track_steps(self.sam2, pictures, points, masks, memory_dtype=None, ahead=pictures.shape[1]))
+            return list(track_steps(self.sam2, pictures, points, masks, None, ahead=pictures.shape[1], objects=objects))
 
 
 # ---------------------------------------------------------------------------------------------- what is asked
 def draw_asked(recipe: TrackerRecipe, frames: torch.Tensor, labels: torch.Tensor, noise) -> tuple[torch.Tensor, torch.Tensor, str, list]:
-    """Per clip a window of frames and an object: frames (b, length, h, w, 3), target (b, length, h, w) bool, the batch's kind of prompt,
-    and the prompts: boxes, (points, labels), or first masks."""
-    kind = _kind(recipe, float(torch.rand(1, generator=noise[0])))
+    """Per clip a window of frames and some objects: frames (b, f, h, w, 3), target (objects, b, f, h, w) bool, the batch's kind of prompt,
+    and the prompts, clips of the first object first: boxes, (points, labels), or first masks."""
+    u, v = torch.rand(2, generator=noise[0]).tolist()
+    kind, stride = _kind(recipe, u), recipe.strides[int(v * len(recipe.strides))] if recipe.length > 1 else 1
+    length = min(recipe.length, (frames.shape[1] - 1) // stride + 1)
     shown, targets, prompts = [], [], []
     for clip, owners, g in zip(frames, labels, noise):
-        order = _window(recipe.length, len(clip), g)
-        target = _object(recipe, owners[order], g)
-        shown.append(clip[order]), targets.append(target), prompts.append(_prompt(recipe, target[0].cpu().numpy(), kind, g))
-    return torch.stack(shown), torch.stack(targets), kind, prompts
+        order = _window(length, stride, len(clip), g)
+        target = torch.stack([_object(recipe, owners[order], g) for _ in range(recipe.objects)])
+        soft = float(torch.rand(1, generator=g)) < recipe.soft
+        shown.append(_softened(clip[order]) if soft else clip[order])
+        targets.append(target), prompts.append([_prompt(recipe, one[0].cpu().numpy(), kind, g) for one in target])
+    return torch.stack(shown), torch.stack(targets, 1), kind, [one for same in zip(*prompts) for one in same]
 
 
 def _kind(recipe, u):
     return "box" if u < recipe.boxes else "mask" if u < recipe.boxes + recipe.masks and recipe.length > 1 else "points"
 
 
-def _window(length, f, g):
-    stride = 1 + int(torch.rand(1, generator=g) < 0.5) * int(2 * (length - 1) < f)
+def _window(length, stride, f, g):
     start = int(torch.randint(0, f - stride * (length - 1), (1,), generator=g))
     order = start + stride * torch.arange(length)
     return order.flip(0) if length > 1 and float(torch.rand(1, generator=g)) < 0.5 else order
+
+
+def _softened(clip):
+    """Frames uint8 (f, h, w, 3) made half as large and enlarged again."""
+    half = F.avg_pool2d(clip.movedim(-1, 1).float(), 2)
+    return F.interpolate(half, size=clip.shape[1:3], mode="bilinear", align_corners=False).round().to(torch.uint8).movedim(1, -1)
 
 
 def _object(recipe, owners, g):
@@ -135,7 +151,7 @@ def _prompt(recipe, mask, kind, g):
 
 # ---------------------------------------------------------------------------------------------- the loss
 def tracker_loss(recipe: TrackerRecipe, config: Sam2Config):
-    """`loss_fn` of `training.train`; the log's t is the side of the object in the first frame, as a share of the frame's."""
+    """`loss_fn` of `training.train`; the log's t is the side of the objects in the first frame, as a share of the frame's."""
 
     def loss_fn(model, batch, noise):
         frames, target, kind, prompts = draw_asked(recipe, batch["frames"], batch["labels"], noise)
@@ -146,16 +162,19 @@ def tracker_loss(recipe: TrackerRecipe, config: Sam2Config):
             masks = (F.interpolate(given, size=(size, size), mode="bilinear", antialias=True) >= 0.5).float()
         else:
             points = point_inputs(prompts, torch.full((2,), size / frames.shape[-2]), device)
-        steps = model(as_inputs(frames, size), points, masks)
+        steps = model(as_inputs(frames, size), points, masks, recipe.objects)
         counted = range(1 if kind == "mask" else 0, len(steps))       # a mask prompt is its own first answer
-        per_sample = torch.stack([frame_loss(steps[t], target[:, t].float()) for t in counted]).mean(0)
-        return per_sample.mean(), {"t": target[:, 0].float().mean((1, 2)).sqrt().clamp(max=0.999), "per_sample": per_sample}
+        small = (F.avg_pool2d(target.flatten(0, 1).float(), max(1, target.shape[-1] // LOSS_SIZE)) >= 0.5).float()
+        per_object = torch.stack([frame_loss(steps[t], small[:, t]) for t in counted]).mean(0)
+        per_sample = per_object.unflatten(0, target.shape[:2]).mean(0)
+        side = target[:, :, 0].float().mean((0, 2, 3)).sqrt()
+        return per_sample.mean(), {"t": side.clamp(max=0.999), "per_sample": per_sample}
 
     return loss_fn
 
 
 def frame_loss(step: dict[str, torch.Tensor], target: torch.Tensor) -> torch.Tensor:
-    """SAM2's loss (b,) of one frame's guesses; target (b, h, w) 0 or 1, all 0 where the object is out of view: then only the score counts."""
+    """SAM2's loss (b,) of one frame's guesses; target (b, h, w) 0 or 1. Where the object is out of view (all 0) only the score counts."""
     logits = F.interpolate(step["multimasks"].float(), size=target.shape[-2:], mode="bilinear", align_corners=False)
     wanted, p = target[:, None].expand_as(logits), logits.sigmoid()
     surprise = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")

@@ -14,7 +14,8 @@ BOX, TEXT = 0.35, 0.25                   # thresholds (method card sam2videox, 2
 LEAST, MOST = 0.02, 0.80                 # of the frame: a box that is smaller or larger shows no subject
 
 
-def load_detector(checkpoint: str | Path | None, words: Sequence[str], device: str = "cpu", frame: int = 0) -> Callable[[np.ndarray], Prompt | None]:
+def load_detector(checkpoint: str | Path | None, words: Sequence[str], device: str = "cpu",
+                  frame: int = 0) -> Callable[[np.ndarray], Prompt | None]:
     """A function from a picture uint8 (h, w, 3) to the prompt of the box with the largest score x area, or None.
 
     Boxes below the threshold, and those of less than 2 % or more than 80 % of the frame, show no subject.
@@ -26,8 +27,6 @@ def load_detector(checkpoint: str | Path | None, words: Sequence[str], device: s
     Raises:
         MotionLabError: no such folder, or of another model; no words.
     """
-    from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
-
     asked = " ".join(f"{word.strip().lower().rstrip('.')}." for word in words if word.strip())
     if not asked:
         raise MotionLabError("The detector was given no words.", fix="Say what to look for, such as person, animal.")
@@ -35,11 +34,14 @@ def load_detector(checkpoint: str | Path | None, words: Sequence[str], device: s
     if folder is None or not (folder / "config.json").is_file():
         raise MotionLabError(f"There is no detector at '{checkpoint}'.", fix="Give a folder of transformers, such as grounding-dino-base; "
                              "or boxes in a table (prompts.read_boxes).")
+    from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
+
     try:
         processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
         model = AutoModelForZeroShotObjectDetection.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
-        raise MotionLabError(f"'{folder}' cannot be read as a detector ({str(error).splitlines()[0]}).", fix="Fetch the folder again.") from None
+        raise MotionLabError(f"'{folder}' cannot be read as a detector ({str(error).splitlines()[0]}).",
+                             fix="Fetch the folder again.") from None
     model = to_device(model, device).eval()
 
     def detect(picture: np.ndarray) -> Prompt | None:

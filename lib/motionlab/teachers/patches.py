@@ -31,6 +31,18 @@ def patches(frames: np.ndarray, teacher: str = "rgb", **options) -> np.ndarray:
     return call_teacher(PATCH_TEACHERS, teacher, options, frames)
 
 
+def load_patches(teacher: str = "rgb", **options) -> Callable[[np.ndarray], np.ndarray]:
+    """`patches` of one teacher for many clips: frames -> features; a DINOv2 is read once.
+
+    Raises:
+        MotionLabError: as `patches`.
+    """
+    if teacher == "dinov2" and "model" not in options:
+        options = {name: value for name, value in options.items() if name != "checkpoint"} | {
+            "model": load_dinov2(options.get("checkpoint"), options.get("device", "cpu"))}
+    return lambda frames: patches(frames, teacher, **options)
+
+
 def rgb_patches(frames: np.ndarray, grid: int = 12) -> np.ndarray:
     """The pixels of each cell in [-1, 1], less their mean over the clip: without it any two would look alike to a cosine.
 
@@ -40,7 +52,8 @@ def rgb_patches(frames: np.ndarray, grid: int = 12) -> np.ndarray:
     video = as_video(check_frames(frames, who="rgb_patches")).numpy()
     f, c, h, w = video.shape
     if grid < 1 or h % grid or w % grid:
-        raise MotionLabError(f"rgb_patches: frames of {h}x{w} do not divide into {grid}x{grid} cells.", fix="Choose a grid that divides both.")
+        raise MotionLabError(f"rgb_patches: frames of {h}x{w} do not divide into {grid}x{grid} cells.",
+                             fix="Choose a grid that divides both.")
     video = video - video.mean((0, 2, 3), keepdims=True)
     cells = video.reshape(f, c, grid, h // grid, grid, w // grid)
     return np.ascontiguousarray(cells.transpose(0, 1, 3, 5, 2, 4).reshape(f, -1, grid, grid))
@@ -62,7 +75,8 @@ def encoder_patches(frames: np.ndarray, encoder=None, layer: int | None = None) 
     return torch.cat(parts).transpose(1, 2).unflatten(2, (video.shape[2] // patch, video.shape[3] // patch)).cpu().numpy()
 
 
-def dinov2_patches(frames: np.ndarray, checkpoint: str | Path | None = None, size: int = 224, device: str = "cpu", model=None) -> np.ndarray:
+def dinov2_patches(frames: np.ndarray, checkpoint: str | Path | None = None, size: int = 224, device: str = "cpu",
+                   model=None) -> np.ndarray:
     """DINOv2 (Oquab et al., arXiv 2304.07193) from a folder of transformers, never a download; frames are resized to size x size.
 
     Args:
@@ -78,7 +92,8 @@ def dinov2_patches(frames: np.ndarray, checkpoint: str | Path | None = None, siz
     model = model or load_dinov2(checkpoint, device)
     patch = model.config.patch_size
     if size < patch or size % patch:
-        raise MotionLabError(f"dinov2_patches: {size} pixels do not divide into patches of {patch}.", fix=f"Give a multiple, such as {16 * patch}.")
+        raise MotionLabError(f"dinov2_patches: {size} pixels do not divide into patches of {patch}.",
+                             fix=f"Give a multiple, such as {16 * patch}.")
     mean, std = (torch.tensor(values)[:, None, None] for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     pictures = F.interpolate((video + 1) / 2, size=(size, size), mode="bicubic", align_corners=False, antialias=True)
     with torch.no_grad():
@@ -92,11 +107,13 @@ def load_dinov2(checkpoint: str | Path | None, device: str = "cpu"):
     from transformers import AutoModel
 
     if checkpoint is None or not (Path(checkpoint).expanduser() / "config.json").is_file():
-        raise MotionLabError(f"There is no DINOv2 at '{checkpoint}'.", fix="Give checkpoint=: a folder of transformers, such as dinov2-base.")
+        raise MotionLabError(f"There is no DINOv2 at '{checkpoint}'.",
+                             fix="Give checkpoint=: a folder of transformers, such as dinov2-base.")
     try:
         model = AutoModel.from_pretrained(Path(checkpoint).expanduser(), local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
-        raise MotionLabError(f"'{checkpoint}' cannot be read as DINOv2 ({str(error).splitlines()[0]}).", fix="Fetch the folder again.") from None
+        raise MotionLabError(f"'{checkpoint}' cannot be read as DINOv2 ({str(error).splitlines()[0]}).",
+                             fix="Fetch the folder again.") from None
     if "dinov2" not in model.config.model_type:
         raise MotionLabError(f"'{checkpoint}' holds a {model.config.model_type}, not DINOv2.", fix="Give a folder of dinov2.")
     return to_device(model, device).eval()
