@@ -7,13 +7,16 @@ import pytest
 import torch
 
 from motionlab.core.errors import MotionLabError
+from motionlab.core.paths import repo_root
+from motionlab.metrics.mask_tracking import mean_iou
+from motionlab.papers.sam2videox.gram_flow import local_gram_flow
 from motionlab.teachers import masks as teacher
 from motionlab.teachers.masks import both_ways, load_tracker
 from motionlab.teachers.prompts import Prompt, world_prompt
 from motionlab.teachers.sam2 import as_inputs, decoder_calls
 from motionlab.teachers.sam2_build import OFFICIAL, Sam2Config, build_sam2, build_transformers, import_sam2
 from motionlab.teachers.sam2_files import official_config, read_checkpoint, to_sam2, to_transformers, write_small
-from motionlab.world import random_scene, render
+from motionlab.world import Actor, Scene, random_scene, render
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("sam2") is None, reason="the package sam2 is not installed")
 TINY = Sam2Config(image_size=64, embed_dim=16, heads=1, stages=(1, 1, 2, 1), global_blocks=(3,), windows=(8, 4, 4, 2), d_model=128,
@@ -244,3 +247,26 @@ def test_clips_that_cannot_be_tracked_are_told(tracker, clips):
 def test_without_the_package_transformers_serves(monkeypatch, clips):
     monkeypatch.setattr(teacher, "find_spec", lambda name: None)
     assert type(load_tracker("auto", config=TINY)).__name__ == "TransformersTracker"
+
+
+# ------------------------------------------------------------------ the one that is shipped
+WEIGHTS = repo_root() / "reproductions" / "testbed" / "checkpoints" / "sam2.safetensors"
+shipped_only = pytest.mark.skipif(not WEIGHTS.is_file(), reason="no small SAM2 is shipped yet: `motionlab pretrain sam2`")
+
+
+@shipped_only
+def test_the_shipped_one_is_small_and_follows_a_subject():
+    tracker = load_tracker("auto", checkpoint=WEIGHTS)
+    assert WEIGHTS.stat().st_size <= 15e6 and sum(p.numel() for p in tracker.model.parameters()) <= 4e6
+    clips = [render(random_scene(seed), 192, 9) for seed in (3, 4)]
+    for clip, seen in zip(clips, tracker.track(clips, asked(clips))):
+        assert seen.features.shape == (9, 128, 12, 12) and mean_iou(seen.masks, clip.object_mask(0)) > 0.7
+
+
+@shipped_only
+def test_a_static_clip_stays_where_it_is_in_its_memory_features():
+    """T6 of the card."""
+    still = render(Scene(actors=(Actor(motion="walk", speed=0.0, period=1e5),)), 192, 4)
+    seen, = load_tracker("auto", checkpoint=WEIGHTS).track([still], [world_prompt(still)])
+    found = local_gram_flow(torch.from_numpy(seen.features)[None].movedim(2, -1))[0].argmax(-1)
+    assert (found[1:] == 24).float().mean() > 0.95                     # the first pair compares a frame without memory

@@ -22,7 +22,8 @@ class Sam2Config:
 
     image_size: side of its square input. embed_dim, heads: of the first of four stages, doubled at each. stages: blocks of each.
     global_blocks: blocks that see the whole frame (never the first of a stage). windows: of the others, in cells of their stage.
-    positions: side of the learned map of positions. d_model: width of features at stride 16. memory_layers, memory_ff: of memory attention. layer_scale: where memory fuser's gammas begin. dropout: of memory attention.
+    positions: side of the learned map of positions. d_model: width of features at stride 16. memory_layers, memory_ff, dropout: of
+    memory attention. layer_scale: where the memory fuser's gammas begin.
 
     Raises:
         MotionLabError: sizes of which no SAM2 can be built.
