@@ -51,6 +51,10 @@ class World:
         """Clip i with its exact truth."""
         return _rendered(self.seeds[i], self.config.size, self.config.frames)
 
+    def larger(self, i: int, size: int) -> Clip:
+        """The scene of clip i rendered `size` pixels high and wide; 0: clip i itself."""
+        return _rendered(self.seeds[i], size or self.config.size, self.config.frames)
+
     def hash(self) -> str:
         """Names these very clips."""
         return digest({"config": {k: v for k, v in asdict(self.config).items() if k != "flow"}, "seeds": self.seeds})
@@ -67,6 +71,11 @@ class Listed:
     def clip(self, i: int):
         """Clip i."""
         return self.clips[i]
+
+    def larger(self, i: int, size: int) -> Clip:
+        """Clip i rendered again, `size` pixels high and wide; 0: itself."""
+        clip = self.clips[i]
+        return render(clip.scene, size, len(clip.frames), clip.fps) if size and size != clip.size[0] else clip
 
     def __len__(self) -> int:
         return len(self.clips)
