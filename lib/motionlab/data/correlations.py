@@ -13,9 +13,8 @@ import torch.nn.functional as F
 
 from motionlab.core.errors import MotionLabError, one_of
 from motionlab.correlation import RADIUS, exact_transport, local_correlation, packed, unit
+from motionlab.data.seen import TRACKERS, Seen, boxed, identity, look, size_of
 from motionlab.models.pipe import Pipe
-from motionlab.teachers import watching
-from motionlab.video import as_video
 
 MAPS = ("both", "reversed", "feature")
 PLACES = ("all", "subject")
@@ -67,38 +66,36 @@ def encode_transport(drawn: np.ndarray, pipe: Pipe) -> torch.Tensor:
 
 
 # ---------------------------------------------------------------------------------------------- what a teacher is shown
-def draw_shown(source, i: int, teacher: str = "sam2", every: int = 4, other: bool = False, boxes: str = "", detector: str = "") -> np.ndarray:
-    """Every `every`-th frame of clip i with the subject of the first one that shows it in a fourth channel, uint8 (t, H, W, 4).
+def draw_shown(source, i: int, teacher: str, every: int = 4, other: bool = False, boxes: str = "") -> np.ndarray:
+    """Every `every`-th frame of clip i with its subject in a fourth channel, uint8 (t, H, W, 4).
 
-    Clips of the world are rendered at the size that the teacher reads. Its subject is the world's own, the box of `boxes` (a CSV with
-    the columns file, x0, y0, x1, y1 in pixels of the video) or of the detector in a local folder; image teachers need none.
+    Clips of the world are rendered at the size that the teacher reads, and their subject is known in all frames. Real ones have it in the
+    first frame alone: the box of `boxes` (`data.seen.boxed`), where the teacher is prompted.
 
     Raises:
-        MotionLabError: fewer than two frames to look at, a subject that is not known, a box outside the frame.
+        MotionLabError: fewer than two frames to look at; a subject that is not known, a box outside the frame.
     """
     n = _number(source, i, other)
-    frames = source.larger(n, watching.size_of(teacher)) if source.exact else source.clip(n)
-    order = looked_at(len(frames.frames), every)
-    if source.exact:
-        subject = frames.object_mask(None)
-    elif watching.prompted(teacher):
-        subject = watching.boxed(source, n, frames.frames, boxes, detector)
-    else:
-        subject = np.zeros(frames.frames.shape[:3], bool)
-    return np.concatenate([frames.frames[order], 255 * subject[order, ..., None].astype(np.uint8)], -1)
+    clip = source.larger(n, size_of(teacher)) if source.exact else source.clip(n)
+    order = looked_at(len(clip.frames), every)
+    subject = clip.object_mask(None)[order] if source.exact else np.zeros((len(order), *clip.frames.shape[1:3]), bool)
+    if not source.exact and teacher in TRACKERS:
+        subject[0] = boxed(source, n, clip.frames.shape[1:3], boxes)
+    return np.concatenate([clip.frames[order], 255 * subject[..., None].astype(np.uint8)], -1)
 
 
-def seen(shown: np.ndarray, teacher: str, weights: str = "") -> watching.Watched:
+def seen(shown: np.ndarray, teacher: str, weights: str = "") -> Seen:
     """What a teacher sees of clips of `draw_shown`, (n, t, H, W, 4)."""
-    return watching.watch(teacher, as_video(shown[..., :3]), torch.from_numpy(shown[..., 3] > 127), weights)
+    return look(teacher, shown[..., :3], shown[..., 3] > 127, weights)
 
 
-def encode_correlation(shown: np.ndarray, pipe: Pipe, teacher: str = "sam2", weights: str = "", how: str = "both", radius: int = RADIUS,
+def encode_correlation(shown: np.ndarray, pipe: Pipe, teacher: str, weights: str = "", how: str = "both", radius: int = RADIUS,
                        grid: tuple[int, int] = (0, 0)) -> torch.Tensor:
     """Maps (n, k, t - 1, m): k = 2, forward and backward pass ("both"; "reversed": the backward pass's pairs from t + 1 to t), or 1, of the
     mean of both passes' unit features ("feature"), or of a teacher that has no direction.
 
-    A clip whose object the backward pass lost has the forward pass's map twice; one whose object the forward pass lost has NaN.
+    A pair of frames that only one direction counts for (a pass that could not be prompted) has that direction's map twice; a clip whose
+    object was lost everywhere has NaN.
 
     Args:
         grid: places; (0, 0): the tokens'.
@@ -115,15 +112,20 @@ def encode_correlation(shown: np.ndarray, pipe: Pipe, teacher: str = "sam2", wei
     elif how == "feature":
         maps = [local_correlation(unit(found.forward) + unit(found.backward), radius)]
     else:
-        maps = [local_correlation(found.forward, radius), local_correlation(found.backward, radius, reverse=how == "reversed")]
+        forward, backward = local_correlation(found.forward, radius), local_correlation(found.backward, radius, reverse=how == "reversed")
+        alpha = found.alpha[..., None, None, None].to(forward)
+        maps = [torch.where(alpha == 0, backward, forward), torch.where(alpha == 1, forward, backward)]
     out = packed(torch.stack(maps, 1), radius)
     out[~found.kept.to(out.device)] = torch.nan
     return out
 
 
-def encode_features(shown: np.ndarray, pipe: Pipe, teacher: str = "image", weights: str = "", grid: tuple[int, int] = (0, 0)) -> torch.Tensor:
-    """Features (n, t', h, w, C) at the frames that the teacher looked at, both directions' unit features averaged. Of all frames (every = 1)
-    those of each latent are averaged: frame 0, then in fours, as image teachers are aligned with latents (card 6.4)."""
+def encode_features(shown: np.ndarray, pipe: Pipe, teacher: str, weights: str = "", grid: tuple[int, int] = (0, 0)) -> torch.Tensor:
+    """Features (n, t', h, w, C) at the frames that the teacher looked at, both directions' unit features averaged.
+
+    Of all frames (every = 1) those of each latent are averaged: frame 0, then in fours, as image teachers are aligned with latents (card
+    sam2videox, 6.4).
+    """
     found = seen(shown, teacher, weights).at(_grid(grid, pipe))
     out = found.forward if found.backward is None else (unit(found.forward) + unit(found.backward)) / 2
     if out.shape[1] == pipe.frames:
@@ -132,7 +134,7 @@ def encode_features(shown: np.ndarray, pipe: Pipe, teacher: str = "image", weigh
     return out
 
 
-def encode_tracked(shown: np.ndarray, pipe: Pipe, teacher: str = "sam2", weights: str = "") -> torch.Tensor:
+def encode_tracked(shown: np.ndarray, pipe: Pipe, teacher: str, weights: str = "") -> torch.Tensor:
     """Share of the teacher's mask of the subject in each cell of the tokens, (n, t, h, w), of the forward pass; NaN where it lost it."""
     found = seen(shown, teacher, weights)
     if found.masks is None:
@@ -142,9 +144,9 @@ def encode_tracked(shown: np.ndarray, pipe: Pipe, teacher: str = "sam2", weights
     return out
 
 
-def about_teacher(teacher: str = "sam2", weights: str = "", boxes: str = "", detector: str = "", **other) -> dict[str, str]:
-    """What of the teacher decides a sidecar beside its settings: its weights, and the files that prompt it, by contents."""
-    return watching.identity(teacher, weights, boxes, detector)
+def about_teacher(teacher: str = "", weights: str = "", boxes: str = "", **other) -> dict[str, str]:
+    """What decides a sidecar beside its settings: the teacher's weights, and the file that prompts it, by contents."""
+    return identity(teacher, weights, boxes)
 
 
 # ---------------------------------------------------------------------------------------------- small parts

@@ -107,6 +107,11 @@ class Folder:
         """One per video."""
         return [caption for _, caption in self._found]
 
+    @property
+    def videos(self) -> list[Path]:
+        """The files, in the clips' order."""
+        return [path for path, _ in self._found]
+
     def __len__(self) -> int:
         return len(self._found)
 
@@ -151,6 +156,11 @@ class Single:
     def captions(self) -> list[str]:
         """Of the one video."""
         return [self.caption]
+
+    @property
+    def videos(self) -> list[Path]:
+        """The one file."""
+        return [Path(self.video)]
 
     def __len__(self) -> int:
         return 1

@@ -22,6 +22,7 @@ from motionlab.data.sources import Folder, Single, find_clips
 from motionlab.data.store import open_data
 from motionlab.data.tracks import check_mask, demand_length, load_mask, load_tracks
 from motionlab.data.tasks import Task, known_frames, read_tasks
+from motionlab.experiments.heads import settled
 from motionlab.methods import method_class
 from motionlab.methods.base import Method, Sampling
 from motionlab.methods.files import load_method, read_about, save_method
@@ -167,6 +168,7 @@ def tune(method: Method, config: TuneConfig) -> Path:
     method.attach(pipe)
     if processes.is_main_process:
         print(cost(pipe, config, processes.num_processes, processes.device), flush=True)
+    method = settled(method, pipe, data, config.training(), out)
     result = train(pipe, method.loss(pipe), data, config.training())
     path = out / f"{method.name}.safetensors"
     if processes.is_main_process:

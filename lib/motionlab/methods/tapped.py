@@ -1,11 +1,11 @@
-"""What methods share that teach a block what another network sees: a head on its hidden states, with a loss of its own beside the plain one.
+"""What methods share that teach a block what another network sees: a head on its hidden states, and a loss beside the plain one.
 
 The head reads the video tokens after one block, in training only; a file of `methods.files` holds none, and sampling is the plain one.
 """
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -24,7 +24,7 @@ MEASURED = -1.0          # a weight that is still to be measured
 
 
 class Parts(NamedTuple):
-    """What the two losses said of a batch, (b,) each, and the block's output (b, tokens, d) that both come from."""
+    """What the two losses said of a batch, (b,) each, and the block's output (b, tokens, d) between them and the weights."""
 
     plain: torch.Tensor
     own: torch.Tensor
@@ -140,10 +140,6 @@ class Tapped(Plain):
 
     def _own(self, pipe, seen, batch):
         return self.own_loss(head(pipe.denoiser, self.name), next(iter(seen.values()))[-1], batch)
-
-    def weighed(self, weight: float) -> Tapped:
-        """The method with its weight, as it was measured."""
-        return replace(self, weight=weight)
 
     # ------------------------------------------------------------------ what is kept
     def stored_name(self, pipe: Pipe, name: str) -> str:

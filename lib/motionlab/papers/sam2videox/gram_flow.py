@@ -111,12 +111,13 @@ def lgf_l2(target: torch.Tensor, student: torch.Tensor, where: torch.Tensor | No
     return _mean(squares.sum(-1) / valid.sum(-1).clamp(min=1), where)
 
 
-def feature_loss(target: torch.Tensor, student: torch.Tensor, how: str = "feat_cos") -> torch.Tensor:
-    """Features against features (b,), both (b, t, h, w, C): "feat_cos", 1 - cosine; "feat_l2", mean squared difference of unit features."""
+def feature_loss(target: torch.Tensor, student: torch.Tensor, how: str = "feat_cos", where: torch.Tensor | None = None) -> torch.Tensor:
+    """Features against features (b,), both (b, t, h, w, C): "feat_cos", 1 - cosine; "feat_l2", mean squared difference of unit features.
+    where: (b, t, h, w) bool, places that count."""
     one_of(how, LOSSES[2:], "feature loss")
     _demand_same(target, student)
     a, b = unit(target.detach()), unit(student)
-    return _mean(1 - (a * b).sum(-1) if how == "feat_cos" else (a - b).square().mean(-1), None)
+    return _mean(1 - (a * b).sum(-1) if how == "feat_cos" else (a - b).square().mean(-1), where)
 
 
 def _mean(values, where):
