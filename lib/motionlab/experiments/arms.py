@@ -36,7 +36,8 @@ class Budget:
 
 @dataclass(frozen=True)
 class Measured:
-    """What is measured on which prompts. of: "clips", sampled ones, or "shuffle", the loss on shuffled frames.
+    """What is measured on which prompts. of: "clips", sampled ones; "loss", of the prompts' true clips; or "shuffle",
+    the loss on shuffled frames.
 
     prompts: set of the protocol; n: how many of it, 0 for all; length: latent frames, of training clips too. against_truth: a column
     psnr_true, how near each clip is to its prompt's true one. best_of: samples per prompt, of which the second learned reader's
@@ -51,7 +52,7 @@ class Measured:
     best_of: int = 1
 
     def __post_init__(self):
-        one_of(self.of, ("clips", "shuffle"), "what is measured")
+        one_of(self.of, ("clips", "loss", "shuffle"), "what is measured")
         if self.best_of < 1:
             raise MotionLabError(f"best_of is {self.best_of}.", fix="Give 1 or more samples per prompt.")
 

@@ -14,6 +14,7 @@ from motionlab.data.sidecars import encoded
 from motionlab.data.sources import Listed
 from motionlab.experiments.arms import Arm, read_arm
 from motionlab.experiments.finetune import trained, trainings
+from motionlab.experiments.held_out import held_out_rows
 from motionlab.experiments.measure import learned_structure, measure
 from motionlab.experiments.shuffled import shuffle_gap
 from motionlab.metrics.reconstruction import psnr
@@ -41,6 +42,8 @@ def run_row(arm: dict, seed: int, out_dir: Path, tier: str, **common) -> list[di
         one = smaller(one)
     if one.measure.of == "shuffle":
         return shuffle_gap(one, seed, home, tier=tier)
+    if one.measure.of == "loss":
+        return held_out_rows(one, seed, home)
     prompts, made = load_prompts(one.measure.prompts, one.measure.n or None), {}
     frames = kept(out_dir / "frames.npy", lambda: _clips(one, seed, home, prompts, made))
     keep_sheet(frames, out_dir / "samples.png")

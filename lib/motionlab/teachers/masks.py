@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from typing import Protocol
 
 import numpy as np
@@ -85,14 +86,17 @@ def load_tracker(teacher: str = "auto", **options) -> Tracker:
         teacher: "exact", the world's own truth; "sam2", the package; "sam2_transformers", the same network and weights in
             transformers; "auto", "sam2" where it is installed, else "sam2_transformers".
         options: "exact": grid (12). The others: checkpoint, a small SAM2 of `make pretrain` (.safetensors), an official SAM 2.1 (.pt)
-            or a folder of transformers; device ("cpu"); config and seed in place of a checkpoint: an untrained network.
+            or a folder of transformers; device ("cpu"); batch (16), clips at once; config and seed in place of a checkpoint: an untrained network.
 
     Raises:
         MotionLabError: unknown teacher or option; "sam2" is not installed; no checkpoint, or one that does not fit.
     """
     from motionlab.teachers.flow import call_teacher
+    from motionlab.teachers.sam2 import load_sam2, load_transformers
 
-    return call_teacher({"exact": ExactTracker}, teacher, options)
+    backends = {"exact": ExactTracker, "sam2": load_sam2, "sam2_transformers": load_transformers}
+    backends["auto"] = load_sam2 if find_spec("sam2") else load_transformers
+    return call_teacher(backends, teacher, options)
 
 
 def masks(video, prompt: Prompt, teacher: str | Tracker = "auto", **options) -> Tracked:
