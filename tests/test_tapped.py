@@ -53,13 +53,13 @@ def clips():
 @pytest.fixture
 def tracker(monkeypatch):
     """A stand-in for a tracker: features that are drawn once per clip and place, the backward pass's others; the second clip is lost."""
-    def look(teacher, pictures, subjects, weights=""):
+    def look(teacher, pictures, subjects, checkpoint=""):
         n, t = pictures.shape[:2]
         forward, backward = drawn(n, t, 6, 6, 8, seed=1), drawn(n, t, 6, 6, 8, seed=2)
         return Seen(forward, backward, torch.full((n, t - 1), 0.5), torch.arange(n) != 1, torch.from_numpy(subjects))
 
     monkeypatch.setattr("motionlab.data.correlations.look", look)
-    monkeypatch.setattr("motionlab.data.correlations.identity", lambda teacher, weights="", boxes="": {"teacher": f"{teacher} {weights}"})
+    monkeypatch.setattr("motionlab.data.correlations.identity", lambda teacher, checkpoint="", boxes="": {"teacher": f"{teacher} {checkpoint}"})
 
 
 def batch_of(method, pipe, clips):
@@ -280,7 +280,7 @@ def test_the_temperature_is_the_one_nearest_to_exact_transport(pipe):
 # ---------------------------------------------------------------------------------------------- on disk, bad input
 def test_sidecars_of_another_teacher_or_clips_are_refused_and_a_killed_extraction_goes_on(pipe, tmp_path, tracker, monkeypatch):
     world = World(BankConfig("examples", clips=3, frames=9))
-    method = open_method("sam2videox", weights="a.pt")
+    method = open_method("sam2videox", checkpoint="a.pt")
     say, home = (lambda text: None), tmp_path / "d"
     monkeypatch.setattr("motionlab.data.store.SHARD", 2)
     whole = open_data(world, pipe, method.wants(), tmp_path / "whole", say)

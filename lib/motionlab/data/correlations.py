@@ -84,12 +84,12 @@ def draw_shown(source, i: int, teacher: str, every: int = 4, other: bool = False
     return np.concatenate([clip.frames[order], 255 * subject[..., None].astype(np.uint8)], -1)
 
 
-def seen(shown: np.ndarray, teacher: str, weights: str = "") -> Seen:
+def seen(shown: np.ndarray, teacher: str, checkpoint: str = "") -> Seen:
     """What a teacher sees of clips of `draw_shown`, (n, t, H, W, 4)."""
-    return look(teacher, shown[..., :3], shown[..., 3] > 127, weights)
+    return look(teacher, shown[..., :3], shown[..., 3] > 127, checkpoint)
 
 
-def encode_correlation(shown: np.ndarray, pipe: Pipe, teacher: str, weights: str = "", how: str = "both", radius: int = RADIUS,
+def encode_correlation(shown: np.ndarray, pipe: Pipe, teacher: str, checkpoint: str = "", how: str = "both", radius: int = RADIUS,
                        grid: tuple[int, int] = (0, 0)) -> torch.Tensor:
     """Maps (n, k, t - 1, m): k = 2, forward and backward pass ("both"; "reversed": the backward pass's pairs from t + 1 to t), or 1, of the
     mean of both passes' unit features ("feature"), or of a teacher that has no direction.
@@ -106,7 +106,7 @@ def encode_correlation(shown: np.ndarray, pipe: Pipe, teacher: str, weights: str
     one_of(how, MAPS, "maps")
     size = _grid(grid, pipe)
     demand_window(size, radius)
-    found = seen(shown, teacher, weights).at(size)
+    found = seen(shown, teacher, checkpoint).at(size)
     if found.backward is None:
         maps = [local_correlation(found.forward, radius)]
     elif how == "feature":
@@ -120,13 +120,13 @@ def encode_correlation(shown: np.ndarray, pipe: Pipe, teacher: str, weights: str
     return out
 
 
-def encode_features(shown: np.ndarray, pipe: Pipe, teacher: str, weights: str = "", grid: tuple[int, int] = (0, 0)) -> torch.Tensor:
+def encode_features(shown: np.ndarray, pipe: Pipe, teacher: str, checkpoint: str = "", grid: tuple[int, int] = (0, 0)) -> torch.Tensor:
     """Features (n, t', h, w, C) at the frames that the teacher looked at, both directions' unit features averaged.
 
     Of all frames (every = 1) those of each latent are averaged: frame 0, then in fours, as image teachers are aligned with latents (card
     sam2videox, 6.4).
     """
-    found = seen(shown, teacher, weights).at(_grid(grid, pipe))
+    found = seen(shown, teacher, checkpoint).at(_grid(grid, pipe))
     out = found.forward if found.backward is None else (unit(found.forward) + unit(found.backward)) / 2
     if out.shape[1] == pipe.frames:
         out = torch.cat([out[:, :1], out[:, 1:].unflatten(1, (-1, pipe.group)).mean(2)], 1)
@@ -134,9 +134,9 @@ def encode_features(shown: np.ndarray, pipe: Pipe, teacher: str, weights: str = 
     return out
 
 
-def encode_tracked(shown: np.ndarray, pipe: Pipe, teacher: str, weights: str = "") -> torch.Tensor:
+def encode_tracked(shown: np.ndarray, pipe: Pipe, teacher: str, checkpoint: str = "") -> torch.Tensor:
     """Share of the teacher's mask of the subject in each cell of the tokens, (n, t, h, w), of the forward pass; NaN where it lost it."""
-    found = seen(shown, teacher, weights)
+    found = seen(shown, teacher, checkpoint)
     if found.masks is None:
         raise MotionLabError(f"Teacher '{teacher}' sees no masks.", fix="Use sam2.")
     out = F.adaptive_avg_pool2d(found.masks.float(), token_grid(pipe))
@@ -144,9 +144,9 @@ def encode_tracked(shown: np.ndarray, pipe: Pipe, teacher: str, weights: str = "
     return out
 
 
-def about_teacher(teacher: str = "", weights: str = "", boxes: str = "", **other) -> dict[str, str]:
+def about_teacher(teacher: str = "", checkpoint: str = "", boxes: str = "", **other) -> dict[str, str]:
     """What decides a sidecar beside its settings: the teacher's weights, and the file that prompts it, by contents."""
-    return identity(teacher, weights, boxes)
+    return identity(teacher, checkpoint, boxes)
 
 
 # ---------------------------------------------------------------------------------------------- small parts

@@ -4,8 +4,8 @@
 |---|---|---|
 | sam2 | SAM2's memory features, from both ends, and its masks | yes |
 | sam2_image | the same network's image features: no memory | no |
-| sam2_random | memory features of untrained weights | yes |
-| image | the kit's own image encoder; with weights, a DINOv2 folder | no |
+| sam2_random | memory features of untrained weights of its sizes | yes |
+| image | the kit's own image encoder; with a checkpoint, a DINOv2 folder | no |
 | patches | colours of the pixels themselves | no |
 """
 from __future__ import annotations
@@ -29,20 +29,21 @@ from motionlab.video import as_video
 TEACHERS = ("sam2", "sam2_image", "sam2_random", "image", "patches")
 TRACKERS = ("sam2", "sam2_random")
 SIZE = 192               # pixels that the small SAM2 reads
-SHIPPED = {"sam2": "sam2", "sam2_image": "sam2", "image": "image_encoder"}
+SHIPPED = {"sam2": "sam2", "sam2_image": "sam2", "sam2_random": "sam2", "image": "image_encoder"}
 
 
 @dataclass(frozen=True)
 class Seen:
     """forward: features (n, t, h, w, C), of the pass from the first frame or of a teacher without direction. backward: the same of the pass
     from the last frame, or None. alpha: (n, t - 1), the forward pass's share of each pair: 0.5, or 0 or 1 where one direction is not valid.
-    kept: (n,) bool, False where the object was lost everywhere. masks: (n, t, H, W) bool, of the forward pass, or None."""
+    kept: (n,) bool, False where the object was lost everywhere. masks, masks_back: (n, t, H, W) bool, of both passes, where it tracks."""
 
     forward: torch.Tensor
     backward: torch.Tensor | None
     alpha: torch.Tensor
     kept: torch.Tensor
     masks: torch.Tensor | None = None
+    masks_back: torch.Tensor | None = None
 
     def at(self, grid: tuple[int, int]) -> Seen:
         """The same on another grid of places, bilinear: both grids span the whole frame (card sam2videox, 2.7)."""
@@ -57,21 +58,21 @@ def on_grid(features: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
     return moved.movedim(1, -1).unflatten(0, features.shape[:2])
 
 
-def look(teacher: str, pictures: np.ndarray, subjects: np.ndarray, weights: str = "") -> Seen:
+def look(teacher: str, pictures: np.ndarray, subjects: np.ndarray, checkpoint: str = "") -> Seen:
     """What a teacher sees of clips.
 
     Args:
         pictures: uint8 (n, t, h, w, 3). subjects: (n, t, h, w) bool, what a tracker is to follow: a box around it in the first frame that
             is at either end prompts it.
-        weights: a file or folder; "": the shipped one.
+        checkpoint: a file or folder; "": the shipped one.
 
     Raises:
         MotionLabError: an unknown teacher, weights that are not there, fewer than two frames.
     """
     one_of(teacher, TEACHERS, "teacher")
     if teacher in TRACKERS:
-        return _tracked(_tracker(teacher, weights), pictures, subjects)
-    features = _features(teacher, weights)
+        return _tracked(_tracker(teacher, checkpoint), pictures, subjects)
+    features = _features(teacher, checkpoint)
     forward = torch.stack([torch.as_tensor(features(video)).movedim(1, -1) for video in pictures])
     n, t = forward.shape[:2]
     return Seen(forward, None, torch.full((n, t - 1), 0.5), torch.ones(n, dtype=torch.bool))
@@ -97,9 +98,10 @@ def _stacked(found: Sequence[BothWays | None], kept, shape) -> Seen:
         raise MotionLabError("None of the clips shows its subject in its first or last frame.", fix="Give other clips, or boxes.")
     empty = np.zeros_like(known.features())
     forward, backward = np.moveaxis(np.stack([one.features() if one else empty for one in found]), (1, 3), (0, -1))
-    masks = np.stack([(one.forward or one.backward).masks if one else np.zeros(shape[1:4], bool) for one in found])
+    masks, back = (np.stack([(getattr(one, first) or getattr(one, second)).masks if one else np.zeros(shape[1:4], bool)
+                             for one in found]) for first, second in (("forward", "backward"), ("backward", "forward")))
     alpha = np.stack([one.alpha if one else np.full(shape[1] - 1, 0.5, np.float32) for one in found])
-    return Seen(*map(torch.from_numpy, (forward, backward, alpha)), kept, torch.from_numpy(masks))
+    return Seen(*map(torch.from_numpy, (forward, backward, alpha)), kept, *map(torch.from_numpy, (masks, back)))
 
 
 def _prompt(mask, end):
@@ -109,29 +111,29 @@ def _prompt(mask, end):
 
 # ---------------------------------------------------------------------------------------------- which networks
 @lru_cache(maxsize=2)
-def _tracker(teacher, weights):
+def _tracker(teacher, checkpoint):
     """Loaded once: clips come in parts."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if teacher == "sam2_random":
-        from motionlab.models.sam2 import SMALL
+        from motionlab.teachers.sam2_files import read_checkpoint
 
-        return load_tracker("auto", config=SMALL, seed=0, device=device)
-    return load_tracker("auto", checkpoint=_file(teacher, weights), device=device)
+        return load_tracker("auto", config=read_checkpoint(_file(teacher, checkpoint))[0], seed=0, device=device)
+    return load_tracker("auto", checkpoint=_file(teacher, checkpoint), device=device)
 
 
 @lru_cache(maxsize=2)
-def _features(teacher, weights):
+def _features(teacher, checkpoint):
     """uint8 (t, h, w, 3) -> features (t, c, g, g)."""
-    if teacher == "image" and not weights:
+    if teacher == "sam2_image":
+        return _tracker("sam2", checkpoint).image_features
+    if teacher == "image" and not checkpoint:
         from motionlab.models.image_encoder import load_image_encoder
 
-        encoder = load_image_encoder(_file(teacher, weights))
+        encoder = load_image_encoder(_file(teacher, checkpoint))
         return lambda video: _places(encoder.features(as_video(video)), video.shape[1:3])
     from motionlab.teachers.patches import load_patches
 
-    if teacher == "patches":
-        return load_patches("rgb")
-    return load_patches("sam2" if teacher == "sam2_image" else "dinov2", checkpoint=_file(teacher, weights))
+    return load_patches("rgb") if teacher == "patches" else load_patches("dinov2", checkpoint=_file(teacher, checkpoint))
 
 
 def _places(tokens, size):
@@ -140,8 +142,8 @@ def _places(tokens, size):
     return tokens.movedim(-1, 1).unflatten(-1, (h, -1))
 
 
-def _file(teacher, weights) -> Path:
-    return Path(weights) if weights else shipped(SHIPPED[teacher])
+def _file(teacher, checkpoint) -> Path:
+    return Path(checkpoint) if checkpoint else shipped(SHIPPED[teacher])
 
 
 def size_of(teacher: str) -> int:
@@ -149,9 +151,9 @@ def size_of(teacher: str) -> int:
     return SIZE if teacher.startswith("sam2") else 0
 
 
-def identity(teacher: str, weights: str = "", boxes: str = "") -> dict[str, str]:
+def identity(teacher: str, checkpoint: str = "", boxes: str = "") -> dict[str, str]:
     """{"teacher": its name and weights by contents, "boxes": that file's}: whose sight a sidecar holds."""
-    file = "" if teacher not in SHIPPED else fingerprint(_file(teacher, weights))
+    file = "" if teacher not in SHIPPED else fingerprint(_file(teacher, checkpoint))
     return {"teacher": f"{teacher} {file}".strip()} | ({"boxes": fingerprint(boxes)} if boxes else {})
 
 

@@ -180,6 +180,53 @@ class Single:
         return digest({"files": files} | same)
 
 
+@dataclass(frozen=True)
+class Some:
+    """Some clips of another source, by their numbers."""
+
+    source: object
+    rows: tuple[int, ...]
+
+    @property
+    def exact(self) -> bool:
+        """As of the source."""
+        return self.source.exact
+
+    @property
+    def crop(self) -> bool:
+        """As of the source."""
+        return getattr(self.source, "crop", True)
+
+    @property
+    def name(self) -> str:
+        return f"{self.source.name}_{len(self.rows)}of{len(self.source)}"
+
+    @property
+    def captions(self) -> list[str]:
+        """Of these clips."""
+        return [self.source.captions[i] for i in self.rows]
+
+    @property
+    def videos(self) -> list[Path]:
+        """Their files."""
+        return [self.source.videos[i] for i in self.rows]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def clip(self, i: int):
+        """The i-th of these clips; errors as of the source."""
+        return self.source.clip(self.rows[i])
+
+    def larger(self, i: int, size: int):
+        """As of the source."""
+        return self.source.larger(self.rows[i], size)
+
+    def hash(self) -> str:
+        """Names these very clips."""
+        return digest({"source": self.source.hash(), "rows": self.rows})
+
+
 def _read(video, wanted, crop=True):
     """A video as a source wants it: its frames, size and fps."""
     clip = read_video(video, size=wanted.size, crop="center" if crop else None, fps=wanted.fps or None, max_frames=wanted.frames)

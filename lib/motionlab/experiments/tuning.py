@@ -18,7 +18,8 @@ from motionlab.core.files import ensure_writable, write_atomic
 from motionlab.core.speed import speed as measured_speed
 from motionlab.core.yamls import read_yaml
 from motionlab.data.sidecars import Sidecar
-from motionlab.data.sources import Folder, Single, find_clips
+from motionlab.data.filtering import judged_clips, kept
+from motionlab.data.sources import Folder, Single, Some, find_clips
 from motionlab.data.store import open_data
 from motionlab.data.tracks import check_mask, demand_length, load_mask, load_tracks
 from motionlab.data.tasks import Task, known_frames, read_tasks
@@ -44,6 +45,8 @@ class TuneConfig:
 
     backbone: folder of a snapshot, "" for the kit's own. videos: folder with *.mp4 and captions, see `data.sources.find_clips`; or
     video: one file, with caption, and where a method wants tracks, tracks or mask, and cotracker (see `data.sources.Single`).
+    filtered: of a folder, only clips that a tracker is fit to teach on (`data.filtering`), whatever the method, so that rivals share them;
+    by boxes, a CSV, and tracker, weights of SAM2. What is left out is listed in out_dir/filtered.csv.
     frames, height, width, fps: of the clips; of each video the first `frames` frames at `fps` are taken. crop: of the one video.
     batch_size: over all processes. lr: constant, by default without warm-up, since the start is the base. beta2, weight_decay: of
     AdamW. ema: of what is kept at the end. gradient_checkpointing: less memory for a third more time. bf16: autocast over float32 weights.
@@ -59,6 +62,9 @@ class TuneConfig:
     tracks: str = ""
     mask: str = ""
     cotracker: str = ""
+    filtered: bool = False
+    boxes: str = ""
+    tracker: str = ""
     crop: bool = True
     out_dir: str = "runs/tuned"
     frames: int = 0
@@ -119,6 +125,9 @@ def check_clips(config: TuneConfig, wanted: Sequence[Sidecar] = ()) -> None:
             video, tracks of another length than the clip; tracks that are wanted and cannot be had.
     """
     tracked = any(one.kind == "tracks" for one in wanted)
+    if config.filtered and not Path(config.boxes).is_file():
+        raise MotionLabError(f"Clips are to be filtered, and there is no table of boxes '{config.boxes}'.",
+                             fix="Give -p boxes=FILE.csv (file, x0, y0, x1, y1), or -p filtered=false.")
     if not config.video:
         check_inputs(config.backbone, config.videos)
         if tracked:
@@ -161,8 +170,9 @@ def tune(method: Method, config: TuneConfig) -> Path:
                      cache=out / "text", dtype=torch.float32)
     method.check(pipe)
     with processes.main_process_first():
+        source = kept_source(config.source(pipe), config, out)
         sidecars = (*method.wants(), *(Sidecar(kind) for kind in pipe.reads))
-        data = open_data(config.source(pipe), pipe, sidecars, out / "clips")
+        data = open_data(source, pipe, sidecars, out / "clips")
         pipe.text(["", *data.captions])
     pipe.forget_text()
     method.attach(pipe)
@@ -176,6 +186,14 @@ def tune(method: Method, config: TuneConfig) -> Path:
         save_method(method, load_trained(pipe, result.ema_state()), path, note)
         print(f"{result.step} steps: {path}", flush=True)
     return path
+
+
+def kept_source(source, config: TuneConfig, out: Path):
+    """The source, or of it the clips that a tracker is fit to teach on; errors as `judged_clips`."""
+    if not config.filtered:
+        return source
+    rows = kept(judged_clips(source, config.boxes, config.tracker, out / "filtered.csv"))
+    return source if len(rows) == len(source) else Some(source, rows)
 
 
 def demand_training(method: Method) -> None:

@@ -29,12 +29,12 @@ class MaskHead(nn.Module):
 
 @dataclass(frozen=True)
 class MaskSupervised(Tapped):
-    """teacher: whose masks: a tracker of `data.seen`, or "exact"; weights, boxes: its files. inner: channels of the head. The rest as of
+    """teacher: whose masks: a tracker of `data.seen`, or "exact"; checkpoint, boxes: its files. inner: channels of the head. The rest as of
     `Tapped`."""
 
     name: ClassVar[str] = "mask"
     teacher: str = "sam2"
-    weights: str = ""
+    checkpoint: str = ""
     boxes: str = ""
     inner: int = 64
 
@@ -45,7 +45,7 @@ class MaskSupervised(Tapped):
     def targets_of(self) -> tuple[Sidecar, ...]:
         if self.teacher == "exact":
             return (Sidecar("mask", key="target"),)
-        files = {name: value for name, value in (("weights", self.weights), ("boxes", self.boxes)) if value}
+        files = {name: value for name, value in (("checkpoint", self.checkpoint), ("boxes", self.boxes)) if value}
         return (Sidecar("tracked", {"teacher": self.teacher} | files, key="target"),)
 
     def make_head(self, width: int) -> nn.Module:

@@ -17,12 +17,12 @@ from motionlab.methods.tapped import Tapped
 
 @dataclass(frozen=True)
 class REPA(Tapped):
-    """teacher, weights: of `data.seen`; features are averaged over each latent's frames. hidden: width of the projection's two inner layers
+    """teacher, checkpoint: of `data.seen`; features are averaged over each latent's frames. hidden: width of the projection's two inner layers
     (2048 at d = 3072; 0: two thirds of the width); out: channels of the teacher. The rest as of `Tapped`."""
 
     name: ClassVar[str] = "repa"
     teacher: str = "image"
-    weights: str = ""
+    checkpoint: str = ""
     hidden: int = 0
     out: int = 128
 
@@ -31,7 +31,7 @@ class REPA(Tapped):
         one_of(self.teacher, TEACHERS, "teacher of repa:")
 
     def targets_of(self) -> tuple[Sidecar, ...]:
-        files = {"weights": self.weights} if self.weights else {}
+        files = {"checkpoint": self.checkpoint} if self.checkpoint else {}
         return (Sidecar("features", {"teacher": self.teacher, "every": 1} | files, key="target"),)
 
     def make_head(self, width: int) -> nn.Module:

@@ -26,7 +26,7 @@ class SAM2VideoX(Tapped):
     """teacher: of `data.seen.TEACHERS`, or "exact", the clips' own flow. loss_of, fusion, tau, alpha, radius, projector: of
     `papers.sam2videox`; tau 0: of `TAUS` the nearest to exact transport on dev clips, 0.1 where there is none. grid: places; (0, 0): the
     tokens'. out: channels of the projection, the teacher's own where features themselves are compared. where: "subject": the places near
-    it alone. noise, in cells, and other: exact targets displaced, targets of another clip. reverse_backward: A5. weights, boxes: files of
+    it alone. noise, in cells, and other: exact targets displaced, targets of another clip. reverse_backward: A5. checkpoint, boxes: files of
     the teacher and its prompts. The rest as of `Tapped`; the card's literal lambda is weight 0.5, with tau 0.1."""
 
     name: ClassVar[str] = "sam2videox"
@@ -44,7 +44,7 @@ class SAM2VideoX(Tapped):
     noise: float = 0.0
     other: bool = False
     reverse_backward: bool = False
-    weights: str = ""
+    checkpoint: str = ""
     boxes: str = ""
 
     def __post_init__(self):
@@ -81,7 +81,7 @@ class SAM2VideoX(Tapped):
         return Sidecar("transport", _given(every=self._every, radius=self.radius, **settings), key)
 
     def _of_teacher(self, kind, **settings):
-        files = {"weights": self.weights, "boxes": self.boxes if self.teacher in TRACKERS else ""}
+        files = {"checkpoint": self.checkpoint, "boxes": self.boxes if self.teacher in TRACKERS else ""}
         shared = _given(every=self._every, other=self.other, grid=self.grid, **files, **settings)
         return Sidecar(kind, {"teacher": self.teacher} | shared, "target")
 

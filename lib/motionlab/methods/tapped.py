@@ -78,6 +78,9 @@ class Tapped(Plain):
     def wants(self) -> tuple[Sidecar, ...]:
         return (*super().wants(), *self.targets_of()) if self.weight else super().wants()
 
+    def judging(self) -> tuple[Sidecar, ...]:
+        return super().wants()
+
     def check(self, pipe: Pipe) -> None:
         """Raises MotionLabError for a block that the generator does not have, and clips without motion between latents."""
         self._index(pipe)
