@@ -156,13 +156,13 @@ def test_the_head_alone_learns_and_nothing_else_moves(pipe, clips, tmp_path):
         train(pipe, method.head_loss(pipe), data, TrainConfig(steps=20, out_dir=str(tmp_path), **QUICK | {"lr": 3e-3}))
     moved = {name for name, p in pipe.named_parameters() if not torch.equal(p, before[name])}
     assert moved and all(".heads." in name for name in moved) and needs == {name: p.requires_grad for name, p in pipe.named_parameters()}
-    assert float(method.head_loss(pipe)(pipe, batch, noise)[0]) < 0.9 * float(first)
+    assert (method.head_loss(pipe)(pipe, batch, noise)[0] < 0.9 * first).item()
 
 
 def test_the_tap_is_a_share_of_the_depth_counted_from_one():
     method = open_method("sam2videox", teacher="exact")
     eight, four = small_model(layers=8, length=3), small_model(layers=4, length=3)
-    assert method._index(eight) == 4 and method._index(four) == 1 and open_method("repa", block=4)._index(four) == 3
+    assert method.tap(eight) == 4 and method.tap(four) == 1 and open_method("repa", block=4).tap(four) == 3
     with pytest.raises(MotionLabError, match="has 4.\n.*1 to 4"):
         open_method("repa", block=5).attach(four)
     with pytest.raises(MotionLabError, match="fewer than two"):

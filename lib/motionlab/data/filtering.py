@@ -24,7 +24,7 @@ COLUMNS = ("file", "dropped", "iou", "motion", "cut")
 @dataclass(frozen=True)
 class Judged:
     """One clip. dropped: why, "" where it is kept. iou: of both passes' masks, mean over the frames that show one; motion: median over
-    frames of how far the box's centre is from its first place, in diagonals; cut: the largest change between neighbours. NaN: not looked at."""
+    frames of how far the box's centre is from its first place, in diagonals; cut: the largest change between neighbours. NaN: not seen."""
 
     file: str
     dropped: str

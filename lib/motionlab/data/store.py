@@ -106,7 +106,7 @@ def _check_manifest(folder, sidecar, source, pipe):
     before = read_json(path) or {}
     changed = [name for name in now if before.get(name) != json.loads(json.dumps(now[name]))]
     if changed:
-        what = {"clips": "other clips", "maker": "another version of its maker", "teacher": "another teacher"}.get(changed[0], f"another {changed[0]}")
+        what = {"clips": "other clips", "maker": "another version of its maker"}.get(changed[0], f"another {changed[0]}")
         raise MotionLabError(f"{shown(folder)} was made of {what}.", fix="Delete that folder; it is made again from the clips.")
 
 

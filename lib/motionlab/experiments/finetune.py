@@ -58,7 +58,8 @@ def tuned_once(method: Method, start: Callable[[], SmallPipe], clips: Callable[[
                folder: Path, dev: Callable[[SmallPipe, tuple[Sidecar, ...]], Data] | None = None) -> SmallPipe:
     """The generator of `start` with what the method trains on `clips`: trained now, gone on with, or found as folder/trained.safetensors.
 
-    A method with a head is settled first (`experiments.heads`), on clips of `dev` with the sidecars that it asks for. Whoever asks for the same folder at the same time, in any sweep, waits for it.
+    A method with a head is settled first (`experiments.heads`), on clips of `dev` with the sidecars that it asks for. Whoever asks for the
+    same folder at the same time, in any sweep, waits for it.
     """
     path = folder / "trained.safetensors"
     with turn(folder.parent / f".lock-{folder.name}", f"training {folder.name}"):

@@ -35,7 +35,8 @@ LITERAL = 0.5            # the weight that the sources name
 CHOICE = 512             # clips at most that a choice looks at
 
 
-def settled(method: Method, pipe: Pipe, data: Data, config: TrainConfig, folder: Path, dev: Callable[[tuple], Data] | None = None) -> Method:
+def settled(method: Method, pipe: Pipe, data: Data, config: TrainConfig, folder: Path,
+            dev: Callable[[tuple], Data] | None = None) -> Method:
     """The method as it is trained: `pipe` has its head, fitted; what was measured is in folder/settled.json. Others come back as they are.
 
     Args:
@@ -92,7 +93,7 @@ def measured_weight(method: Tapped, pipe: Pipe, data: Data, config: TrainConfig,
         del parts
     size, mine = math.sqrt(sum(plain) / len(plain)), math.sqrt(sum(own) / len(own))
     if not mine > 0 or not math.isfinite(size / mine):
-        raise MotionLabError(f"The loss of {method.name} has gradients of norm {mine:.3g} at the tapped block, the plain one of {size:.3g}.",
+        raise MotionLabError(f"The loss of {method.name} has gradients of norm {mine:.3g} at the tapped block, the plain one {size:.3g}.",
                              fix="Look at its targets: none of these clips may have one. Or set the weight yourself.")
     weight = method.share * size / mine
     return {"weight": weight, "literal": LITERAL * mine / size, "plain": size, "own": mine, "batches": len(plain)}

@@ -15,6 +15,7 @@ from motionlab.data.sources import Listed
 from motionlab.experiments.arms import Arm, read_arm
 from motionlab.experiments.finetune import trained, trainings
 from motionlab.experiments.held_out import held_out_rows
+from motionlab.experiments.matches import feature_rows, target_rows
 from motionlab.experiments.measure import learned_structure, measure
 from motionlab.experiments.shuffled import shuffle_gap
 from motionlab.metrics.reconstruction import psnr
@@ -25,6 +26,7 @@ from motionlab.models.shipped import shipped
 from motionlab.models.small.codec import Codec, load_codec
 from motionlab.video import as_frames, as_video, contact_sheet
 
+OTHERS = {"loss": held_out_rows, "targets": target_rows, "features": feature_rows}          # what is measured without sampling
 RUN_OF_SAMPLE = 1000        # between the run seeds of a prompt's further samples: no run has so many seeds
 
 
@@ -42,8 +44,8 @@ def run_row(arm: dict, seed: int, out_dir: Path, tier: str, **common) -> list[di
         one = smaller(one)
     if one.measure.of == "shuffle":
         return shuffle_gap(one, seed, home, tier=tier)
-    if one.measure.of == "loss":
-        return held_out_rows(one, seed, home)
+    if one.measure.of in OTHERS:
+        return OTHERS[one.measure.of](one, seed, home)
     prompts, made = load_prompts(one.measure.prompts, one.measure.n or None), {}
     frames = kept(out_dir / "frames.npy", lambda: _clips(one, seed, home, prompts, made))
     keep_sheet(frames, out_dir / "samples.png")

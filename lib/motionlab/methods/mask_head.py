@@ -48,6 +48,10 @@ class MaskSupervised(Tapped):
         files = {name: value for name, value in (("checkpoint", self.checkpoint), ("boxes", self.boxes)) if value}
         return (Sidecar("tracked", {"teacher": self.teacher} | files, key="target"),)
 
+    def target_maps(self, batch: Mapping[str, torch.Tensor], grid: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Raises MotionLabError: a mask does not say where a place goes."""
+        raise MotionLabError("Masks do not say where a place goes.", fix="Measure what the block's features say, with a probe.")
+
     def make_head(self, width: int) -> nn.Module:
         return MaskHead(width, self.inner)
 

@@ -17,7 +17,7 @@ from motionlab.methods.tapped import Tapped
 
 @dataclass(frozen=True)
 class REPA(Tapped):
-    """teacher, checkpoint: of `data.seen`; features are averaged over each latent's frames. hidden: width of the projection's two inner layers
+    """teacher, checkpoint: of `data.seen`; features are averaged over each latent's frames. hidden: width of the projection's inner layers
     (2048 at d = 3072; 0: two thirds of the width); out: channels of the teacher. The rest as of `Tapped`."""
 
     name: ClassVar[str] = "repa"

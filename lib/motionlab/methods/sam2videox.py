@@ -26,8 +26,8 @@ class SAM2VideoX(Tapped):
     """teacher: of `data.seen.TEACHERS`, or "exact", the clips' own flow. loss_of, fusion, tau, alpha, radius, projector: of
     `papers.sam2videox`; tau 0: of `TAUS` the nearest to exact transport on dev clips, 0.1 where there is none. grid: places; (0, 0): the
     tokens'. out: channels of the projection, the teacher's own where features themselves are compared. where: "subject": the places near
-    it alone. noise, in cells, and other: exact targets displaced, targets of another clip. reverse_backward: A5. checkpoint, boxes: files of
-    the teacher and its prompts. The rest as of `Tapped`; the card's literal lambda is weight 0.5, with tau 0.1."""
+    it alone. noise, in cells, and other: exact targets displaced, targets of another clip. reverse_backward: A5. checkpoint, boxes: of the
+    teacher and its prompts. The rest as of `Tapped`; the card's literal lambda is weight 0.5, with tau 0.1."""
 
     name: ClassVar[str] = "sam2videox"
 
@@ -49,13 +49,12 @@ class SAM2VideoX(Tapped):
 
     def __post_init__(self):
         super().__post_init__()
-        for name, value, known in (("teacher", self.teacher, (EXACT, *TEACHERS)), ("loss", self.loss_of, paper.LOSSES),
-                                   ("fusion", self.fusion, paper.FUSIONS), ("projector", self.projector, PROJECTORS),
-                                   ("where", self.where, PLACES)):
-            one_of(value, known, f"{name} of {self.name}:")
+        for name, known in (("teacher", (EXACT, *TEACHERS)), ("loss_of", paper.LOSSES), ("fusion", paper.FUSIONS),
+                            ("projector", PROJECTORS), ("where", PLACES)):
+            one_of(getattr(self, name), known, f"{name} of {self.name}:")
         if self.tau < 0 or self.radius < 0 or not 0 <= self.alpha <= 1 or self.noise < 0 or self.out < 1:
-            raise MotionLabError(f"tau {self.tau}, radius {self.radius}, alpha {self.alpha}, noise {self.noise}, out {self.out}: one is out "
-                                 "of range.", fix="tau is above 0 (0: chosen on dev), alpha is a share, out 1 or more, the others 0 or more.")
+            raise MotionLabError(f"tau {self.tau}, radius {self.radius}, alpha {self.alpha}, noise {self.noise}, out {self.out}: one is "
+                                 "out of range.", fix="tau is above 0 (0: chosen), alpha a share, out 1 or more, the others 0 or more.")
         if self.teacher == EXACT and self.loss_of != "lgf_kl" or self.noise and self.teacher != EXACT:
             raise MotionLabError(f"teacher {self.teacher}, loss {self.loss_of}, noise {self.noise} do not go together.",
                                  fix="Exact transport is a distribution: loss_of lgf_kl; noise displaces it and nothing else.")
@@ -73,17 +72,18 @@ class SAM2VideoX(Tapped):
     def judged(self) -> tuple[Sidecar, ...]:
         return () if self.tau or self.teacher == EXACT or self.loss_of != "lgf_kl" else (self._transport("transport"),)
 
-    @property
-    def _every(self):
-        return GROUP if self.projector == "latent_stride" else 1
-
     def _transport(self, key, **settings):
-        return Sidecar("transport", _given(every=self._every, radius=self.radius, **settings), key)
+        return Sidecar("transport", self._given(radius=self.radius, **settings), key)
 
     def _of_teacher(self, kind, **settings):
         files = {"checkpoint": self.checkpoint, "boxes": self.boxes if self.teacher in TRACKERS else ""}
-        shared = _given(every=self._every, other=self.other, grid=self.grid, **files, **settings)
-        return Sidecar(kind, {"teacher": self.teacher} | shared, "target")
+        return Sidecar(kind, {"teacher": self.teacher} | self._given(other=self.other, grid=self.grid, **files, **settings), "target")
+
+    def _given(self, **settings):
+        """Those that say anything: a sidecar's folder is named by its settings."""
+        usual = {"every": GROUP, "radius": RADIUS, "where": "all", "grid": (0, 0), "how": "both"}
+        settings["every"] = GROUP if self.projector == "latent_stride" else 1
+        return {name: value for name, value in settings.items() if value and value != usual.get(name)}
 
     def chosen(self, batch: Mapping[str, torch.Tensor], grid: tuple[int, int]) -> SAM2VideoX:
         """With the temperature at which KL(exact transport || target) is least on these clips."""
@@ -94,25 +94,35 @@ class SAM2VideoX(Tapped):
         far = {tau: float(paper.transport_kl(p, self._fused(logits, tau), known & seen.all(1), tau).mean()) for tau in TAUS}
         return replace(self, tau=min(far, key=far.get))
 
-    # ------------------------------------------------------------------ head and loss
+    def target_maps(self, batch: Mapping[str, torch.Tensor], grid: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.loss_of.startswith("feat"):
+            return super().target_maps(batch, grid)
+        if self.teacher == EXACT:
+            return self._known(batch["target"], grid, 0.0)
+        maps, known = self._known(batch["target"], grid)
+        return (self._fused(maps) / (self.tau or paper.TAU)).softmax(-1), known.all(1)
+
+    def student_maps(self, said: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+        return (local_correlation(on_grid(said.float(), grid), self.radius) / (self.tau or paper.TAU)).softmax(-1)
+
     def make_head(self, width: int) -> nn.Module:
         return make_projector(self.projector, width, self.out)
 
     def own_loss(self, head: nn.Module, hidden: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Of each clip (b,): how far the projected features' Local Gram Flow is from the teacher's, or they from its features."""
-        student, tau = head(hidden).float(), self.tau or paper.TAU
         grid = tuple(self.grid) if any(self.grid) else tuple(hidden.shape[2:4])
-        student, target = on_grid(student, grid), batch["target"]
-        near = None if "near" not in batch else self._known(batch["near"], grid, 0.0)[1]
+        student, target = on_grid(head(hidden).float(), grid), batch["target"]
+        near = None if "near" not in batch else self._known(batch["near"], grid)[1]
         if self.loss_of.startswith("feat"):
             return paper.feature_loss(target.nan_to_num(), student, self.loss_of, _both(target.isfinite().all(-1), _of_frames(near)))
         maps = local_correlation(student, self.radius)
-        values, known = self._known(target, grid, 0.0 if self.teacher == EXACT else paper.OUTSIDE)
         if self.teacher == EXACT:
-            return paper.transport_kl(values, maps, known, tau)
+            p, known = self._known(target, grid, 0.0)
+            return paper.transport_kl(p, maps, known, self.tau or paper.TAU)
+        values, known = self._known(target, grid)
         where = _both(known.all(1), near)
         if not self.reverse_backward:
-            return self._far(self._fused(values, tau), maps, where)
+            return self._far(self._fused(values), maps, where)
         back = local_correlation(student, self.radius, reverse=True)
         return self.alpha * self._far(values[:, 0], maps, where) + (1 - self.alpha) * self._far(values[:, 1], back, where)
 
@@ -124,17 +134,11 @@ class SAM2VideoX(Tapped):
         maps = unpacked(values, grid, self.radius, outside)
         return maps.nan_to_num(), maps[..., maps.shape[-1] // 2].isfinite()
 
-    def _fused(self, maps, tau):
+    def _fused(self, maps, tau=0.0):
         """Maps (b, k, t - 1, h, w, n) of one or both directions as one; of reversed pairs the forward pass's."""
         if maps.shape[1] == 1 or self.reverse_backward:
             return maps[:, 0]
-        return paper.fuse_maps(maps[:, 0], maps[:, 1], self.fusion, self.alpha, tau)
-
-
-def _given(**settings):
-    """Those that say anything: a sidecar's folder is named by its settings."""
-    usual = {"every": GROUP, "radius": RADIUS, "where": "all", "grid": (0, 0), "how": "both"}
-    return {name: value for name, value in settings.items() if value and value != usual.get(name)}
+        return paper.fuse_maps(maps[:, 0], maps[:, 1], self.fusion, self.alpha, tau or self.tau or paper.TAU)
 
 
 def _both(one, other):

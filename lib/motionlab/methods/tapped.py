@@ -12,6 +12,8 @@ import torch
 from torch import nn
 
 from motionlab.core.errors import MotionLabError
+from motionlab.correlation import local_correlation
+from motionlab.data.seen import on_grid
 from motionlab.data.sidecars import Sidecar
 from motionlab.methods.plain import Plain, flow_matching_loss
 from motionlab.models.adapters import add_lora, diffusers_name
@@ -19,6 +21,7 @@ from motionlab.models.heads import add_head, head, raw_output, tapped_block
 from motionlab.models.pipe import Pipe
 from motionlab.taps import features
 
+TAU = 0.1                # of features that have no temperature of their own
 DEPTH = 25 / 42          # the tap's share of the depth where no block is named
 MEASURED = -1.0          # a weight that is still to be measured
 
@@ -74,6 +77,17 @@ class Tapped(Plain):
         """The method with what it chooses on dev clips, all in one batch; grid: of the tokens."""
         return self
 
+    def target_maps(self, batch: Mapping[str, torch.Tensor], grid: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Where its target says that each place goes: a distribution (b, t - 1, h, w, n) over the window, and the places (b, t - 1, h, w) of
+        which it says something. Of targets that are features by their correlation."""
+        target = batch["target"]
+        known = target.isfinite().all(-1)
+        return self.student_maps(target.nan_to_num(), grid), known[:, :-1] & known[:, 1:]
+
+    def student_maps(self, said: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+        """The same of features (b, t, h, w, C), such as what the head says."""
+        return (local_correlation(on_grid(said.float(), grid)) / TAU).softmax(-1)
+
     # ------------------------------------------------------------------ training
     def wants(self) -> tuple[Sidecar, ...]:
         return (*super().wants(), *self.targets_of()) if self.weight else super().wants()
@@ -83,7 +97,7 @@ class Tapped(Plain):
 
     def check(self, pipe: Pipe) -> None:
         """Raises MotionLabError for a block that the generator does not have, and clips without motion between latents."""
-        self._index(pipe)
+        self.tap(pipe)
         if self.weight and pipe.shape[0] < 2:
             raise MotionLabError(f"A clip of {pipe.frames} frames is {pipe.shape[0]} latent frame: nothing moves between fewer than two.",
                                  fix=f"Give {1 + pipe.group} frames or more.")
@@ -131,15 +145,16 @@ class Tapped(Plain):
             found.append(self._own(pipe, seen, batch))
             return 0.0
 
-        with raw_output(pipe.denoiser, self._index(pipe)) as raw, self._tap(pipe) as seen:
+        with raw_output(pipe.denoiser, self.tap(pipe)) as raw, self._tap(pipe) as seen:
             _, about = flow_matching_loss(self.recipe, pipe, more=own)(pipe, batch, noise)
         return Parts(about["per_sample"], found[0], raw[-1])
 
-    def _index(self, pipe):
+    def tap(self, pipe: Pipe) -> int:
+        """The index of the block whose output the head reads."""
         return tapped_block(pipe.denoiser, self.block, DEPTH)
 
     def _tap(self, pipe, detach=False):
-        return features(pipe.denoiser, self._index(pipe), detach=detach)
+        return features(pipe.denoiser, self.tap(pipe), detach=detach)
 
     def _own(self, pipe, seen, batch):
         return self.own_loss(head(pipe.denoiser, self.name), next(iter(seen.values()))[-1], batch)
