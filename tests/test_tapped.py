@@ -307,7 +307,7 @@ def test_sidecars_of_another_teacher_or_clips_are_refused_and_a_killed_extractio
 
 
 @pytest.mark.parametrize("settings, says", [
-    ({"tau": -1.0}, "tau -1.0"), ({"teacher": "sam"}, "Did you mean"), ({"loss_of": "lgf"}, "loss of sam2videox"), ({"weight": -2.0}, "weight of"),
+    ({"tau": -1.0}, "tau -1.0"), ({"teacher": "sam"}, "Did you mean"), ({"loss_of": "lgf"}, "loss_of of sam2videox"), ({"weight": -2.0}, "weight of"),
     ({"teacher": "exact", "loss_of": "lgf_l2"}, "do not go together"), ({"noise": 1.0}, "do not go together"), ({"projector": "last"}, "projector"),
     ({"alpha": 2.0}, "alpha 2.0"), ({"share": 0.0}, "share 0.0"), ({"where": "subjects"}, "Did you mean 'subject'")])
 def test_settings_that_cannot_be(settings, says):

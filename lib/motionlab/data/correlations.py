@@ -7,12 +7,14 @@ not asked for) is NaN; whoever reads it leaves it out.
 """
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from motionlab.core.errors import MotionLabError, one_of
-from motionlab.correlation import RADIUS, exact_transport, local_correlation, packed, unit
+from motionlab.correlation import RADIUS, exact_transport, inside, local_correlation, packed, unit
 from motionlab.data.seen import TRACKERS, Seen, boxed, identity, look, size_of
 from motionlab.models.pipe import Pipe
 
@@ -147,6 +149,20 @@ def encode_tracked(shown: np.ndarray, pipe: Pipe, teacher: str, checkpoint: str 
 def about_teacher(teacher: str = "", checkpoint: str = "", boxes: str = "", **other) -> dict[str, str]:
     """What decides a sidecar beside its settings: the teacher's weights, and the file that prompts it, by contents."""
     return identity(teacher, checkpoint, boxes)
+
+
+def bytes_of(kind: str, settings: Mapping, frames: int, grid: tuple[int, int]) -> int:
+    """Of one clip's "transport" or "correlation" on disk, half precision; 0 for other kinds.
+
+    Args:
+        settings: of the sidecar. frames: of the clip. grid: of its tokens.
+    """
+    if kind not in ("transport", "correlation"):
+        return 0
+    radius, pairs = settings.get("radius", RADIUS), len(looked_at(frames, settings.get("every", 4))) - 1
+    places = settings.get("grid", grid)
+    maps = 2 if kind == "correlation" and settings["teacher"] in TRACKERS and settings.get("how") != "feature" else 1
+    return 2 * maps * pairs * int(inside(*places, radius).sum())
 
 
 # ---------------------------------------------------------------------------------------------- small parts

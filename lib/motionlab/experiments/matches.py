@@ -90,13 +90,13 @@ def with_head(arm: Arm, seed: int, home: Path, pipe: Pipe) -> tuple[Tapped, str]
     """(method, "own" or "fitted"): `pipe` gets the head of the arm's own training, or, where it had none, a probe's, fitted now."""
     if isinstance(arm.method, Tapped) and arm.method.weight and not arm.measure.probe:
         method, folder = settled_method(arm, seed, home), training_folder(arm, seed, home)
-        add_head(pipe.denoiser, method.name, method.make_head)
+        add_head(pipe.denoiser, method.name, method.make_head, method.tap(pipe))
         stored = load_file(latest(folder / "training")[0] / "ema.safetensors")
         mine = {name: value for name, value in stored.items() if ".heads." in name}
         pipe.load_state_dict(mine, strict=False)
         return method, "own"
     probe = _method(arm.measure.probe)
-    add_head(pipe.denoiser, probe.name, probe.make_head)
+    add_head(pipe.denoiser, probe.name, probe.make_head, probe.tap(pipe))
     known = json.dumps([arm.measure.probe, arm.weights, dataclasses.asdict(arm.budget) if arm.budget else None], sort_keys=True)
     folder = training_folder(arm, seed, home) if arm.budget else home / f"untrained-{arm.weights}"
     data = open_data(World(tuning_bank(frames=pipe.frames)), pipe, probe.wants(), bank_home())

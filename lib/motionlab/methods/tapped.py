@@ -112,7 +112,7 @@ class Tapped(Plain):
             network.requires_grad_(False)
             add_lora(network, self.targets, self.rank)
         if self.weight:
-            add_head(network, self.name, self.make_head)
+            add_head(network, self.name, self.make_head, tapped_block(network, self.block, DEPTH))
 
     def loss(self, pipe: Pipe) -> Callable:
         """`loss_fn` of `training.train`; a weight that is still to be measured counts as 1."""

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from motionlab.core.errors import MotionLabError
+from motionlab.models.branches import Grids
 from motionlab.taps.layouts import find_transformer, selected_blocks
 
 
@@ -48,8 +49,8 @@ def width(network: nn.Module) -> int:
     return getattr(getattr(transformer, layout.blocks[0])[0], layout.attention).to_q.in_features
 
 
-def add_head(network: nn.Module, name: str, make: Callable[[int], nn.Module]) -> nn.Module:
-    """`network.heads[name]` = make(width of the hidden states), with weights that are alike in every run.
+def add_head(network: nn.Module, name: str, make: Callable[[int], nn.Module], block: int) -> nn.Module:
+    """`network.heads[name]` = make(width of the hidden states), with weights that are alike in every run; it reads block `block`, an index.
 
     Raises:
         MotionLabError: the network has a head of this name.
@@ -63,6 +64,7 @@ def add_head(network: nn.Module, name: str, make: Callable[[int], nn.Module]) ->
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         transformer.heads[name] = make(width(transformer)).to(weight.device, weight.dtype)
+    transformer.heads[name].block = block
     return transformer.heads[name]
 
 
@@ -76,6 +78,25 @@ def head(network: nn.Module, name: str) -> nn.Module:
     if name not in found:
         raise MotionLabError(f"The network has no head '{name}'.", fix="Attach the method to a generator that is to be trained.")
     return found[name]
+
+
+@contextlib.contextmanager
+def heads_run(model: nn.Module) -> Iterator[None]:
+    """Inside, a call of the model runs its heads too, and their mean is added to what it returns: for counting what they cost."""
+    networks = [module for module in model.modules() if isinstance(getattr(module, "heads", None), nn.ModuleDict)]
+    with contextlib.ExitStack() as stack:
+        for network in networks:
+            grids = Grids(find_transformer(network)[1].grid)
+            seen = {each: stack.enter_context(raw_output(network, each.block)) for each in network.heads.values()}
+
+            def with_heads(_module, _args, output, seen=seen, grids=grids):
+                extra = sum(each(said[-1].unflatten(1, grids.of(said[-1].shape[1]))).mean() for each, said in seen.items())
+                return output + extra if torch.is_tensor(output) else (output[0] + extra, *output[1:])
+
+            handles = (network.register_forward_pre_hook(grids.note, with_kwargs=True), network.register_forward_hook(with_heads))
+            for handle in handles:
+                stack.callback(handle.remove)
+        yield
 
 
 def without_heads(names: list[str]) -> list[str]:
