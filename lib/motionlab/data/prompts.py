@@ -1,9 +1,11 @@
 """The protocol's prompts: the same for every arm of every paper, balanced over VideoJAM-bench's four motion categories."""
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 from motionlab.core.errors import MotionLabError, one_of
+from motionlab.core.noise import seed_of
 from motionlab.core.protocol import held_out, read_protocol, split_seeds
 from motionlab.world import Clip, random_scene, render
 from motionlab.world.captions import describe, sentence
@@ -39,6 +41,15 @@ class Prompt:
     def clip(self, size: int = 48, frames: int = 17) -> Clip:
         """The true clip of this prompt's scene."""
         return render(_scene(self.seed, self.kind), size, frames)
+
+
+    def redraw(self, k: int, size: int = 48, frames: int = 17) -> Clip:
+        """The k-th other clip of the same sentence: what that says is the scene's own, and its camera; all else is drawn."""
+        scene = _scene(self.seed, self.kind)
+        actor = scene.actors[0]
+        other = random_scene(seed_of("redraw", self.seed, k), species_name=actor.species, motion=actor.motion, camera=False)
+        alike = other.with_actor(0, colour=actor.colour, heading=actor.heading)
+        return render(dataclasses.replace(alike, place=scene.place, camera=scene.camera), size, frames)
 
 
 def load_prompts(name: str, n: int | None = None) -> list[Prompt]:

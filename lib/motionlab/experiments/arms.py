@@ -17,7 +17,7 @@ from motionlab.core.errors import MotionLabError, nearest, one_of
 from motionlab.methods import method_class
 from motionlab.methods.base import Method, Sampling
 
-SOURCES = ("render", "reconstruction", "generated")
+SOURCES = ("render", "reconstruction", "redraw", "generated")
 GROUPS = ("train", "sample", "measure")
 
 
@@ -62,7 +62,8 @@ class Measured:
 
 @dataclass(frozen=True)
 class Arm:
-    """source: "render" (the true clips), "reconstruction" (through the codec) or "generated". weights: the checkpoint that it
+    """source: "render" (the true clips), "reconstruction" (through the codec), "redraw" (other clips of the same sentences through the
+    codec, one for each seed) or "generated". weights: the checkpoint that it
     starts from, a name or a path below the repository. budget: of its training, None for an arm that is not trained. budget and
     measure: `Budget` and `Measured`, or an experiment's own."""
 

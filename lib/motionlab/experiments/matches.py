@@ -40,7 +40,7 @@ EVERY = 4                # frames per latent: what is compared with the truth st
 
 
 def target_rows(arm: Arm, seed: int, home: Path) -> list[dict]:
-    """Rows {item, arm, seed, motion, speed, hidden, hit, ...} of `metrics.correspondence`, of the targets that the arm's method is taught by.
+    """Rows {item, arm, seed, motion, speed, hidden, hit, ...} of `metrics.correspondence`, of what the arm's block is taught.
 
     Its temperature is the settled one where the arm was trained, else its own.
 

@@ -8,6 +8,7 @@ import torch
 
 from motionlab.core.errors import MotionLabError
 from motionlab.data.prompts import Prompt
+from motionlab.metrics.edges import edge_contrast
 from motionlab.metrics.failures import detect_failures
 from motionlab.metrics.motion import dynamic_degree, motion_smoothness
 from motionlab.metrics.palette import read_limbs, subject_mask
@@ -30,7 +31,8 @@ def measure(frames: np.ndarray, prompts: Sequence[Prompt], evaluators: dict[str,
     Args:
         frames: uint8 (n, f, h, w, 3), one clip per prompt.
         evaluators: name -> learned reader; the first one's columns have no suffix, the others' end in `_<name>`.
-        encoder: adds the VBench-style columns of `metrics.vbench.world_style`, and fd_00 to fd_15 (`clip_features`).
+        encoder: adds the VBench-style columns of `metrics.vbench.world_style`, edge (`metrics.edges`), and fd_00 to fd_15
+            (`clip_features`).
 
     Columns: for each evaluator species_ok, colour_ok, place_ok, motion_ok, heading_ok, camera_ok (1 or 0; motion only where
     the clip has several frames), look_ok and move_ok (all of the first three; motion and heading); dynamic_degree (0/1), speed
@@ -53,7 +55,8 @@ def measure(frames: np.ndarray, prompts: Sequence[Prompt], evaluators: dict[str,
     for row, clip, prompt in zip(rows, frames, prompts):
         row |= _without_network(clip, prompt)
         if encoder is not None and len(clip) > 2:
-            row |= world_style(clip, encoder, subject_mask(clip, prompt.asked["place"]), row["smoothness"], row["dynamic_degree"])
+            subject = subject_mask(clip, prompt.asked["place"])
+            row |= world_style(clip, encoder, subject, row["smoothness"], row["dynamic_degree"]) | {"edge": edge_contrast(clip, subject)}
     return rows
 
 

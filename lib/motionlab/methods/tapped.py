@@ -78,8 +78,8 @@ class Tapped(Plain):
         return self
 
     def target_maps(self, batch: Mapping[str, torch.Tensor], grid: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Where its target says that each place goes: a distribution (b, t - 1, h, w, n) over the window, and the places (b, t - 1, h, w) of
-        which it says something. Of targets that are features by their correlation."""
+        """Where its target says that each place goes, a distribution (b, t - 1, h, w, n) over the window, and the places (b, t - 1, h, w)
+        of which it says anything; of targets that are features by their correlation."""
         target = batch["target"]
         known = target.isfinite().all(-1)
         return self.student_maps(target.nan_to_num(), grid), known[:, :-1] & known[:, 1:]

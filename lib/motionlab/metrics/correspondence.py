@@ -32,7 +32,8 @@ def correspondence(p: torch.Tensor, truth: torch.Tensor, known: torch.Tensor) ->
     """
     side = math.isqrt(p.shape[-1])
     if p.shape != truth.shape or known.shape != p.shape[:-1] or side ** 2 != p.shape[-1] or side % 2 == 0:
-        raise MotionLabError(f"Distributions of {tuple(p.shape)}, truth of {tuple(truth.shape)} and places of {tuple(known.shape)} do not fit.",
+        raise MotionLabError(f"Distributions of {tuple(p.shape)}, truth of {tuple(truth.shape)} and places of {tuple(known.shape)} "
+                             "do not fit.",
                              fix="Give (b, t - 1, h, w, n) twice and (b, t - 1, h, w), n the places of a window of odd side.")
     said, right = p.argmax(-1), truth.argmax(-1)
     here, same = p.shape[-1] // 2, said == right
@@ -48,7 +49,7 @@ def correspondence(p: torch.Tensor, truth: torch.Tensor, known: torch.Tensor) ->
 
 
 def errors_shared(student: torch.Tensor, teacher: torch.Tensor, truth: torch.Tensor, known: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Where a teacher's arg-max is wrong: how often the student's is the same wrong one, "repeated", and how often it is right, "corrected".
+    """Where a teacher's arg-max is wrong: how often the student's is the same wrong one, "repeated", and how often right, "corrected".
 
     Arguments as of `correspondence`; (b,) each, NaN where the teacher is never wrong.
     """
