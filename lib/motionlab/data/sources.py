@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import csv
 import io
+import warnings
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -11,7 +12,7 @@ from motionlab.core.errors import MotionLabError, nearest
 from motionlab.data.bank import BankConfig, bank_seeds, training_scene
 from motionlab.data.sidecars import digest
 from motionlab.models.checkpoint import fingerprint
-from motionlab.video import RealClip, read_video
+from motionlab.video import RealClip, cuts_said, read_video
 from motionlab.world import Clip, render
 from motionlab.world.captions import describe, sentence
 
@@ -85,22 +86,30 @@ class Listed:
 class Folder:
     """Videos of a folder with a caption each, cut to one size and length.
 
-    Captions: a file captions.csv with the columns file and caption, or clip.txt beside clip.mp4.
+    Captions: a file captions.csv with the columns file and caption, or clip.txt beside clip.mp4. leave_out: the last so many videos
+    by name are left out; where it is negative, only those are in.
     """
 
     folder: Path
     frames: int
     size: tuple[int, int]
     fps: float = 0.0
+    leave_out: int = 0
     exact = False
 
     @property
     def name(self) -> str:
-        return f"{Path(self.folder).name}_{self.frames}x{self.size[0]}x{self.size[1]}"
+        part = f"_without_{self.leave_out}" if self.leave_out > 0 else f"_last_{-self.leave_out}" if self.leave_out else ""
+        return f"{Path(self.folder).name}_{self.frames}x{self.size[0]}x{self.size[1]}{part}"
 
     @cached_property
     def _found(self) -> list[tuple[Path, str]]:
-        return find_clips(self.folder)
+        return part_of(find_clips(self.folder), self.leave_out, self.folder)
+
+    @property
+    def files(self) -> list[str]:
+        """The videos' names."""
+        return [path.name for path, _ in self._found]
 
     @cached_property
     def captions(self) -> list[str]:
@@ -238,7 +247,21 @@ def _read(video, wanted, crop=True):
         at = f", at {wanted.fps:g} per second" if wanted.fps else ""
         raise MotionLabError(f"'{video.name}' has {len(clip.frames)} of the {wanted.frames} frames that are needed{at}.",
                              fix="Take it out, or train on shorter clips with -p frames=N.")
+    if said := cuts_said(clip.frames, video.name):
+        warnings.warn(said, stacklevel=2)             # once for each video, however many sidecars are drawn of it
     return clip
+
+
+def part_of(clips: list, leave_out: int, folder: str | Path) -> list:
+    """The clips that `Folder` has with this `leave_out`.
+
+    Raises:
+        MotionLabError: none would be left.
+    """
+    if abs(leave_out) >= len(clips):
+        raise MotionLabError(f"Of the {len(clips)} videos in '{folder}' {abs(leave_out)} are to be held out.",
+                             fix="Hold out fewer, so that some are left to train on.")
+    return clips[len(clips) + leave_out:] if leave_out < 0 else clips[:len(clips) - leave_out]
 
 
 def find_clips(folder: str | Path) -> list[tuple[Path, str]]:

@@ -15,11 +15,12 @@ import torch
 from motionlab.core.config import from_values
 from motionlab.core.errors import MotionLabError, one_of
 from motionlab.core.files import ensure_writable, write_atomic
+from motionlab.core.locks import held
 from motionlab.core.speed import speed as measured_speed
 from motionlab.core.yamls import read_yaml
 from motionlab.data.sidecars import Sidecar
 from motionlab.data.filtering import judged_clips, kept
-from motionlab.data.sources import Folder, Single, Some, find_clips
+from motionlab.data.sources import Folder, Single, Some, find_clips, part_of
 from motionlab.data.store import open_data
 from motionlab.data.tracks import check_mask, demand_length, load_mask, load_tracks
 from motionlab.data.tasks import Task, known_frames, read_tasks
@@ -36,6 +37,7 @@ from motionlab.training.trained import load_trained
 from motionlab.video import probe_video, write_mp4
 
 MAY_CHANGE = ("out_dir", "steps", "checkpoint_every", "log_every", "gradient_checkpointing", "cpu")
+PROBED = 100                                 # videos that are looked into before anything long; all are when they are encoded
 PATIENCE = timedelta(hours=12)               # for other processes to finish encoding; the usual limit is 10 minutes
 
 
@@ -43,7 +45,8 @@ PATIENCE = timedelta(hours=12)               # for other processes to finish enc
 class TuneConfig:
     """A training of a method. 0 means the generator's own.
 
-    backbone: folder of a snapshot, "" for the kit's own. videos: folder with *.mp4 and captions, see `data.sources.find_clips`; or
+    backbone: folder of a snapshot, "" for the kit's own. videos: folder with *.mp4 and captions, see `data.sources.find_clips`;
+    leave_out: of the folder's videos, by name, the last so many are not trained on. Or
     video: one file, with caption, and where a method wants tracks, tracks or mask, and cotracker (see `data.sources.Single`).
     filtered: of a folder, only clips that a tracker is fit to teach on (`data.filtering`), whatever the method, so that rivals share them;
     by boxes, a CSV, and tracker, weights of SAM2. What is left out is listed in out_dir/filtered.csv.
@@ -71,6 +74,7 @@ class TuneConfig:
     height: int = 0
     width: int = 0
     fps: float = 0.0
+    leave_out: int = 0
     steps: int = 2000
     batch_size: int = 8
     lr: float = 5e-6
@@ -86,9 +90,9 @@ class TuneConfig:
     cpu: bool = False
 
     def __post_init__(self):
-        for name in ("frames", "height", "width", "fps"):
+        for name in ("frames", "height", "width", "fps", "leave_out"):
             if getattr(self, name) < 0:
-                raise MotionLabError(f"{name} is {getattr(self, name)}.", fix="Give 0 for the generator's own.")
+                raise MotionLabError(f"{name} is {getattr(self, name)}.", fix="Give 0 for none or the generator's own.")
         self.training()
 
     def training(self) -> TrainConfig:
@@ -99,22 +103,26 @@ class TuneConfig:
         """The clips, at the generator's length and size."""
         fps = self.fps or pipe.fps
         if not self.video:
-            return Folder(self.videos, pipe.frames, pipe.size, fps)
+            return Folder(self.videos, pipe.frames, pipe.size, fps, self.leave_out)
         files = (self.tracks, self.mask, self.cotracker)
         return Single(Path(self.video), self.caption.strip(), pipe.frames, pipe.size, fps, self.crop, *files)
 
 
-def check_inputs(backbone: str, videos: str) -> None:
+def check_inputs(backbone: str, videos: str, leave_out: int = 0) -> None:
     """Refuse a snapshot or videos that are not there before minutes of other work.
 
     Raises:
-        MotionLabError: as `models.open.pipe_class` and `find_clips`; no videos given.
+        MotionLabError: as `models.open.pipe_class`, `find_clips` and `part_of`; no videos given; among the first `PROBED` one that
+            cannot be decoded at its beginning or its end.
     """
     if backbone:
         pipe_class(backbone)
     if not videos:
         raise MotionLabError("A backbone is given, but no videos.", fix="Give a folder of *.mp4 with captions.csv: -p videos=FOLDER.")
-    find_clips(videos)
+    clips = find_clips(videos)
+    part_of(clips, leave_out, videos)
+    for path, _ in clips[:PROBED]:
+        probe_video(path)
 
 
 def check_clips(config: TuneConfig, wanted: Sequence[Sidecar] = ()) -> None:
@@ -129,7 +137,7 @@ def check_clips(config: TuneConfig, wanted: Sequence[Sidecar] = ()) -> None:
         raise MotionLabError(f"Clips are to be filtered, and there is no table of boxes '{config.boxes}'.",
                              fix="Give -p boxes=FILE.csv (file, x0, y0, x1, y1), or -p filtered=false.")
     if not config.video:
-        check_inputs(config.backbone, config.videos)
+        check_inputs(config.backbone, config.videos, config.leave_out)
         if tracked:
             raise MotionLabError("This method follows points of one clip, and was given a folder of videos.",
                                  fix="Give --video, --caption and --tracks or --mask, or a loss without tracks.")
@@ -258,7 +266,7 @@ def sample(config: SampleConfig, options: Sampling | None = None) -> list[Path]:
     The list of prompts goes to prompts.csv. Clips that are there already are kept.
 
     Raises:
-        MotionLabError: as `read_tasks`, `load_method` and `open_pipe`; another run's out_dir.
+        MotionLabError: as `read_tasks`, `load_method` and `open_pipe`; another run's out_dir, or one that is being written now.
     """
     check_sampling(config.backbone, config.weights, config.prompts, options.mode if options else "")
     tasks, about = read_tasks(config.prompts), read_about(config.weights)
@@ -266,6 +274,11 @@ def sample(config: SampleConfig, options: Sampling | None = None) -> list[Path]:
     options, out = options or method.Sampling(), ensure_writable(config.out_dir)
     settings = {"options": dataclasses.asdict(options), "digest": fingerprint(config.weights)}
     _check_same(out / "sampling.yaml", dataclasses.asdict(config) | settings)
+    with held(out / ".lock-sampling", f"sampling to '{out}'"):
+        return _sampled(config, method, options, tasks, about, out)
+
+
+def _sampled(config, method, options, tasks, about, out):
     write_atomic(out / "prompts.csv", _table(tasks))
     device = "cuda" if torch.cuda.is_available() and not config.cpu else "cpu"
     frames, height, width = json.loads(about["size"])
