@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from motionlab import cli
 from motionlab.core.errors import MotionLabError
 from motionlab.data import filtering
-from motionlab.data.filtering import agreement, box_motion, judged_clips, kept, largest_change
+from motionlab.data.filtering import agreement, box_motion, detected_boxes, judged_clips, kept
 from motionlab.data.seen import Seen
 from motionlab.data.sources import Folder, Some
 from motionlab.teachers.sam2_build import Sam2Config, build_sam2
@@ -143,7 +143,33 @@ def test_what_the_filters_measure():
         masks[k, 4:8, 4 + 3 * k:8 + 3 * k] = True
     assert agreement(masks, masks) == 1 and agreement(masks, np.roll(masks, 2, 1)) == pytest.approx(1 / 3) and agreement(0 > masks, 0 > masks) == 0
     assert box_motion(masks) == pytest.approx(4.5 / np.hypot(20, 20)) and box_motion(masks[:1]) == 0
-    still = np.full((4, 8, 8, 3), 90, np.uint8)
-    cut = still.copy()
-    cut[2:] = (250, 30, 30)
-    assert largest_change(still) == 0 and largest_change(cut) > filtering.CUT
+
+
+def test_boxes_may_come_from_a_detector_and_lie_on_the_video_itself(place, tmp_path, monkeypatch):
+    from motionlab.data.seen import boxed
+    from motionlab.teachers.prompts import Prompt
+
+    asked = []
+
+    def load_detector(folder, words, device):
+        asked.append((folder, words))
+        return lambda picture: Prompt(box=(4, 6, 20, 24)) if len(asked) == 1 else None
+
+    monkeypatch.setattr("motionlab.teachers.detector.load_detector", load_detector)
+    source = Folder(place / "videos", 9, (32, 32), FPS)                             # of 48 x 64: its middle 48 x 48
+    path = detected_boxes(source, "dino", tmp_path / "boxes.csv")
+    assert detected_boxes(source, "dino", path) == path and len(asked) == 1 and path.read_text().splitlines()[1] == "left.mp4,14.2,9.2,38.2,36.2"
+    expected = np.zeros((32, 32), bool)
+    expected[6:25, 4:21] = True
+    assert np.array_equal(boxed(source, 0, (32, 32), str(path)), expected)
+
+
+def test_a_clip_with_a_cut_is_dropped(place, tmp_path):
+    home = tmp_path / "cut"
+    home.mkdir()
+    frames = np.concatenate([moving_texture(6, 48, 64, (1, 0)), 255 - moving_texture(6, 48, 64, (0, 1))])
+    write_mp4(home / "cut.mp4", frames, FPS)
+    (home / "cut.txt").write_text("a cat walks.")
+    (home / "boxes.csv").write_text("file,x0,y0,x1,y1\ncut.mp4,10,10,40,36\n")
+    with pytest.warns(UserWarning, match="cut"), pytest.raises(MotionLabError, match="cut.mp4 .a cut at frame 6"):
+        judged_clips(Folder(home, 12, (32, 32), FPS), str(home / "boxes.csv"))

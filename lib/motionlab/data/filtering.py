@@ -11,26 +11,29 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from motionlab.core.errors import MotionLabError
 from motionlab.core.files import write_atomic
 from motionlab.data.seen import boxed, look
 from motionlab.teachers.prompts import box_of, read_boxes
+from motionlab.video import find_cuts
+from motionlab.video.fitting import unplaced
 
-IOU, MOTION, CUT = 0.7, 0.01, 27.0       # mean over frames; share of the diagonal; mean change of a frame's HSV, of 255 (PySceneDetect's)
-COLUMNS = ("file", "dropped", "iou", "motion", "cut")
+IOU, MOTION = 0.7, 0.01  # mean over frames; share of the diagonal
+WORDS = ("person", "animal")
+COLUMNS = ("file", "dropped", "iou", "motion")
 
 
 @dataclass(frozen=True)
 class Judged:
     """One clip. dropped: why, "" where it is kept. iou: of both passes' masks, mean over the frames that show one; motion: median over
-    frames of how far the box's centre is from its first place, in diagonals; cut: the largest change between neighbours. NaN: not seen."""
+    frames of how far the box's centre is from its first place, in diagonals. NaN: not looked at."""
 
     file: str
     dropped: str
     iou: float = float("nan")
     motion: float = float("nan")
-    cut: float = float("nan")
 
 
 def judged_clips(source, boxes: str, checkpoint: str = "", path: Path | None = None, say: Callable[[str], None] = print) -> list[Judged]:
@@ -55,27 +58,45 @@ def judged_clips(source, boxes: str, checkpoint: str = "", path: Path | None = N
     return out
 
 
+def detected_boxes(source, detector: str, path: Path) -> Path:
+    """A table of `prompts.read_boxes` at `path`, written once: of each clip the box that a GroundingDINO finds in its first frame, if any.
+
+    Raises:
+        MotionLabError: as `teachers.detector.load_detector`.
+    """
+    if not path.is_file():
+        from motionlab.teachers.detector import load_detector
+
+        detect, lines = load_detector(detector, WORDS, "cuda" if torch.cuda.is_available() else "cpu"), ["file,x0,y0,x1,y1"]
+        for i, file in enumerate(source.files):
+            clip = source.clip(i)
+            if found := detect(clip.frames[0]):
+                corners = unplaced(np.array(found.box).reshape(2, 2), clip.source_size, clip.frames.shape[1:3], getattr(source, "crop", True))
+                lines.append(",".join([file, *(f"{x:.1f}" for x in corners.flatten())]))
+        write_atomic(path, "\n".join(lines) + "\n")
+    return path
+
+
 def kept(found: list[Judged]) -> tuple[int, ...]:
     """Numbers of the clips that are kept."""
     return tuple(i for i, one in enumerate(found) if not one.dropped)
 
 
 def _judge(source, i, table, boxes, checkpoint) -> Judged:
-    file = source.videos[i].name
+    file = source.files[i]
     first = [prompt for prompt in table.get(file, ()) if prompt.frame == 0]
     if len(first) != 1:
         return Judged(file, f"{len(first)} boxes in its first frame, not one")
     frames = source.clip(i).frames
-    cut = largest_change(frames)
-    if cut > CUT:
-        return Judged(file, f"a cut: neighbours differ by {cut:.0f} of 255", cut=cut)
+    if cuts := find_cuts(frames):
+        return Judged(file, f"a cut at frame {cuts[0]}")
     subject = np.zeros(frames.shape[:3], bool)
     subject[0] = boxed(source, i, frames.shape[1:3], boxes)
     seen = look("sam2", frames[None], subject[None], checkpoint)
     there, back = (masks[0].numpy() for masks in (seen.masks, seen.masks_back))
     iou, motion = agreement(there, back), box_motion(there)
     why = next(_reasons(bool(seen.kept[0]), iou, motion), "")
-    return Judged(file, why, iou, motion, cut)
+    return Judged(file, why, iou, motion)
 
 
 def _reasons(followed, iou, motion) -> Iterator[str]:
@@ -103,14 +124,6 @@ def box_motion(masks: np.ndarray) -> float:
     return float(np.median(np.linalg.norm(centres[1:] - centres[0], axis=1)) / np.hypot(*masks.shape[1:]))
 
 
-def largest_change(frames: np.ndarray) -> float:
-    """The largest mean change of hue, saturation and value between neighbours of frames uint8 (f, h, w, 3)."""
-    import cv2
-
-    hsv = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2HSV) for frame in frames]).astype(np.int16)
-    return float(np.abs(np.diff(hsv, axis=0)).mean((1, 2, 3)).max())
-
-
 def _known(path) -> list[Judged]:
     if path is None or not Path(path).is_file():
         return []
@@ -122,5 +135,5 @@ def _csv(found: list[Judged]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
-    writer.writerows([one.file, one.dropped, one.iou, one.motion, one.cut] for one in found)
+    writer.writerows([one.file, one.dropped, one.iou, one.motion] for one in found)
     return text.getvalue()

@@ -23,8 +23,8 @@ from motionlab.core.errors import MotionLabError, one_of
 from motionlab.models.checkpoint import fingerprint
 from motionlab.models.shipped import shipped
 from motionlab.teachers.masks import BothWays, both_ways, load_tracker
+from motionlab.teachers.patches import load_patches
 from motionlab.teachers.prompts import Prompt, box_of, read_boxes
-from motionlab.video import as_video
 
 TEACHERS = ("sam2", "sam2_image", "sam2_random", "image", "patches")
 TRACKERS = ("sam2", "sam2_random")
@@ -129,17 +129,8 @@ def _features(teacher, checkpoint):
     if teacher == "image" and not checkpoint:
         from motionlab.models.image_encoder import load_image_encoder
 
-        encoder = load_image_encoder(_file(teacher, checkpoint))
-        return lambda video: _places(encoder.features(as_video(video)), video.shape[1:3])
-    from motionlab.teachers.patches import load_patches
-
-    return load_patches("rgb") if teacher == "patches" else load_patches("dinov2", checkpoint=_file(teacher, checkpoint))
-
-
-def _places(tokens, size):
-    """Tokens (t, n, c) of square patches as (t, c, h, w)."""
-    h = round((tokens.shape[1] * size[0] / size[1]) ** 0.5)
-    return tokens.movedim(-1, 1).unflatten(-1, (h, -1))
+        return load_patches("image_encoder", encoder=load_image_encoder(_file(teacher, checkpoint)))
+    return load_patches("rgb") if teacher == "patches" else load_patches("dinov2", checkpoint=checkpoint)
 
 
 def _file(teacher, checkpoint) -> Path:
@@ -169,7 +160,7 @@ def boxed(source, i: int, size: tuple[int, int], boxes: str) -> np.ndarray:
     if not boxes:
         raise MotionLabError(f"A tracker is to follow the subject of clips of {source.name}, and was given no boxes.",
                              fix="Give boxes=FILE.csv with the columns file, x0, y0, x1, y1 in pixels of the first frame.")
-    table, video = _boxes(boxes), source.videos[i].name
+    table, video = _boxes(boxes), source.files[i]
     prompts = [prompt for prompt in table.get(video, ()) if prompt.frame == 0]
     if not prompts:
         raise MotionLabError(f"'{boxes}' has no box for '{video}'.", fix="Add a row: file, x0, y0, x1, y1.")

@@ -116,11 +116,6 @@ class Folder:
         """One per video."""
         return [caption for _, caption in self._found]
 
-    @property
-    def videos(self) -> list[Path]:
-        """The files, in the clips' order."""
-        return [path for path, _ in self._found]
-
     def __len__(self) -> int:
         return len(self._found)
 
@@ -167,9 +162,9 @@ class Single:
         return [self.caption]
 
     @property
-    def videos(self) -> list[Path]:
-        """The one file."""
-        return [Path(self.video)]
+    def files(self) -> list[str]:
+        """The video's name."""
+        return [Path(self.video).name]
 
     def __len__(self) -> int:
         return 1
@@ -216,9 +211,9 @@ class Some:
         return [self.source.captions[i] for i in self.rows]
 
     @property
-    def videos(self) -> list[Path]:
-        """Their files."""
-        return [self.source.videos[i] for i in self.rows]
+    def files(self) -> list[str]:
+        """Their files' names."""
+        return [self.source.files[i] for i in self.rows]
 
     def __len__(self) -> int:
         return len(self.rows)

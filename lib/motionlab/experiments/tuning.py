@@ -19,7 +19,7 @@ from motionlab.core.locks import held
 from motionlab.core.speed import speed as measured_speed
 from motionlab.core.yamls import read_yaml
 from motionlab.data.sidecars import Sidecar
-from motionlab.data.filtering import judged_clips, kept
+from motionlab.data.filtering import detected_boxes, judged_clips, kept
 from motionlab.data.sources import Folder, Single, Some, find_clips, part_of
 from motionlab.data.store import open_data
 from motionlab.data.tracks import check_mask, demand_length, load_mask, load_tracks
@@ -49,7 +49,8 @@ class TuneConfig:
     leave_out: of the folder's videos, by name, the last so many are not trained on. Or
     video: one file, with caption, and where a method wants tracks, tracks or mask, and cotracker (see `data.sources.Single`).
     filtered: of a folder, only clips that a tracker is fit to teach on (`data.filtering`), whatever the method, so that rivals share them;
-    by boxes, a CSV, and tracker, weights of SAM2. What is left out is listed in out_dir/filtered.csv.
+    by boxes, a CSV, or what a detector finds (`detected_boxes`, a folder), and tracker, weights of SAM2. What is left out is listed in
+    out_dir/filtered.csv.
     frames, height, width, fps: of the clips; of each video the first `frames` frames at `fps` are taken. crop: of the one video.
     batch_size: over all processes. lr: constant, by default without warm-up, since the start is the base. beta2, weight_decay: of
     AdamW. ema: of what is kept at the end. gradient_checkpointing: less memory for a third more time. bf16: autocast over float32 weights.
@@ -67,6 +68,7 @@ class TuneConfig:
     cotracker: str = ""
     filtered: bool = False
     boxes: str = ""
+    detector: str = ""
     tracker: str = ""
     crop: bool = True
     out_dir: str = "runs/tuned"
@@ -133,7 +135,7 @@ def check_clips(config: TuneConfig, wanted: Sequence[Sidecar] = ()) -> None:
             video, tracks of another length than the clip; tracks that are wanted and cannot be had.
     """
     tracked = any(one.kind == "tracks" for one in wanted)
-    if config.filtered and not Path(config.boxes).is_file():
+    if config.filtered and not config.detector and not Path(config.boxes).is_file():
         raise MotionLabError(f"Clips are to be filtered, and there is no table of boxes '{config.boxes}'.",
                              fix="Give -p boxes=FILE.csv (file, x0, y0, x1, y1), or -p filtered=false.")
     if not config.video:
@@ -200,7 +202,8 @@ def kept_source(source, config: TuneConfig, out: Path):
     """The source, or of it the clips that a tracker is fit to teach on; errors as `judged_clips`."""
     if not config.filtered:
         return source
-    rows = kept(judged_clips(source, config.boxes, config.tracker, out / "filtered.csv"))
+    boxes = config.boxes or str(detected_boxes(source, config.detector, out / "boxes.csv"))
+    rows = kept(judged_clips(source, boxes, config.tracker, out / "filtered.csv"))
     return source if len(rows) == len(source) else Some(source, rows)
 
 

@@ -135,6 +135,10 @@ class Method:
         """The sidecars that `losses` reads; by default those that its training wants."""
         return self.wants()
 
+    def judging_loss(self, pipe: Pipe) -> Callable:
+        """`loss` on clips that were held out: of a method that learns by more than a generator has afterwards, the part that is left."""
+        return self.loss(pipe)
+
     # ------------------------------------------------------------------ what is kept and told
     def stored_name(self, pipe: Pipe, name: str) -> str:
         """A trained tensor's name in `methods.files`; name: in the pipe's state dict."""

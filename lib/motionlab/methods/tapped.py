@@ -95,6 +95,9 @@ class Tapped(Plain):
     def judging(self) -> tuple[Sidecar, ...]:
         return super().wants()
 
+    def judging_loss(self, pipe: Pipe) -> Callable:
+        return flow_matching_loss(self.recipe, pipe)
+
     def check(self, pipe: Pipe) -> None:
         """Raises MotionLabError for a block that the generator does not have, and clips without motion between latents."""
         self.tap(pipe)

@@ -86,7 +86,8 @@ def load_tracker(teacher: str = "auto", **options) -> Tracker:
         teacher: "exact", the world's own truth; "sam2", the package; "sam2_transformers", the same network and weights in
             transformers; "auto", "sam2" where it is installed, else "sam2_transformers".
         options: "exact": grid (12). The others: checkpoint, a small SAM2 of `make pretrain` (.safetensors), an official SAM 2.1 (.pt)
-            or a folder of transformers; device ("cpu"); batch (16), clips at once; config and seed in place of a checkpoint: an untrained network.
+            or a folder of transformers; device ("cpu"); batch (16), clips at once; config and seed in place of a checkpoint: an untrained
+            network.
 
     Raises:
         MotionLabError: unknown teacher or option; "sam2" is not installed; no checkpoint, or one that does not fit.

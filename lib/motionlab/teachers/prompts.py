@@ -151,5 +151,5 @@ def read_boxes(path: str | Path) -> dict[str, list[Prompt]]:
             found.setdefault(row["file"], []).append(Prompt(box=box, frame=frame, object=(row.get("object") or "").strip()))
         except (KeyError, TypeError, ValueError) as error:
             raise MotionLabError(f"'{path}', line {number}, cannot be read as a box ({error}).",
-                                 fix="Its columns are file, x0, y0, x1, y1 in pixels, and if wanted frame (first, last) and object.") from None
+                                 fix="Columns: file, x0, y0, x1, y1 in pixels; if wanted frame (first, last), object.") from None
     return found

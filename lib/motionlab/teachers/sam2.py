@@ -33,7 +33,7 @@ class _Sam2:
             raise MotionLabError(f"batch is {batch}.", fix="Track 1 or more clips at once.")
         self.model, self.config, self.device, self.batch = to_device(model, device).eval(), config, device, batch
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def track(self, videos: Sequence, prompts: Sequence[Prompt]) -> list[Tracked]:
         """As `masks.Tracker.track`; masks are thresholded at the clip's own size."""
         clips = [check_frames(getattr(video, "frames", video), at_least=2, who="SAM2") for video in videos]
@@ -57,7 +57,8 @@ class _Sam2:
             given = torch.from_numpy(np.stack([one.mask for one in prompts]))[:, None].float().to(self.device)
             return pictures, None, (_resized(given, size) >= 0.5).float()
         scale = torch.tensor([size / shown.shape[3], size / shown.shape[2]])
-        return pictures, point_inputs([one.box if one.kind == "box" else (one.points, one.labels) for one in prompts], scale, self.device), None
+        given = [one.box if one.kind == "box" else (one.points, one.labels) for one in prompts]
+        return pictures, point_inputs(given, scale, self.device), None
 
     def _tracked(self, logits, scores, features, size) -> list[Tracked]:
         """logits (b, f, 1, h, w), scores (b, f), features (b, f, c, g, g) -> one `Tracked` a clip."""
@@ -112,14 +113,15 @@ def decoder_calls(decoder: torch.nn.Module) -> Iterator[list]:
 
 # ---------------------------------------------------------------------------------------------- the package
 def track_steps(model, pictures: torch.Tensor, points: dict | None = None, masks: torch.Tensor | None = None,
-                memory_dtype: torch.dtype | None = torch.bfloat16) -> Iterator[dict[str, torch.Tensor]]:
-    """`SAM2Base.track_step` over the frames of b clips, one object each, prompted in the first frame.
+                memory_dtype: torch.dtype | None = torch.bfloat16, ahead: int = 1, objects: int = 1) -> Iterator[dict[str, torch.Tensor]]:
+    """`SAM2Base.track_step` over the frames of b clips, `objects` of each (rows k b to k b + b are the k-th), prompted in the first frame.
 
     In eval mode it does what `SAM2VideoPredictor` does to each clip alone: the prompted frame's memory is encoded from its mask at
     stride 4, and memories are kept in bf16. In training mode gradients flow through memories; None keeps these as they come.
 
     Args:
-        pictures: (b, f, 3, s, s), of `as_inputs`. points: of `point_inputs`. masks: (b, 1, s, s), 0 or 1.
+        pictures: (b, f, 3, s, s), of `as_inputs`. points: of `point_inputs`. masks: (b objects, 1, s, s), 0 or 1. ahead: frames of a
+            clip that are encoded together.
 
     Yields:
         Per frame: logits (b, 1, s/4, s/4), multimasks and ious of all its guesses (b, m, s/4, s/4) and (b, m), before they are hidden
@@ -129,15 +131,17 @@ def track_steps(model, pictures: torch.Tensor, points: dict | None = None, masks
     with decoder_calls(model.sam_mask_decoder) as calls:
         for t in range(pictures.shape[1]):
             first = t == 0
-            _, seen, where, sizes = model._prepare_backbone_features(model.forward_image(pictures[:, t]))
+            if t % ahead == 0:
+                encoded = model.forward_image(pictures[:, t:t + ahead].transpose(0, 1).flatten(0, 1))
+            _, seen, where, sizes = model._prepare_backbone_features(_frame(encoded, t % ahead, len(pictures), objects))
             out = model.track_step(frame_idx=t, is_init_cond_frame=first, current_vision_feats=seen, current_vision_pos_embeds=where,
                                    feat_sizes=sizes, point_inputs=points if first else None, mask_inputs=masks if first else None,
                                    output_dict=memory, num_frames=pictures.shape[1], run_mem_encoder=not first)
             features, (guesses, ious, _, score) = calls.pop()
             calls.clear()
-            if first:
-                out["maskmem_features"], out["maskmem_pos_enc"] = _prompted_memory(model, out, score, seen, sizes, masks)
-            if memory_dtype is not None:
+            if first and pictures.shape[1] > 1:
+                out["maskmem_features"], out["maskmem_pos_enc"] = _prompted_memory(model, out, score, seen, sizes)
+            if memory_dtype is not None and pictures.shape[1] > 1:
                 out["maskmem_features"] = out["maskmem_features"].to(memory_dtype)
             memory["cond_frame_outputs" if first else "non_cond_frame_outputs"][t] = out
             if first and masks is not None:
@@ -145,7 +149,13 @@ def track_steps(model, pictures: torch.Tensor, points: dict | None = None, masks
             yield {"logits": out["pred_masks"], "multimasks": guesses, "ious": ious, "score": score[:, 0], "features": features}
 
 
-def _prompted_memory(model, out, score, seen, sizes, masks):
+def _frame(encoded, k, count, objects):
+    """The k-th `count` pictures of what an image encoder made of several, once for each object."""
+    rows = slice(k * count, (k + 1) * count)
+    return {name: [part[rows].repeat(objects, 1, 1, 1) for part in encoded[name]] for name in ("backbone_fpn", "vision_pos_enc")}
+
+
+def _prompted_memory(model, out, score, seen, sizes):
     """As `SAM2VideoPredictor.propagate_in_video_preflight`; in training mode nothing is made hard."""
     high = F.interpolate(out["pred_masks"].float(), size=(model.image_size,) * 2, mode="bilinear", align_corners=False)
     return model._encode_new_memory(seen, sizes, high, out.get("object_score_logits", score), is_mask_from_pts=True)
@@ -160,7 +170,7 @@ class Sam2Tracker(_Sam2):
         logits, scores, features = (torch.stack([step[name] for step in steps], 1) for name in ("logits", "score", "features"))
         return self._tracked(logits, scores, features, shown.shape[2:4])
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def image_features(self, frames: np.ndarray) -> np.ndarray:
         """What it sees of frames uint8 (f, h, w, 3) without any memory: (f, c, g, g) float32, stride 16."""
         pictures = as_inputs(torch.from_numpy(check_frames(frames, who="SAM2")).to(self.device), self.config.image_size)
@@ -189,9 +199,8 @@ class TransformersTracker(_Sam2):
         from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoInferenceSession
 
         pictures, points, masks = self._inputs(shown, prompt)
-        session = Sam2VideoInferenceSession(video=pictures[0], video_height=shown.shape[2], video_width=shown.shape[3],
-                                            inference_device=self.device, inference_state_device=self.device, video_storage_device=self.device,
-                                            dtype=torch.float32)
+        places = {f"{what}_device": self.device for what in ("inference", "inference_state", "video_storage")}
+        session = Sam2VideoInferenceSession(pictures[0], *shown.shape[2:4], **places, dtype=torch.float32)
         number = session.obj_id_to_idx(0)
         if points is not None:                                        # (b, objects, points, ...) there
             session.add_point_inputs(number, 0, {name: value[:, None] for name, value in points.items()})
@@ -203,11 +212,11 @@ class TransformersTracker(_Sam2):
             features = torch.cat([given for given, _ in calls])
         if masks is not None:
             features[0] += self.model.no_memory_embedding.reshape(-1, 1, 1)
-        logits, scores = (torch.stack([getattr(step, name).flatten(0, -3)[0] if name == "pred_masks" else getattr(step, name).reshape(()) for step
-                                       in steps])[None] for name in ("pred_masks", "object_score_logits"))
-        return self._tracked(logits[:, :, None], scores, features[None], shown.shape[2:4])[0]
+        logits = torch.stack([step.pred_masks.reshape(1, *step.pred_masks.shape[-2:]) for step in steps])
+        scores = torch.stack([step.object_score_logits.reshape(()) for step in steps])
+        return self._tracked(logits[None], scores[None], features[None], shown.shape[2:4])[0]
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def image_features(self, frames: np.ndarray) -> np.ndarray:
         """As `Sam2Tracker.image_features`."""
         pictures = as_inputs(torch.from_numpy(check_frames(frames, who="SAM2")).to(self.device), self.config.image_size)
@@ -231,5 +240,5 @@ def load_transformers(checkpoint: str | Path | None = None, device: str = "cpu",
 def _weights(checkpoint, config):
     """Sizes, state dict or None, whose names."""
     if config is not None and checkpoint is not None:
-        raise MotionLabError("SAM2 got a checkpoint and a config.", fix="A checkpoint knows its sizes: give config= for an untrained one alone.")
+        raise MotionLabError("SAM2 got a checkpoint and a config.", fix="A checkpoint knows its sizes: give one of them.")
     return (config, None, "") if config is not None else read_checkpoint(checkpoint)

@@ -190,8 +190,9 @@ def config_of(theirs: dict) -> Sam2Config:
     spine, side = full.vision_config.backbone_config, full.image_size
     return Sam2Config(
         image_size=side if isinstance(side, int) else side[0], embed_dim=spine.hidden_size, heads=spine.num_attention_heads,
-        stages=tuple(spine.blocks_per_stage), global_blocks=tuple(spine.global_attention_blocks), windows=tuple(spine.window_size_per_stage),
-        positions=spine.window_positional_embedding_background_size[0], d_model=full.vision_config.fpn_hidden_size,
-        mem_dim=full.memory_encoder_output_channels, memory_layers=full.memory_attention_num_layers,
+        stages=tuple(spine.blocks_per_stage), global_blocks=tuple(spine.global_attention_blocks),
+        windows=tuple(spine.window_size_per_stage), positions=spine.window_positional_embedding_background_size[0],
+        d_model=full.vision_config.fpn_hidden_size, mem_dim=full.memory_encoder_output_channels,
+        memory_layers=full.memory_attention_num_layers,
         memory_ff=full.memory_attention_feed_forward_hidden_size, layer_scale=full.memory_fuser_layer_scale_init_value,
         dropout=full.memory_attention_dropout)
