@@ -100,3 +100,31 @@ def test_the_own_head_is_the_one_that_was_trained(root, tmp_path):
     mine = {name: value for name, value in stored.items() if ".heads." in name}
     assert which == "own" and method.weight > 0 and mine and all(torch.equal(pipe.state_dict()[name], value) for name, value in mine.items())
     assert dataclasses.replace(method, weight=arm.method.weight, tau=arm.method.tau) == arm.method and len(offsets()) == 49
+
+
+def test_true_clips_of_a_split_are_shown_alone_behind_pillars_and_beside_look_alikes():
+    from motionlab.data.prompts import load_prompts
+
+    plain, behind, pair = (load_prompts(f"examples/{kind}", 2) for kind in ("plain", "pillar", "pair"))
+    assert [p.id for p in plain] == ["examples/plain/0000", "examples/plain/0001"] and behind[0].clip().scene.occluders
+    two = pair[0].clip().scene.actors
+    assert len(two) == 2 and two[0].colour == two[1].colour and two[0].species == two[1].species
+    with pytest.raises(MotionLabError, match="Did you mean 'pillar'"):
+        load_prompts("examples/pillars", 2)
+
+
+def test_flow_that_is_estimated_is_a_target_too():
+    from motionlab.data.sidecars import Sidecar
+    from motionlab.data.sources import Listed
+    from motionlab.methods import open_method
+
+    source = Listed([render(random_scene(3, motion="slide", camera=False, paths=False), 48, 17)])
+    exact, dis = (torch.from_numpy(open_method("sam2videox", teacher=name).targets_of()[0].draw(source, 0)) for name in ("exact", "dis"))
+    near = torch.from_numpy(Sidecar("transport", {"where": "subject"}).draw(source, 0))
+    from motionlab.correlation import unpacked
+
+    truth, said, there = (unpacked(one, (12, 12), outside=0.0) for one in (exact, dis, near))
+    near_subject = there.isfinite().all(-1)[None]
+    found, right = (correspondence(one.nan_to_num()[None], truth.nan_to_num()[None], near_subject) for one in (said, truth))
+    assert float(right["hit"]) == float(right["still_kept"]) == 1
+    assert 0.5 < float(found["hit"]) < 1 and 0 < float(found["still_kept"]) < 0.5         # it drags the ground around the subject along

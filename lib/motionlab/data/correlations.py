@@ -17,42 +17,53 @@ from motionlab.core.errors import MotionLabError, one_of
 from motionlab.correlation import RADIUS, exact_transport, inside, local_correlation, packed, unit
 from motionlab.data.seen import TRACKERS, Seen, boxed, identity, look, size_of
 from motionlab.models.pipe import Pipe
+from motionlab.teachers.flow import dis_flow
 
 MAPS = ("both", "reversed", "feature")
 PLACES = ("all", "subject")
+FLOWS = ("exact", "dis")
 CELL = 4                 # pixels per place of the world's clips
 AROUND = 1               # cells around the subject that belong to it
 
 
 # ---------------------------------------------------------------------------------------------- the truth
 def draw_transport(source, i: int, every: int = 4, radius: int = RADIUS, cell: int = CELL, where: str = "all", noise: float = 0.0,
-                   other: bool = False) -> np.ndarray:
-    """Exact transport P*(d | p) of clip i between frames 0, every, 2 every, ..., (t - 1, m) float32; NaN where nothing of p stays in view.
+                   other: bool = False, flow: str = "exact") -> np.ndarray:
+    """Transport P*(d | p) of clip i between frames 0, every, 2 every, ..., (t - 1, m) float32; NaN where nothing of p stays in view.
 
     Args:
         where: "subject": NaN too at places that are not on the subject or `AROUND` cells of it: nothing can follow flat ground.
         noise: deviation in cells of a displacement of each place's target. other: of another clip: right statistics, wrong content.
+        flow: "exact"; "dis", estimated from these frames, which knows nothing of what is hidden.
 
     Raises:
-        MotionLabError: clips without truth, fewer than two frames to look at, a window larger than the grid.
+        MotionLabError: clips without truth where it is wanted, fewer than two frames to look at, a window larger than the grid.
     """
-    one_of(where, PLACES, "where")
-    if not source.exact:
+    one_of(where, PLACES, "where"), one_of(flow, FLOWS, "flow")
+    if not source.exact and (flow == "exact" or where == "subject"):
         raise MotionLabError(f"The clips of {source.name} come without exact flow, which the exact teacher needs.",
                              fix="Use another teacher, or clips of the world.")
     clip = source.clip(_number(source, i, other))
     order = looked_at(len(clip.frames), every)
-    grid = tuple(side // cell for side in clip.size)
+    grid = tuple(side // cell for side in clip.frames.shape[1:3])
     demand_window(grid, radius)
-    flow = clip.flow_between(order)
+    moved, visible = _flow(clip, order, flow)
     if noise:
         shift = noise * cell * np.random.default_rng([8, i]).normal(size=(len(order) - 1, 2, *grid))
-        flow = flow + shift.repeat(cell, -1).repeat(cell, -2)
-    p, known = exact_transport(flow, clip.visible_between(order), grid, radius)
+        moved = moved + shift.repeat(cell, -1).repeat(cell, -2)
+    p, known = exact_transport(moved, visible, grid, radius)
     if where == "subject":
-        known &= near_subject(clip.object_mask(None)[order[:-1]], cell)
+        known &= near_subject(clip.object_mask(0)[order[:-1]], cell)
     p[~known] = np.nan
     return packed(torch.from_numpy(p), radius).numpy()
+
+
+def _flow(clip, order, flow):
+    """(t - 1, 2, H, W) between frames of an order, and what of it is seen in both."""
+    if flow == "exact":
+        return clip.flow_between(order), clip.visible_between(order)
+    moved = dis_flow(clip.frames[order])
+    return moved, np.ones((len(moved), *moved.shape[2:]), bool)
 
 
 def near_subject(mask: np.ndarray, cell: int = CELL, around: int = AROUND) -> np.ndarray:
@@ -80,7 +91,7 @@ def draw_shown(source, i: int, teacher: str, every: int = 4, other: bool = False
     n = _number(source, i, other)
     clip = source.larger(n, size_of(teacher)) if source.exact else source.clip(n)
     order = looked_at(len(clip.frames), every)
-    subject = clip.object_mask(None)[order] if source.exact else np.zeros((len(order), *clip.frames.shape[1:3]), bool)
+    subject = clip.object_mask(0)[order] if source.exact else np.zeros((len(order), *clip.frames.shape[1:3]), bool)
     if not source.exact and teacher in TRACKERS:
         subject[0] = boxed(source, n, clip.frames.shape[1:3], boxes)
     return np.concatenate([clip.frames[order], 255 * subject[..., None].astype(np.uint8)], -1)

@@ -71,7 +71,8 @@ def detected_boxes(source, detector: str, path: Path) -> Path:
         for i, file in enumerate(source.files):
             clip = source.clip(i)
             if found := detect(clip.frames[0]):
-                corners = unplaced(np.array(found.box).reshape(2, 2), clip.source_size, clip.frames.shape[1:3], getattr(source, "crop", True))
+                sizes = clip.source_size, clip.frames.shape[1:3]
+                corners = unplaced(np.array(found.box).reshape(2, 2), *sizes, getattr(source, "crop", True))
                 lines.append(",".join([file, *(f"{x:.1f}" for x in corners.flatten())]))
         write_atomic(path, "\n".join(lines) + "\n")
     return path

@@ -10,20 +10,19 @@ from torch import nn
 
 from motionlab.core.errors import MotionLabError, one_of
 from motionlab.correlation import RADIUS, local_correlation, unpacked
-from motionlab.data.correlations import PLACES
+from motionlab.data.correlations import FLOWS, PLACES
 from motionlab.data.seen import TEACHERS, TRACKERS, on_grid
 from motionlab.data.sidecars import Sidecar
 from motionlab.methods.tapped import Tapped
 from motionlab.papers.sam2videox import gram_flow as paper
 from motionlab.papers.sam2videox.projectors import GROUP, PROJECTORS, make_projector
 
-EXACT = "exact"
 TAUS = (0.02, 0.05, 0.1, 0.2)
 
 
 @dataclass(frozen=True)
 class SAM2VideoX(Tapped):
-    """teacher: of `data.seen.TEACHERS`, or "exact", the clips' own flow. loss_of, fusion, tau, alpha, radius, projector: of
+    """teacher: of `data.seen.TEACHERS`, or of flow: "exact", "dis". loss_of, fusion, tau, alpha, radius, projector: of
     `papers.sam2videox`; tau 0: of `TAUS` the nearest to exact transport on dev clips, 0.1 where there is none. grid: places; (0, 0): the
     tokens'. out: channels of the projection, the teacher's own where features themselves are compared. where: "subject": the places near
     it alone. noise, in cells, and other: exact targets displaced, targets of another clip. reverse_backward: A5. checkpoint, boxes: of the
@@ -49,20 +48,20 @@ class SAM2VideoX(Tapped):
 
     def __post_init__(self):
         super().__post_init__()
-        for name, known in (("teacher", (EXACT, *TEACHERS)), ("loss_of", paper.LOSSES), ("fusion", paper.FUSIONS),
+        for name, known in (("teacher", (*FLOWS, *TEACHERS)), ("loss_of", paper.LOSSES), ("fusion", paper.FUSIONS),
                             ("projector", PROJECTORS), ("where", PLACES)):
             one_of(getattr(self, name), known, f"{name} of {self.name}:")
         if self.tau < 0 or self.radius < 0 or not 0 <= self.alpha <= 1 or self.noise < 0 or self.out < 1:
             raise MotionLabError(f"tau {self.tau}, radius {self.radius}, alpha {self.alpha}, noise {self.noise}, out {self.out}: one is "
                                  "out of range.", fix="tau is above 0 (0: chosen), alpha a share, out 1 or more, the others 0 or more.")
-        if self.teacher == EXACT and self.loss_of != "lgf_kl" or self.noise and self.teacher != EXACT:
+        if self.teacher in FLOWS and self.loss_of != "lgf_kl" or self.noise and self.teacher not in FLOWS:
             raise MotionLabError(f"teacher {self.teacher}, loss {self.loss_of}, noise {self.noise} do not go together.",
-                                 fix="Exact transport is a distribution: loss_of lgf_kl; noise displaces it and nothing else.")
+                                 fix="Transport by flow is a distribution: loss_of lgf_kl; noise displaces it and nothing else.")
 
     # ------------------------------------------------------------------ targets
     def targets_of(self) -> tuple[Sidecar, ...]:
-        if self.teacher == EXACT:
-            return (self._transport("target", where=self.where, noise=self.noise, other=self.other),)
+        if self.teacher in FLOWS:
+            return (self._transport("target", where=self.where, noise=self.noise, other=self.other, flow=self.teacher),)
         near = (self._transport("near", where=self.where),) if self.where != "all" else ()
         if self.loss_of.startswith("feat"):
             return (self._of_teacher("features"), *near)
@@ -70,7 +69,7 @@ class SAM2VideoX(Tapped):
         return (self._of_teacher("correlation", how=how, radius=self.radius), *near)
 
     def judged(self) -> tuple[Sidecar, ...]:
-        return () if self.tau or self.teacher == EXACT or self.loss_of != "lgf_kl" else (self._transport("transport"),)
+        return () if self.tau or self.teacher in FLOWS or self.loss_of != "lgf_kl" else (self._transport("transport"),)
 
     def _transport(self, key, **settings):
         return Sidecar("transport", self._given(radius=self.radius, **settings), key)
@@ -81,7 +80,7 @@ class SAM2VideoX(Tapped):
 
     def _given(self, **settings):
         """Those that say anything: a sidecar's folder is named by its settings."""
-        usual = {"every": GROUP, "radius": RADIUS, "where": "all", "grid": (0, 0), "how": "both"}
+        usual = {"every": GROUP, "radius": RADIUS, "where": "all", "grid": (0, 0), "how": "both", "flow": "exact"}
         settings["every"] = GROUP if self.projector == "latent_stride" else 1
         return {name: value for name, value in settings.items() if value and value != usual.get(name)}
 
@@ -97,7 +96,7 @@ class SAM2VideoX(Tapped):
     def target_maps(self, batch: Mapping[str, torch.Tensor], grid: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
         if self.loss_of.startswith("feat"):
             return super().target_maps(batch, grid)
-        if self.teacher == EXACT:
+        if self.teacher in FLOWS:
             return self._known(batch["target"], grid, 0.0)
         maps, known = self._known(batch["target"], grid)
         return (self._fused(maps) / (self.tau or paper.TAU)).softmax(-1), known.all(1)
@@ -116,7 +115,7 @@ class SAM2VideoX(Tapped):
         if self.loss_of.startswith("feat"):
             return paper.feature_loss(target.nan_to_num(), student, self.loss_of, _both(target.isfinite().all(-1), _of_frames(near)))
         maps = local_correlation(student, self.radius)
-        if self.teacher == EXACT:
+        if self.teacher in FLOWS:
             p, known = self._known(target, grid, 0.0)
             return paper.transport_kl(p, maps, known, self.tau or paper.TAU)
         values, known = self._known(target, grid)

@@ -61,7 +61,7 @@ def errors_shared(student: torch.Tensor, teacher: torch.Tensor, truth: torch.Ten
 def motion_of(clip, order: list[int], cell: int) -> dict[str, float]:
     """What a world clip's subject does between frames `order`: speed, median displacement of its pixels in cells a step; hidden, the share
     of its pixels that are not seen in the next frame; motion, its name."""
-    subject, flow = clip.object_mask(None)[order[:-1]], clip.flow_between(order)
+    subject, flow = clip.object_mask(0)[order[:-1]], clip.flow_between(order)
     moved = torch.from_numpy(flow).square().sum(1).sqrt()[torch.from_numpy(subject)]
     seen = clip.visible_between(order)[subject]
     return {"speed": float(moved.median()) / cell if len(moved) else math.nan, "hidden": float(1 - seen.mean()) if len(seen) else math.nan,
