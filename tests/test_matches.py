@@ -128,3 +128,45 @@ def test_flow_that_is_estimated_is_a_target_too():
     found, right = (correspondence(one.nan_to_num()[None], truth.nan_to_num()[None], near_subject) for one in (said, truth))
     assert float(right["hit"]) == float(right["still_kept"]) == 1
     assert 0.5 < float(found["hit"]) < 1 and 0 < float(found["still_kept"]) < 0.5         # it drags the ground around the subject along
+
+
+# ---------------------------------------------------------------------------------------------- what a teacher's state knows
+def test_a_wheel_turns_as_its_layer_does_and_ground_does_not():
+    from motionlab.metrics.state_probe import cell_rotation
+
+    clip = render(random_scene(8, species_name="wheel", motion="spin", camera=False, paths=False), 48, 17)
+    turn, order = cell_rotation(clip, range(0, 17, 4), 4), list(range(0, 17, 4))
+    subject = clip.object_mask(0)[order].reshape(5, 12, 4, 12, 4).mean((2, 4))
+    assert np.isnan(turn[0]).all() and np.isnan(turn[1:][subject[1:] == 0]).all() and not np.isnan(turn[1:][subject[1:] == 1]).any()
+    speeds = np.unique(np.round(turn[~np.isnan(turn)], 6))
+    layer = next(layer for layer in clip.layers if layer.object == 0)
+    angle = np.unwrap(np.arctan2(layer.transform[:, 1, 0], layer.transform[:, 0, 0]))
+    assert np.isclose(speeds[:, None], np.diff(angle[order]), atol=1e-5).any(1).all() and np.abs(speeds).max() > 0.3
+
+
+def test_probes_read_what_lies_open_and_nothing_else():
+    """Features that hold the turn itself are read perfectly; noise is not; the limb is read from its one-hot."""
+    from motionlab.metrics.probes import patch_parts
+    from motionlab.metrics.state_probe import cell_rotation, probe_state
+
+    order = list(range(0, 17, 8))
+    clips = [render(random_scene(40 + k, species_name="dog", motion="run", camera=False), 48, 17) for k in range(10)]
+    turns = np.stack([np.nan_to_num(cell_rotation(clip, order, 4)) for clip in clips])
+    parts = np.stack([patch_parts(clip, order, 4).reshape(3, 12, 12) for clip in clips])
+    names, index = np.unique(parts, return_inverse=True)
+    told = np.concatenate([turns[..., None], np.eye(len(names))[index.reshape(parts.shape)]], -1)
+    rows = probe_state(told, clips, order, 4)
+    assert len(rows) == 3 and all(row["limb"] > 0.95 and row["rotation"] > 0.95 for row in rows)
+    noise = probe_state(np.random.default_rng(0).normal(size=told.shape), clips, order, 4)
+    assert all(row["limb"] < 0.5 and row["rotation"] < 0.2 for row in noise)
+    with pytest.raises(MotionLabError, match="do not divide"):
+        probe_state(told[:3], clips[:3], order, 4)
+
+
+def test_the_state_of_an_image_network_is_probed(root, tmp_path):
+    arm = arms.smaller(read_arm({"name": "image", "method": "sam2videox", "teacher": "image"}, {"prompts": "examples"}))
+    arm = dataclasses.replace(arm, measure=dataclasses.replace(arm.measure, of="state", n=10, length=3))
+    rows = matches.state_rows(arm, 0, tmp_path)
+    assert len(rows) == 3 and all(0 <= r["limb"] <= 1 and r["rotation"] <= 1 or math.isnan(r["rotation"]) for r in rows)
+    with pytest.raises(MotionLabError, match="has no state"):
+        matches.state_rows(dataclasses.replace(arm, method=dataclasses.replace(arm.method, teacher="exact")), 0, tmp_path)

@@ -37,7 +37,8 @@ class Budget:
 @dataclass(frozen=True)
 class Measured:
     """What is measured on which prompts. of: "clips", sampled ones; "loss", of the prompts' true clips; "shuffle", the loss on shuffled
-    frames; "targets" or "features", where what its block is taught, or has learned, says that each place goes (`experiments.matches`).
+    frames; "targets" or "features", where what its block is taught, or has learned, says that each place goes, and "state", what its
+    teacher knows of limbs and their turning (`experiments.matches`).
 
     prompts: set of the protocol; n: how many of it, 0 for all; length: latent frames, of training clips too. against_truth: a column
     psnr_true, how near each clip is to its prompt's true one. best_of: samples per prompt, of which the second learned reader's
@@ -55,7 +56,7 @@ class Measured:
     teacher: dict = field(default_factory=dict)
 
     def __post_init__(self):
-        one_of(self.of, ("clips", "loss", "shuffle", "targets", "features"), "what is measured")
+        one_of(self.of, ("clips", "loss", "shuffle", "targets", "features", "state"), "what is measured")
         if self.best_of < 1:
             raise MotionLabError(f"best_of is {self.best_of}.", fix="Give 1 or more samples per prompt.")
 

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 
@@ -17,8 +18,9 @@ from motionlab.core.errors import MotionLabError
 from motionlab.core.files import read_json
 from motionlab.core.noise import prompt_seeds
 from motionlab.correlation import unpacked
-from motionlab.data.correlations import CELL, looked_at, token_grid
+from motionlab.data.correlations import CELL, draw_shown, looked_at, seen, token_grid
 from motionlab.data.prompts import Prompt, load_prompts
+from motionlab.data.seen import TEACHERS
 from motionlab.data.sidecars import Sidecar, encoded
 from motionlab.data.sources import Listed, World
 from motionlab.data.store import open_data
@@ -29,6 +31,7 @@ from motionlab.experiments.heads import fit_head
 from motionlab.methods import open_method
 from motionlab.methods.tapped import Tapped
 from motionlab.metrics.correspondence import correspondence, errors_shared, motion_of
+from motionlab.metrics.state_probe import probe_state
 from motionlab.models.heads import add_head, head
 from motionlab.models.pipe import Pipe
 from motionlab.taps import features
@@ -76,13 +79,35 @@ def feature_rows(arm: Arm, seed: int, home: Path) -> list[dict]:
     return out
 
 
+def state_rows(arm: Arm, seed: int, home: Path) -> list[dict]:
+    """Rows {item, arm, seed, motion, ..., limb, rotation} of `metrics.state_probe`, of what the arm's teacher sees: a tracker's forward
+    pass, an image network's features. The last third of the clips is judged, by probes of the others.
+
+    Raises:
+        MotionLabError: a method whose teacher sees nothing that can be probed; too few clips.
+    """
+    method = settled_method(arm, seed, home)
+    if getattr(method, "teacher", "") not in TEACHERS:
+        raise MotionLabError(f"The teacher of arm '{arm.name}' has no state.", fix=f"Its teacher is one of {', '.join(TEACHERS)}.")
+    pipe, parts, found, clips = begin(arm), _parts(arm), [], []
+    for part in parts:
+        source = Listed([p.clip(frames=pipe.frames) for p in part])
+        shown = np.stack([draw_shown(source, i, method.teacher, EVERY) for i in range(len(source))])
+        found.append(seen(shown, method.teacher, method.checkpoint).at(token_grid(pipe)).forward.cpu().numpy())
+        clips += source.clips
+    order, prompts = looked_at(pipe.frames, EVERY), [p for part in parts for p in part]
+    rows = probe_state(np.concatenate(found), clips, order, CELL)
+    return [{"item": prompts[row["clip"]].id, "arm": arm.name, "seed": seed, "kind": prompts[row["clip"]].kind}
+            | motion_of(clips[row["clip"]], order, CELL) | {name: row[name] for name in ("limb", "rotation")} for row in rows]
+
+
 @torch.no_grad()
 def student_at(pipe: Pipe, method: Tapped, x1: torch.Tensor, prompts: list[Prompt], t: float, draw: int = 0) -> torch.Tensor:
     """Where the features at time t say that each place of clips x1 goes, (b, t - 1, h, w, n); noise by prompt and draw."""
     x_t = interpolate(pipe.noise(prompt_seeds([p.noise for p in prompts], draw), x1), x1, t)
-    with features(pipe.denoiser, method.tap(pipe)) as seen:
+    with features(pipe.denoiser, method.tap(pipe)) as tapped:
         pipe.velocity(x_t, torch.full((len(x1),), t), pipe.text([p.text for p in prompts]))
-    hidden = next(iter(seen.values()))[-1].float()
+    hidden = next(iter(tapped.values()))[-1].float()
     return method.student_maps(head(pipe.denoiser, method.name)(hidden), token_grid(pipe))
 
 

@@ -16,7 +16,7 @@ from motionlab.data.sources import Listed
 from motionlab.experiments.arms import Arm, read_arm
 from motionlab.experiments.finetune import trained, trainings
 from motionlab.experiments.held_out import held_out_rows
-from motionlab.experiments.matches import feature_rows, target_rows
+from motionlab.experiments.matches import feature_rows, state_rows, target_rows
 from motionlab.experiments.measure import learned_structure, measure
 from motionlab.experiments.shuffled import shuffle_gap
 from motionlab.metrics.reconstruction import psnr
@@ -28,7 +28,7 @@ from motionlab.models.small.codec import Codec, load_codec
 from motionlab.video import as_frames, as_video, contact_sheet
 from motionlab.world import Clip
 
-OTHERS = {"loss": held_out_rows, "targets": target_rows, "features": feature_rows}          # what is measured without sampling
+OTHERS = {"loss": held_out_rows, "targets": target_rows, "features": feature_rows, "state": state_rows}     # measured without sampling
 RUN_OF_SAMPLE = 1000        # between the run seeds of a prompt's further samples: no run has so many seeds
 
 

@@ -62,8 +62,8 @@ def main(path: str) -> None:
 
 def _with_rate(arm, rate):
     """The arm with a number where its rate is still to be chosen."""
-    train = arm.get("train") or {}
-    return arm | ({"train": {name: rate if str(value).startswith("chosen") else value for name, value in train.items()}} if "train" in arm else {})
+    train = {name: rate if str(value).startswith("chosen") else value for name, value in (arm.get("train") or {}).items()}
+    return arm | ({"train": train} if "train" in arm else {})
 
 
 if __name__ == "__main__":
