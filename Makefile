@@ -25,6 +25,7 @@ test: $(STAMP)      ## all tests, every notebook at tier smoke, the import contr
 
 nightly: $(STAMP)   ## the searching tests at length, the fault and tamper campaigns (an hour)
 	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest tests/test_parsers.py --timeout 3600
+	$(BIN)/python -m pytest -m slow --timeout 3600
 	$(BIN)/python tests/faults.py --out docs/faults.md
 	$(BIN)/python tests/tampering.py --out docs/tamper.md
 

@@ -86,7 +86,7 @@ class Segmenter(nn.Module):
     def forward(self, pictures, points, masks, objects) -> list[dict[str, torch.Tensor]]:
         # On CPUs the fused attention is the slower one for windows this small.
         with nullcontext() if pictures.is_cuda else torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
-            return list(track_steps(self.sam2, pictures, points, masks, None, ahead=pictures.shape[1], objects=objects))
+            return list(track_steps(self.sam2, pictures, points, masks, ahead=pictures.shape[1], objects=objects))
 
 
 # ---------------------------------------------------------------------------------------------- what is asked

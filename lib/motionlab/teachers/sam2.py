@@ -52,13 +52,16 @@ class _Sam2:
     def _inputs(self, shown, prompts):
         """Pictures (b, f, 3, s, s) as the network takes them, points or None, masks or None."""
         size = self.config.image_size
-        pictures = as_inputs(torch.from_numpy(shown).to(self.device), size)
+        pictures = self._pictures(shown)
         if prompts[0].kind == "mask":
             given = torch.from_numpy(np.stack([one.mask for one in prompts]))[:, None].float().to(self.device)
             return pictures, None, (_resized(given, size) >= 0.5).float()
         scale = torch.tensor([size / shown.shape[3], size / shown.shape[2]])
         given = [one.box if one.kind == "box" else (one.points, one.labels) for one in prompts]
         return pictures, point_inputs(given, scale, self.device), None
+
+    def _pictures(self, frames):
+        return as_inputs(torch.from_numpy(np.ascontiguousarray(frames)).to(self.device), self.config.image_size)
 
     def _tracked(self, logits, scores, features, size) -> list[Tracked]:
         """logits (b, f, 1, h, w), scores (b, f), features (b, f, c, g, g) -> one `Tracked` a clip."""
@@ -113,11 +116,11 @@ def decoder_calls(decoder: torch.nn.Module) -> Iterator[list]:
 
 # ---------------------------------------------------------------------------------------------- the package
 def track_steps(model, pictures: torch.Tensor, points: dict | None = None, masks: torch.Tensor | None = None,
-                memory_dtype: torch.dtype | None = torch.bfloat16, ahead: int = 1, objects: int = 1) -> Iterator[dict[str, torch.Tensor]]:
+                memory_dtype: torch.dtype | None = None, ahead: int = 1, objects: int = 1) -> Iterator[dict[str, torch.Tensor]]:
     """`SAM2Base.track_step` over the frames of b clips, `objects` of each (rows k b to k b + b are the k-th), prompted in the first frame.
 
     In eval mode it does what `SAM2VideoPredictor` does to each clip alone: the prompted frame's memory is encoded from its mask at
-    stride 4, and memories are kept in bf16. In training mode gradients flow through memories; None keeps these as they come.
+    stride 4, and memories are kept in bf16 (`memory_dtype`; None: as they come). In training mode gradients flow through memories.
 
     Args:
         pictures: (b, f, 3, s, s), of `as_inputs`. points: of `point_inputs`. masks: (b objects, 1, s, s), 0 or 1. ahead: frames of a
@@ -166,14 +169,14 @@ class Sam2Tracker(_Sam2):
 
     def _forwards(self, shown, prompts):
         pictures, points, masks = self._inputs(shown, prompts)
-        steps = list(track_steps(self.model, pictures, points, masks))
+        steps = list(track_steps(self.model, pictures, points, masks, torch.bfloat16))
         logits, scores, features = (torch.stack([step[name] for step in steps], 1) for name in ("logits", "score", "features"))
         return self._tracked(logits, scores, features, shown.shape[2:4])
 
     @torch.no_grad()
     def image_features(self, frames: np.ndarray) -> np.ndarray:
         """What it sees of frames uint8 (f, h, w, 3) without any memory: (f, c, g, g) float32, stride 16."""
-        pictures = as_inputs(torch.from_numpy(check_frames(frames, who="SAM2")).to(self.device), self.config.image_size)
+        pictures = self._pictures(check_frames(frames, who="SAM2"))
         return torch.cat([self.model.image_encoder(part)["vision_features"] for part in pictures.split(self.batch)]).float().cpu().numpy()
 
 
@@ -219,7 +222,7 @@ class TransformersTracker(_Sam2):
     @torch.no_grad()
     def image_features(self, frames: np.ndarray) -> np.ndarray:
         """As `Sam2Tracker.image_features`."""
-        pictures = as_inputs(torch.from_numpy(check_frames(frames, who="SAM2")).to(self.device), self.config.image_size)
+        pictures = self._pictures(check_frames(frames, who="SAM2"))
         parts = [self.model.vision_encoder(part, return_dict=True).fpn_hidden_states[-1] for part in pictures.split(self.batch)]
         return torch.cat(parts).float().cpu().numpy()
 

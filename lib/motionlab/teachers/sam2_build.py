@@ -13,14 +13,17 @@ from motionlab.core.errors import MotionLabError
 INSTALL = "SAM2_BUILD_CUDA=0 pip install --no-build-isolation sam2 (`make setup` tries it); or choose teacher sam2_transformers."
 
 
+MEMORY = 64              # channels of a memory: transformers knows no other
+
+
 @dataclass(frozen=True)
 class Sam2Config:
     """Sizes of a SAM 2.1; everything else is as in its release.
 
     image_size: side of its square input. embed_dim, heads: of the first of four stages, doubled at each. stages: blocks of each.
     global_blocks: blocks that see the whole frame (never the first of a stage). windows: of the others, in cells of their stage.
-    positions: side of the learned map of positions. d_model: width of features at stride 16. mem_dim: channels of a memory (divides
-    d_model). memory_layers, memory_ff: of memory attention. layer_scale: where memory fuser's gammas begin. dropout: of memory attention.
+    positions: side of the learned map of positions. d_model: width of features at stride 16. memory_layers, memory_ff, dropout: of
+    memory attention. layer_scale: where the memory fuser's gammas begin.
 
     Raises:
         MotionLabError: sizes of which no SAM2 can be built.
@@ -34,7 +37,6 @@ class Sam2Config:
     windows: tuple[int, ...] = (8, 4, 16, 8)
     positions: int = 7
     d_model: int = 256
-    mem_dim: int = 64
     memory_layers: int = 4
     memory_ff: int = 2048
     layer_scale: float = 1e-6
@@ -47,8 +49,8 @@ class Sam2Config:
             ("stages and windows, four of each, all at least 1", len(self.stages) != 4 or len(self.windows) != 4 or min(self.stages) < 1),
             ("windows[0], which divides image_size / 4", (self.image_size // 4) % max(1, self.windows[0])),
             ("global_blocks, no first block of a stage", set(self.global_blocks) & set(starts)),
-            ("d_model, a multiple of 32 and of mem_dim", self.d_model % 32 or self.d_model % self.mem_dim),
-            ("mem_dim, even", self.mem_dim % 2), ("embed_dim, a multiple of heads", self.embed_dim % self.heads)) if bad]
+            (f"d_model, a multiple of {MEMORY} above it", self.d_model <= MEMORY or self.d_model % MEMORY),
+            ("embed_dim, a multiple of heads", self.embed_dim % self.heads)) if bad]
         if wrong:
             raise MotionLabError(f"No SAM2 can be built of {self}.", fix=f"Check {'; '.join(wrong)}.")
 
@@ -126,7 +128,7 @@ def _memory_attention(kit, c):
     layer = kit.attention.MemoryAttentionLayer(
         activation="relu", dim_feedforward=c.memory_ff, dropout=c.dropout, d_model=c.d_model, pos_enc_at_attn=False,
         pos_enc_at_cross_attn_keys=True, pos_enc_at_cross_attn_queries=False, self_attention=kit.Rope(**rope),
-        cross_attention=kit.Rope(rope_k_repeat=True, kv_in_dim=c.mem_dim, **rope))
+        cross_attention=kit.Rope(rope_k_repeat=True, kv_in_dim=MEMORY, **rope))
     made = kit.attention.MemoryAttention(c.d_model, pos_enc_at_input=True, layer=layer, num_layers=c.memory_layers)
     for one in made.layers:                                            # the package copies one layer: let each begin differently
         for part in one.modules():
@@ -138,7 +140,7 @@ def _memory_attention(kit, c):
 def _memory_encoder(kit, c):
     block = kit.encoder.CXBlock(c.d_model, layer_scale_init_value=c.layer_scale)
     down = kit.encoder.MaskDownSampler(embed_dim=c.d_model, kernel_size=3, stride=2, padding=1)
-    return kit.encoder.MemoryEncoder(out_dim=c.mem_dim, in_dim=c.d_model, mask_downsampler=down, position_encoding=kit.Sine(c.mem_dim),
+    return kit.encoder.MemoryEncoder(out_dim=MEMORY, in_dim=c.d_model, mask_downsampler=down, position_encoding=kit.Sine(MEMORY),
                                      fuser=kit.encoder.Fuser(block, num_layers=2))
 
 
@@ -172,7 +174,7 @@ def transformers_config(config: Sam2Config):
         mask_decoder_config=dict(hidden_size=c.d_model), image_size=c.image_size, memory_attention_hidden_size=c.d_model,
         memory_attention_num_layers=c.memory_layers, memory_attention_feed_forward_hidden_size=c.memory_ff,
         memory_attention_dropout=c.dropout, memory_attention_rope_dropout=c.dropout, memory_attention_rope_feat_sizes=[c.grid] * 2,
-        memory_encoder_hidden_size=c.d_model, memory_encoder_output_channels=c.mem_dim, mask_downsampler_embed_dim=c.d_model,
+        memory_encoder_hidden_size=c.d_model, memory_encoder_output_channels=MEMORY, mask_downsampler_embed_dim=c.d_model,
         memory_fuser_embed_dim=c.d_model, memory_fuser_intermediate_dim=4 * c.d_model, memory_fuser_layer_scale_init_value=c.layer_scale)
 
 
@@ -192,7 +194,6 @@ def config_of(theirs: dict) -> Sam2Config:
         image_size=side if isinstance(side, int) else side[0], embed_dim=spine.hidden_size, heads=spine.num_attention_heads,
         stages=tuple(spine.blocks_per_stage), global_blocks=tuple(spine.global_attention_blocks),
         windows=tuple(spine.window_size_per_stage), positions=spine.window_positional_embedding_background_size[0],
-        d_model=full.vision_config.fpn_hidden_size, mem_dim=full.memory_encoder_output_channels,
-        memory_layers=full.memory_attention_num_layers,
+        d_model=full.vision_config.fpn_hidden_size, memory_layers=full.memory_attention_num_layers,
         memory_ff=full.memory_attention_feed_forward_hidden_size, layer_scale=full.memory_fuser_layer_scale_init_value,
         dropout=full.memory_attention_dropout)
