@@ -133,6 +133,10 @@ def test_the_drafted_arms_and_presets_read():
     usual = said["full"]
     assert {name: {k: v for k, v in said[name].items() if v != usual[k]} for name in ("fwd_only", "lgf_l2", "full_subject", "literal")} == {
         "fwd_only": {"fusion": "fwd_only"}, "lgf_l2": {"loss_of": "lgf_l2"}, "full_subject": {"where": "subject"}, "literal": {"weight": 0.5, "tau": 0.1}}
+    table = yaml.safe_load((home / "pilots" / "teachers.yaml").read_text(encoding="utf-8"))
+    for arm in table["arms"]:
+        (field, values), = arm["grid"].items()
+        assert all(getattr(read_arm({k: v for k, v in arm.items() if k != "grid"} | {field: value}, table["common"]).method, field) == value for value in values)
     from motionlab.experiments.tuning import TuneConfig
     from motionlab.methods.sam2videox import SAM2VideoX
 

@@ -39,22 +39,29 @@ from motionlab.training.checkpoints import latest
 
 TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
 PART = 16                # clips at once
+DEV = 64                 # clips that a temperature is chosen on
 EVERY = 4                # frames per latent: what is compared with the truth stands a latent apart
 
 
 def target_rows(arm: Arm, seed: int, home: Path) -> list[dict]:
     """Rows {item, arm, seed, motion, speed, hidden, hit, ...} of `metrics.correspondence`, of what the arm's block is taught.
 
-    Its temperature is the settled one where the arm was trained, else its own.
+    Its temperature is the settled one where the arm was trained, else chosen by the same rule, on `DEV` clips that judge nothing; the
+    column tau says which.
 
     Raises:
         MotionLabError: a method that is taught nothing.
     """
     method, pipe, out = settled_method(arm, seed, home), begin(arm), []
+    if arm.budget is None and method.judged():
+        others = load_prompts("examples/plain", 2) if arm.measure.prompts == "examples" else load_prompts("dev/plain", DEV)
+        wanted = (*method.targets_of(), *method.judged())
+        method = method.chosen(encoded(Listed([p.clip(frames=pipe.frames) for p in others]), wanted, pipe), token_grid(pipe))
     for part in _parts(arm):
         batch, truth, known = _with_truth(pipe, part, method.targets_of())
         p, said = method.target_maps(batch, token_grid(pipe))
-        out += _rows(arm, seed, part, pipe, correspondence(p, truth, known & said))
+        rows = _rows(arm, seed, part, pipe, correspondence(p, truth, known & said))
+        out += [row | {"tau": getattr(method, "tau", 0.0)} for row in rows]
     return out
 
 
