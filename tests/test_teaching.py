@@ -68,3 +68,18 @@ def test_all_sidecars_of_a_sweep_are_made_in_one_look(taught, tmp_path, monkeypa
     assert maps.shape[1:] == (2, 2, 72 ** 2) and maps.isfinite().any()
     make_sidecars(arms, tmp_path, say=lambda text: None)
     assert len(looks) == 2
+
+
+def test_a_teacher_is_known_by_its_content_whether_file_or_folder(taught, tmp_path):
+    from motionlab.core.errors import MotionLabError
+    from motionlab.data.seen import identity
+
+    (tmp_path / "dino").mkdir()
+    (tmp_path / "dino" / "config.json").write_text("{}")
+    first = identity("image", str(tmp_path / "dino"))
+    (tmp_path / "dino" / "config.json").write_text("[]")
+    assert first != identity("image", str(tmp_path / "dino")) and first["teacher"].startswith("image ")
+    shipped = identity("sam2")
+    assert shipped == identity("sam2", str(taught / "reproductions/testbed/checkpoints/sam2.safetensors")) and identity("patches") == {"teacher": "patches"}
+    with pytest.raises(MotionLabError, match="There is nothing at"):
+        identity("sam2", str(tmp_path / "none.pt"))

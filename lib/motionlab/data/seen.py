@@ -21,6 +21,7 @@ import torch.nn.functional as F
 
 from motionlab.core.errors import MotionLabError, one_of
 from motionlab.models.checkpoint import fingerprint
+from motionlab.models.pretrained.files import component_fingerprint
 from motionlab.models.shipped import shipped
 from motionlab.teachers.masks import BothWays, both_ways, load_tracker
 from motionlab.teachers.patches import load_patches
@@ -144,8 +145,15 @@ def size_of(teacher: str) -> int:
 
 def identity(teacher: str, checkpoint: str = "", boxes: str = "") -> dict[str, str]:
     """{"teacher": its name and weights by contents, "boxes": that file's}: whose sight a sidecar holds."""
-    file = "" if teacher not in SHIPPED else fingerprint(_file(teacher, checkpoint))
-    return {"teacher": f"{teacher} {file}".strip()} | ({"boxes": fingerprint(boxes)} if boxes else {})
+    named = "" if teacher not in SHIPPED else _content(_file(teacher, checkpoint))
+    return {"teacher": f"{teacher} {named}".strip()} | ({"boxes": _content(Path(boxes))} if boxes else {})
+
+
+def _content(path: Path) -> str:
+    """Names a file's content, or a folder's of transformers."""
+    if not path.exists():
+        raise MotionLabError(f"There is nothing at '{path}', which a teacher is to be read from.", fix="Give a file or folder that is there.")
+    return component_fingerprint(path) if path.is_dir() else fingerprint(path)
 
 
 # ---------------------------------------------------------------------------------------------- prompts of real clips
