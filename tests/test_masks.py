@@ -65,6 +65,34 @@ def test_the_best_box_is_large_sure_and_no_background():
         load_detector("nowhere", ["person"])
 
 
+def test_a_detector_from_a_folder_gives_a_prompt(tmp_path, monkeypatch):
+    """GroundingDINO at toy size with random weights: the way through transformers, not what it finds."""
+    from transformers import (BertTokenizer, GroundingDinoConfig, GroundingDinoForObjectDetection, GroundingDinoImageProcessor,
+                              GroundingDinoProcessor)
+
+    from motionlab.teachers import detector
+
+    (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", "person", "animal"]))
+    text = dict(model_type="bert", vocab_size=8, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+                max_position_embeddings=64)
+    spine = dict(model_type="swin", image_size=64, embed_dim=8, depths=[1] * 4, num_heads=[1] * 4, window_size=4, out_indices=[2, 3, 4])
+    torch.manual_seed(0)
+    GroundingDinoForObjectDetection(GroundingDinoConfig(
+        text_config=text, backbone_config=spine, d_model=32, encoder_layers=1, decoder_layers=2, encoder_attention_heads=2,
+        decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, num_queries=8, max_text_len=32)).save_pretrained(tmp_path)
+    pictures = GroundingDinoImageProcessor(size={"shortest_edge": 64, "longest_edge": 96})
+    GroundingDinoProcessor(pictures, BertTokenizer(str(tmp_path / "vocab.txt"))).save_pretrained(tmp_path)
+    detect = load_detector(tmp_path, ["person", "animal"])
+    monkeypatch.setattr(detector, "BOX", 1.0)
+    assert detect(FRAMES[0]) is None
+    monkeypatch.setattr(detector, "BOX", 0.0), monkeypatch.setattr(detector, "TEXT", 0.0), monkeypatch.setattr(detector, "LEAST", 0.0)
+    found = detect(FRAMES[0])
+    assert check_prompt(found, 3, 48, 64).kind == "box"
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(MotionLabError, match="cannot be read as a detector"):
+        load_detector(tmp_path, ["person"])
+
+
 # ------------------------------------------------------------------ the world's truth
 def test_exact_masks_and_features(clip):
     seen = masks(clip, world_prompt(clip), "exact")

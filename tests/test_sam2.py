@@ -106,6 +106,15 @@ def predicted(model, clip, prompt, monkeypatch):
     return (found[::-1], features[::-1].copy()) if start else (found, features)
 
 
+def test_oblong_clips_are_stretched_and_their_prompts_with_them(tracker, same, monkeypatch, unrounded):
+    clip = render(random_scene(3), (48, 80), 3)
+    prompt = world_prompt(clip)
+    seen, other = (one.track([clip], [prompt])[0] for one in (tracker, same))
+    found, features = predicted(tracker.model, clip, prompt, monkeypatch)
+    assert seen.masks.shape == (3, 48, 80) and np.array_equal(seen.masks, found) and np.array_equal(seen.masks, other.masks)
+    assert np.abs(seen.features - features).max() < 1e-5 and np.abs(seen.features - other.features).max() < 1e-5
+
+
 def test_a_prompted_frame_has_no_memory(tracker, clips):
     bare = tracker.image_features(clips[0].frames) + tracker.model.no_mem_embed.detach().numpy().reshape(-1, 1, 1)
     for kind in ("box", "points", "mask"):

@@ -1,8 +1,9 @@
 """Does a tracker of masks follow subjects, also behind a pillar and beside one that looks alike?
 
-    python -m motionlab.experiments.tracked FILE.csv [SPLIT] [N]
+    python -m motionlab.experiments.tracked FILE.csv [SPLIT] [N] [SIZE]
 
-writes the rows of the shipped SAM2 on N clips (256) of a split (dev), and a quarter as many pillars and look-alikes.
+writes the rows of the shipped SAM2 on N clips (256) of a split (dev), rendered at SIZE pixels (192), and a quarter as many pillars and
+look-alikes.
 """
 from __future__ import annotations
 
@@ -89,14 +90,14 @@ def summary(rows: Sequence[dict], name: str = "sam2") -> dict[str, float]:
             "right": mean(name, "pair", "right")}
 
 
-def write(path: Path, split: str = "dev", n: int = 256) -> Path:
+def write(path: Path, split: str = "dev", n: int = 256, size: int = 192) -> Path:
     """Measure the shipped SAM2 and write its rows; prints `summary`."""
     import pandas as pd
 
-    rows = all_rows(split, n, load_tracker("auto", checkpoint=shipped("sam2")))
+    rows = all_rows(split, n, load_tracker("auto", checkpoint=shipped("sam2")), size)
     print("  ".join(f"{name} {value:.3f}" for name, value in summary(rows).items()))
     return write_atomic(path, csv_text(pd.DataFrame(rows).round(6)))
 
 
 if __name__ == "__main__":
-    write(Path(sys.argv[1]), *sys.argv[2:3], *map(int, sys.argv[3:4]))
+    write(Path(sys.argv[1]), *sys.argv[2:3], *map(int, sys.argv[3:5]))

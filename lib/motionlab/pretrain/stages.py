@@ -97,7 +97,7 @@ def check_stage(name: str, root: Path | None = None) -> None:
     """Banks and training settings of all parts of a stage, looked at before the first stage takes its hours.
 
     Raises:
-        MotionLabError: unknown stage, a value out of range.
+        MotionLabError: unknown stage, a value out of range, a package that the stage needs and that is not installed.
     """
     from motionlab.data.bank import BankConfig
     from motionlab.training import TrainConfig
@@ -108,6 +108,10 @@ def check_stage(name: str, root: Path | None = None) -> None:
         for field, kind in (("bank", BankConfig), ("held_out", BankConfig), ("training", TrainConfig)):
             if field in part:
                 configs.from_values(kind, part[field], f"{field} of stage {part.get('name', name)}")
+    if STAGES.get(name) is _sam2 and "function" not in stage:
+        from motionlab.teachers.sam2_build import import_sam2
+
+        import_sam2()
 
 
 def shipping(root: Path | None = None) -> list[str]:
