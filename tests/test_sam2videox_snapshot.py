@@ -22,8 +22,8 @@ from videos import moving_texture
 
 FPS = 8
 PRESETS = Path(__file__).resolve().parents[1] / "reproductions" / "sam2videox" / "presets"
-TINY = Sam2Config(image_size=64, embed_dim=16, heads=1, stages=(1, 1, 1, 1), global_blocks=(), windows=(8, 4, 2, 1), positions=2, d_model=32,
-                  mem_dim=32, memory_layers=1, memory_ff=32)
+TINY = Sam2Config(image_size=64, embed_dim=16, heads=1, stages=(1, 1, 1, 1), global_blocks=(), windows=(8, 4, 2, 1), positions=2, d_model=128,
+                  memory_layers=1, memory_ff=32)
 
 
 @pytest.fixture(scope="module")

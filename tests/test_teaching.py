@@ -21,8 +21,8 @@ DRAFT = yaml.safe_load((Path(__file__).resolve().parents[1] / "reproductions/sam
 TAUGHT = {arm["name"]: arm for arm in DRAFT["arms"] if arm.get("method") in ("sam2videox", "repa")}
 SAME = ("_seeds", "_first", "_features", "_loss")                                  # of a training that another arm has
 OPTIONS = {"prompts": "examples", "n": 2, "length": 3, "steps": 2}
-TINY = Sam2Config(image_size=64, embed_dim=16, heads=1, stages=(1, 1, 1, 1), global_blocks=(), windows=(8, 4, 2, 1), positions=2, d_model=32,
-                  mem_dim=32, memory_layers=1, memory_ff=32)
+TINY = Sam2Config(image_size=64, embed_dim=16, heads=1, stages=(1, 1, 1, 1), global_blocks=(), windows=(8, 4, 2, 1), positions=2, d_model=128,
+                  memory_layers=1, memory_ff=32)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def arm_of(name, **more):
     """A drafted arm with a number for its rate, at toy size; heads as wide as the tiny teacher."""
     arm = {k: v for k, v in TAUGHT[name].items() if k not in ("seeds", "weights")}
     train = {k: 1e-3 if str(v).startswith("chosen") else v for k, v in arm.get("train", {}).items()}
-    train |= {"head_steps": 2, "out": {"repa": 16}.get(arm["method"], 32)}
+    train |= {"head_steps": 2, "out": {"repa": 16}.get(arm["method"], 128)}
     return arm | {"train": train, "measure": {"length": 3, **more}}
 
 

@@ -152,7 +152,7 @@ def identity(teacher: str, checkpoint: str = "", boxes: str = "") -> dict[str, s
 def _content(path: Path) -> str:
     """Names a file's content, or a folder's of transformers."""
     if not path.exists():
-        raise MotionLabError(f"There is nothing at '{path}', which a teacher is to be read from.", fix="Give a file or folder that is there.")
+        raise MotionLabError(f"There is nothing at '{path}', which a teacher is to be read from.", fix="Give a file or folder.")
     return component_fingerprint(path) if path.is_dir() else fingerprint(path)
 
 
