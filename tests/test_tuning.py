@@ -69,7 +69,7 @@ def test_the_oracle_needs_clips_whose_motion_is_known(config):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", [name for name in METHODS if name not in ("oracle", "sma") and method_class(name).trains])
 def test_videos_become_weights_and_prompts_become_clips(config, name, kind, monkeypatch, tmp_path, capsys):
-    method = open_method(name, **{"det": {"weight": 0.0}}.get(name, {}))               # without tracks, which a folder has none of
+    method = open_method(name, **dict.fromkeys(("det", "sam2videox", "mask"), {"weight": 0.0}).get(name, {}))     # without tracks and boxes: a folder has none
     whole = tuning.tune(method, config(kind))
     assert "parameters are trained" in capsys.readouterr().out and whole.name == f"{name}.safetensors"
     cut = config(kind, out_dir=str(tmp_path / "cut"))

@@ -52,6 +52,10 @@ class World:
         """Clip i with its exact truth."""
         return _rendered(self.seeds[i], self.config.size, self.config.frames)
 
+    def larger(self, i: int, size: int) -> Clip:
+        """The scene of clip i rendered `size` pixels high and wide; 0: clip i itself."""
+        return _rendered(self.seeds[i], size or self.config.size, self.config.frames)
+
     def hash(self) -> str:
         """Names these very clips."""
         return digest({"config": {k: v for k, v in asdict(self.config).items() if k != "flow"}, "seeds": self.seeds})
@@ -68,6 +72,11 @@ class Listed:
     def clip(self, i: int):
         """Clip i."""
         return self.clips[i]
+
+    def larger(self, i: int, size: int) -> Clip:
+        """Clip i rendered again, `size` pixels high and wide; 0: itself."""
+        clip = self.clips[i]
+        return render(clip.scene, size, len(clip.frames), clip.fps) if size and size != clip.size[0] else clip
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -152,6 +161,11 @@ class Single:
         """Of the one video."""
         return [self.caption]
 
+    @property
+    def files(self) -> list[str]:
+        """The video's name."""
+        return [Path(self.video).name]
+
     def __len__(self) -> int:
         return 1
 
@@ -168,6 +182,53 @@ class Single:
         files = [fingerprint(path) if path else "" for path in (self.video, self.tracks_file, self.mask_file, self.cotracker)]
         same = {name: getattr(self, name) for name in ("caption", "frames", "size", "fps", "crop")}
         return digest({"files": files} | same)
+
+
+@dataclass(frozen=True)
+class Some:
+    """Some clips of another source, by their numbers."""
+
+    source: object
+    rows: tuple[int, ...]
+
+    @property
+    def exact(self) -> bool:
+        """As of the source."""
+        return self.source.exact
+
+    @property
+    def crop(self) -> bool:
+        """As of the source."""
+        return getattr(self.source, "crop", True)
+
+    @property
+    def name(self) -> str:
+        return f"{self.source.name}_{len(self.rows)}of{len(self.source)}"
+
+    @property
+    def captions(self) -> list[str]:
+        """Of these clips."""
+        return [self.source.captions[i] for i in self.rows]
+
+    @property
+    def files(self) -> list[str]:
+        """Their files' names."""
+        return [self.source.files[i] for i in self.rows]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def clip(self, i: int):
+        """The i-th of these clips; errors as of the source."""
+        return self.source.clip(self.rows[i])
+
+    def larger(self, i: int, size: int):
+        """As of the source."""
+        return self.source.larger(self.rows[i], size)
+
+    def hash(self) -> str:
+        """Names these very clips."""
+        return digest({"source": self.source.hash(), "rows": self.rows})
 
 
 def _read(video, wanted, crop=True):

@@ -7,7 +7,7 @@ import torch
 
 from motionlab.core.noise import prompt_noise, prompt_seeds, stream_seeds
 from motionlab.data.prompts import load_prompts
-from motionlab.data.sidecars import encoded
+from motionlab.data.sidecars import Sidecar, encoded
 from motionlab.data.sources import Listed
 from motionlab.diffusion import interpolate
 from motionlab.experiments.arms import Arm
@@ -17,7 +17,8 @@ TIMES = tuple(round(0.05 + 0.1 * k, 2) for k in range(10))
 
 
 def held_out_rows(arm: Arm, seed: int, home: Path, batch: int = 16) -> list[dict]:
-    """Rows {item, arm, seed, loss, loss_0.05, ...}: what `Method.losses` gives on the true clips of the arm's prompts, at ten times.
+    """Rows {item, arm, seed, loss, loss_0.05, ...}: what `Method.losses` gives on the true clips of the arm's prompts, at ten times; of
+    most methods "loss_subject" too, on the cells that show the subject.
 
     Columns without a time are means over the times. Noise follows from prompt and time, so it is every arm's and every seed's.
     """
@@ -25,7 +26,7 @@ def held_out_rows(arm: Arm, seed: int, home: Path, batch: int = 16) -> list[dict
     pipe.frames = 4 * arm.measure.length - 3
     for first in range(0, len(prompts), batch):
         part = prompts[first:first + batch]
-        clips = encoded(Listed([p.clip(frames=pipe.frames) for p in part]), arm.method.wants(), pipe)
+        clips = encoded(Listed([p.clip(frames=pipe.frames) for p in part]), (*arm.method.judging(), Sidecar("mask")), pipe)
         text, found = pipe.text([p.text for p in part]), {}
         for k, t in enumerate(TIMES):
             seeds, shape = prompt_seeds([p.noise for p in part], k), clips["x1"].shape[1:]

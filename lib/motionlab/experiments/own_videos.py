@@ -93,7 +93,7 @@ def run_row(arm: dict, seed: int, out_dir: Path, tier: str, **common) -> list[di
     config = tuning(one, seed, trainings(out_dir))
     pipe = trained(one, config)
     source = dataclasses.replace(config.source(pipe), leave_out=-one.measure.held_out)
-    data = open_data(source, pipe, (*one.method.wants(), *(Sidecar(kind) for kind in pipe.reads)), Path(config.out_dir) / "held_out")
+    data = open_data(source, pipe, (*one.method.judging(), *(Sidecar(kind) for kind in pipe.reads)), Path(config.out_dir) / "held_out")
     return [{"item": name, "arm": one.name, "seed": seed} | row for name, row in zip(source.files, losses(one, pipe, data))]
 
 
@@ -129,7 +129,7 @@ def losses(arm: Arm, pipe: Pipe, data: Data) -> list[dict[str, float]]:
     """{loss, loss_early, loss_late} of each clip."""
     from accelerate.utils import send_to_device
 
-    loss_fn, out = arm.method.loss(pipe), []
+    loss_fn, out = arm.method.judging_loss(pipe), []
     for k in range(len(data)):
         batch, found = send_to_device(data.batch(torch.tensor([k])), pipe.device), []
         for draw in range(arm.measure.draws):

@@ -19,10 +19,12 @@ from motionlab.core.locks import held
 from motionlab.core.speed import speed as measured_speed
 from motionlab.core.yamls import read_yaml
 from motionlab.data.sidecars import Sidecar
-from motionlab.data.sources import Folder, Single, find_clips, part_of
+from motionlab.data.filtering import detected_boxes, judged_clips, kept
+from motionlab.data.sources import Folder, Single, Some, find_clips, part_of
 from motionlab.data.store import open_data
 from motionlab.data.tracks import check_mask, demand_length, load_mask, load_tracks
 from motionlab.data.tasks import Task, known_frames, read_tasks
+from motionlab.experiments.heads import settled
 from motionlab.methods import method_class
 from motionlab.methods.base import Method, Sampling
 from motionlab.methods.files import load_method, read_about, save_method
@@ -46,6 +48,9 @@ class TuneConfig:
     backbone: folder of a snapshot, "" for the kit's own. videos: folder with *.mp4 and captions, see `data.sources.find_clips`;
     leave_out: of the folder's videos, by name, the last so many are not trained on. Or
     video: one file, with caption, and where a method wants tracks, tracks or mask, and cotracker (see `data.sources.Single`).
+    filtered: of a folder, only clips that a tracker is fit to teach on (`data.filtering`), whatever the method, so that rivals share them;
+    by boxes, a CSV, or what a detector finds (`detected_boxes`, a folder), and tracker, weights of SAM2. What is left out is listed in
+    out_dir/filtered.csv.
     frames, height, width, fps: of the clips; of each video the first `frames` frames at `fps` are taken. crop: of the one video.
     batch_size: over all processes. lr: constant, by default without warm-up, since the start is the base. beta2, weight_decay: of
     AdamW. ema: of what is kept at the end. gradient_checkpointing: less memory for a third more time. bf16: autocast over float32 weights.
@@ -61,6 +66,10 @@ class TuneConfig:
     tracks: str = ""
     mask: str = ""
     cotracker: str = ""
+    filtered: bool = False
+    boxes: str = ""
+    detector: str = ""
+    tracker: str = ""
     crop: bool = True
     out_dir: str = "runs/tuned"
     frames: int = 0
@@ -126,6 +135,9 @@ def check_clips(config: TuneConfig, wanted: Sequence[Sidecar] = ()) -> None:
             video, tracks of another length than the clip; tracks that are wanted and cannot be had.
     """
     tracked = any(one.kind == "tracks" for one in wanted)
+    if config.filtered and not config.detector and not Path(config.boxes).is_file():
+        raise MotionLabError(f"Clips are to be filtered, and there is no table of boxes '{config.boxes}'.",
+                             fix="Give -p boxes=FILE.csv (file, x0, y0, x1, y1), or -p filtered=false.")
     if not config.video:
         check_inputs(config.backbone, config.videos, config.leave_out)
         if tracked:
@@ -168,13 +180,15 @@ def tune(method: Method, config: TuneConfig) -> Path:
                      cache=out / "text", dtype=torch.float32)
     method.check(pipe)
     with processes.main_process_first():
+        source = kept_source(config.source(pipe), config, out)
         sidecars = (*method.wants(), *(Sidecar(kind) for kind in pipe.reads))
-        data = open_data(config.source(pipe), pipe, sidecars, out / "clips")
+        data = open_data(source, pipe, sidecars, out / "clips")
         pipe.text(["", *data.captions])
     pipe.forget_text()
     method.attach(pipe)
     if processes.is_main_process:
         print(cost(pipe, config, processes.num_processes, processes.device), flush=True)
+    method = settled(method, pipe, data, config.training(), out)
     result = train(pipe, method.loss(pipe), data, config.training())
     path = out / f"{method.name}.safetensors"
     if processes.is_main_process:
@@ -182,6 +196,15 @@ def tune(method: Method, config: TuneConfig) -> Path:
         save_method(method, load_trained(pipe, result.ema_state()), path, note)
         print(f"{result.step} steps: {path}", flush=True)
     return path
+
+
+def kept_source(source, config: TuneConfig, out: Path):
+    """The source, or of it the clips that a tracker is fit to teach on; errors as `judged_clips`."""
+    if not config.filtered:
+        return source
+    boxes = config.boxes or str(detected_boxes(source, config.detector, out / "boxes.csv"))
+    rows = kept(judged_clips(source, boxes, config.tracker, out / "filtered.csv"))
+    return source if len(rows) == len(source) else Some(source, rows)
 
 
 def demand_training(method: Method) -> None:

@@ -16,6 +16,9 @@ METHODS = {
     "motion_director": "motionlab.methods.motion_director:MotionDirector",
     "dmt": "motionlab.methods.dmt:DMT",
     "sma": "motionlab.methods.sma:SMA",
+    "sam2videox": "motionlab.methods.sam2videox:SAM2VideoX",
+    "repa": "motionlab.methods.repa:REPA",
+    "mask": "motionlab.methods.mask_head:MaskSupervised",
 }
 
 
