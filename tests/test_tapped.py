@@ -45,6 +45,12 @@ def pipe():
     return fresh()
 
 
+@pytest.fixture(autouse=True)
+def nothing_seen_before(monkeypatch):
+    """What a teacher saw last is kept by clips and name: stand-ins of several tests share both."""
+    monkeypatch.setattr("motionlab.data.correlations._LAST", {})
+
+
 @pytest.fixture(scope="module")
 def clips():
     return [render(random_scene(seed, motion=motion, camera=False), 48, 9) for seed, motion in ((3, "slide"), (5, "run"))]
