@@ -150,10 +150,10 @@ def test_a_generator_without_branches_is_refused(tuned, clip):
 def test_weighted_points_reach_small_parts_and_even_ones_do_not():
     """With a radius wider than a limb; one that is narrower weighs edges alone."""
     bodies = point_sampling.body_clips(range(700, 704), size=96)
-    table = pd.DataFrame(point_sampling.point_rows(bodies, radius=10.0, draws=6))
+    table = pd.DataFrame(point_sampling.point_rows(bodies, radius=10.0, draws=40))
     assert set(table["species"]) == {"person", "dog"} and (table["area"] > 0.02).all()
     mean = table.groupby("arm")["share_over_area"].mean()
-    assert mean["uniform"] == pytest.approx(1, abs=0.15) and mean["weighted_all"] > mean["uniform"] + 0.15
+    assert mean["uniform"] == pytest.approx(1, abs=0.08) and mean["weighted_all"] > mean["uniform"] + 0.1
     body = bodies["700"]
     small = {body.layers[k].name for k in np.unique(body.ids[0][point_sampling.small_parts(body)])}
     assert small and all(name.endswith(("foot", "arm_lower", "tail")) for name in small)

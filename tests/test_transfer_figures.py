@@ -67,7 +67,7 @@ def test_corners_in_order_reader_by_reader():
     assert spoiled["in_order"].tolist() == [0, 0, 0, 0, 1, 1] and spoiled["steps_in_order"][0] == 0.75
     doses = transfer_tables.corner_doses(pd.DataFrame(corners()))
     assert set(doses["kind"]) == {"mf", "route", "leak"} and sorted(set(doses["dose"])) == [0, 25, 50, 75, 100]
-    assert len(doses[doses["kind"] == "leak"]) == 20 and set(doses.loc[doses["kind"] == "leak", "reader"]) == {"reader 0"}
+    assert len(doses[doses["kind"] == "leak"]) == 20 and set(doses.loc[doses["kind"] == "leak", "reader"]) == {"0"}
 
 
 def test_arms_on_common_tasks_further_seeds_and_what_is_behind(sweep):

@@ -63,10 +63,11 @@ def in_order(rows: Sequence[dict]) -> list[dict]:
 
 def _order(table, column, arms, sign):
     first = table[table["target"] == "a"].pivot_table(index="task", columns="arm", values=column)
-    first = first[[arm for arm in arms if arm in first]]
+    first = first.reindex(columns=arms)
     means, steps = first.mean(), sign * first.diff(axis=1).iloc[:, 1:]
     found = {f"at_{k}": float(value) for k, value in enumerate(means)}
-    return {"in_order": int((sign * np.diff(means) > 0).all()), "steps_in_order": float((steps > 0).to_numpy().mean())} | found
+    right = steps.to_numpy()[np.isfinite(steps.to_numpy())] > 0
+    return {"in_order": int((sign * np.diff(means) > 0).all()), "steps_in_order": float(right.mean()) if len(right) else np.nan} | found
 
 
 def corner_doses(table):
@@ -80,7 +81,7 @@ def corner_doses(table):
         dose = mine["arm"].str.extract(r"_(\d+)$")[0].astype(float).fillna(0)
         for reader in READERS if metric != "leak" else READERS[:1]:
             values = mine[f"{metric}_{reader}" if metric != "leak" else metric]
-            parts.append(pd.DataFrame({"item": mine["item"], "kind": metric, "reader": f"reader {reader}", "dose": dose, "value": values}))
+            parts.append(pd.DataFrame({"item": mine["item"], "kind": metric, "reader": reader, "dose": dose, "value": values}))
     return pd.concat(parts, ignore_index=True)
 
 

@@ -72,5 +72,5 @@ def titled(fig, says: str):
 def said_of(column: str) -> str:
     """A column in one line for an axis: what it is, its unit, and which way is better."""
     one = metric(column)
-    foot = one.axis(between=", ")
+    foot = one.axis(between=", ").replace("\n", " ")
     return one.label.replace("\n", " ") + (f" ({foot})" if foot else "")

@@ -194,9 +194,9 @@ METRICS: dict[str, Metric] = {
     "psnr_true": Metric("likeness to the\nlearned clip", "dB", "more"),
     # was a motion transferred (metrics.transfer), by two learned readers
     **{f"{name}_{k}": Metric(f"{label},\nreader {k}", unit, "more") for k in (0, 1) for name, label, unit in (
-        ("m", "motion", "0: base and caption, 1: the true clip"), ("mf", "motion fidelity", "1: the same motion"),
-        ("edit", "look as asked", "share, less leak"), ("score", "score", "harmonic mean of motion and look"),
-        ("route", "the source's way", "1: the same, 0: standing still"), ("route_reversed", "its way backwards", "1: the same"))},
+        ("m", "motion", "0: caption alone,\n1: the true clip"), ("mf", "motion fidelity", "1: the same"),
+        ("edit", "look as asked", "share, less leak"), ("score", "score", "mean of motion\nand look"),
+        ("route", "the source's way", "1: the same,\n0: standing still"), ("route_reversed", "its way backwards", "1: the same"))},
     **{f"route_{k}_b": Metric(f"the source's way,\nanother body,\nreader {k}", "1: the same,\n0: standing still", "more") for k in (0, 1)},
     **{f"jump_{k}": Metric(f"jump,\nreader {k}", "body sizes per frame squared", "less") for k in (0, 1)},
     "leak": Metric("clutter of the\nsource", "0: none, 1: all of it", "less"),

@@ -130,7 +130,7 @@ def tiers(table, names: Sequence[str], paper: str = "", metrics: Sequence[str] =
         if column.startswith("m_") or column == "leak":
             ax.axhline(0, color=SOFT, ls=":", lw=1.2, zorder=0)                    # base and caption; no clutter
         ax.set_xticks(range(len(TIERS)), TIERS, fontsize=8)
-        ax.set_ylabel(metric(column).axis(), fontsize=8, color=DARK, labelpad=1)
+        ax.set_ylabel(metric(column).axis().replace("\n", " "), fontsize=8, color=DARK, labelpad=1)
         ax.tick_params(axis="y", labelsize=8)
         plain(ax)
     axes[0, len(metrics) // 2].set_xlabel("body, by how much it bends (the same routes in each tier)", fontsize=9)
@@ -175,8 +175,8 @@ def settings(table, knobs: Mapping[str, Mapping], paper: str = "", metrics: Sequ
 
     Means with 95 % intervals over the tasks that all arms of a panel have.
     """
-    fig, axes = figure(max(6.8, 1.0 + 3.1 * len(knobs) + 0.5 * len(asides or {})), 0.9 + 1.7 * len(metrics), len(metrics), len(knobs), sharey="row",
-                       sharex="col", squeeze=False)
+    fig, axes = figure(max(6.8, 1.0 + 3.1 * len(knobs) + 0.5 * len(asides or {})), 0.9 + 1.7 * len(metrics),
+                       len(metrics), len(knobs), sharey="row", sharex="col", squeeze=False)
     for column, (name, arms) in zip(axes.T, knobs.items()):
         beside = (asides or {}) if name == list(knobs)[-1] else {}
         places = {str(value): arm for value, arm in arms.items()} | dict(beside)
@@ -191,7 +191,7 @@ def settings(table, knobs: Mapping[str, Mapping], paper: str = "", metrics: Sequ
         column[-1].set_xlabel(name, fontsize=9)
     for ax, one in zip(axes[:, 0], metrics):
         said = metric(f"{one}_0")
-        ax.set_ylabel(said.label.partition(",")[0] + "\n" + said.axis(between="\n").replace(", ", ",\n"), fontsize=8)
+        ax.set_ylabel(said.label.partition(",")[0] + "\n" + said.axis(between="\n"), fontsize=8)
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, fontsize=8)
     return titled(fig, says)
 
