@@ -59,7 +59,7 @@ def test_clips_of_its_texts_and_folders_apart_by_clip(watched, tasks):
     made = transfer_live.made_of(METHOD, pipe, one, METHOD.Sampling(steps=1, w=0.0, keep=1))
     assert made.shape == (3, 9, 48, 48, 3) and not np.array_equal(made[0], made[1])
     alone = transfer_live.made_of(METHOD, pipe, one, METHOD.Sampling(steps=1, w=0.0, keep=1), one.texts[:1])
-    assert np.array_equal(alone[0], made[0])
+    assert np.abs(alone[0].astype(int) - made[0]).max() <= 2                            # batches round differently
     other = transfer_live.clip_of_task(tasks[1], base)
     assert transfer_live.named("det", one, 2) != transfer_live.named("det", other, 2) != transfer_live.named("det", other, 3)
 
