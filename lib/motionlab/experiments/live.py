@@ -15,14 +15,14 @@ from motionlab.core.noise import prompt_seeds, stream_seeds
 from motionlab.data.prompts import load_prompts
 from motionlab.data.sidecars import encoded
 from motionlab.data.sources import Listed, World
-from motionlab.data.store import open_data
+from motionlab.data.store import Data, open_data
 from motionlab.diffusion import interpolate
 from motionlab.experiments.arms import Budget
 from motionlab.experiments.finetune import bank_home, training_config, tuning_bank
 from motionlab.methods.base import Method, Sampling
 from motionlab.methods.files import load_method, save_method
 from motionlab.models.pipe import Pipe
-from motionlab.training import train
+from motionlab.training import TrainConfig, train
 from motionlab.training.trained import load_trained
 
 
@@ -58,15 +58,27 @@ def train_live(method: Method, base: Pipe, folder: Path, clip_steps: int, lr: fl
         the trained generator (averaged weights) and {clips seen: generator} on the way, the start included.
     """
     config = training_config(Budget(lr=lr, clip_steps=clip_steps), seed, folder)
+    data = open_data(World(tuning_bank(clip_steps, base.frames)), base, method.wants(), bank_home())
+    return watch(method, base, data, config, snapshots)
+
+
+def watch(method: Method, base: Pipe, data: Data, config: TrainConfig, snapshots: int = 3) -> tuple[Pipe, dict[int, Pipe]]:
+    """Train the method on `base`, which stays as it is, and keep what it was on the way; a run that was stopped goes on.
+
+    Args:
+        snapshots: how many on the way, evenly spaced.
+
+    Returns:
+        as `train_live`.
+    """
     config = dataclasses.replace(config, sample_every=max(1, config.steps // snapshots), log_every=10)
-    kept = folder / "snapshots"
+    kept = Path(config.out_dir) / "snapshots"
 
     def keep(model, step):
         save_method(method, model, kept / f"{step * config.batch_size:06d}.safetensors")
         return {}
 
     pipe = attached(method, base)
-    data = open_data(World(tuning_bank(clip_steps, base.frames)), base, method.wants(), bank_home())
     result = train(pipe, method.loss(pipe), data, config, on_sample=keep)
     load_trained(pipe, result.ema_state()).eval()
     on_the_way = {int(path.stem): load_method(method, copy.deepcopy(base), path) for path in sorted(kept.glob("*.safetensors"))}

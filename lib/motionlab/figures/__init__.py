@@ -3,7 +3,7 @@
 Functions that draw return a matplotlib `Figure`; functions that paint return uint8 frames (f, h, w, 3). Arms and metrics
 are given by their names in the table; `style` says how they are called and coloured.
 """
-from motionlab.figures.axes import film, interval
+from motionlab.figures.axes import film, interval, titled
 from motionlab.figures.damage import dose_response, structure_and_motion
 from motionlab.figures.dots import arms, columns, distances, seed_spread
 from motionlab.figures.inside import attention_pictures, component_paths, key_frame_mass
@@ -12,10 +12,13 @@ from motionlab.figures.metrics import NO_REFERENCE, REFERENCE, ladder, response_
 from motionlab.figures.painting import enlarge, flow_frames, limb_frames, show, tile, track_frames, truth_frames
 from motionlab.figures.source import source
 from motionlab.figures.style import ACCENT, ARMS, DARK, METRICS, PALETTE, SOFT, labels, look, metric
+from motionlab.figures.transfer import best_of, by_difficulty, difference, leader, leaks, plane, settings, tiers
 from motionlab.figures.way import way
+from motionlab.figures.ways import Seen, sampled_points, way_frames, ways
 
-__all__ = ["ACCENT", "ARMS", "DARK", "METRICS", "NO_REFERENCE", "PALETTE", "REFERENCE", "SOFT", "arms", "attention_pictures",
-    "by_quantile", "columns", "component_paths", "curve_panels", "curves", "distances", "dose_response", "end_to_end", "enlarge", "film",
-    "flow_frames", "interval", "key_frame_mass", "labels", "ladder", "limb_frames", "look", "metric", "response_matrix",
-    "responses", "seed_spread", "show", "source", "structure_and_motion", "teacher_errors", "tile", "track_frames", "training_curves",
-    "truth_frames", "way"]
+__all__ = ["ACCENT", "ARMS", "DARK", "METRICS", "NO_REFERENCE", "PALETTE", "REFERENCE", "SOFT", "Seen", "arms", "attention_pictures",
+    "best_of", "by_difficulty", "by_quantile", "columns", "component_paths", "curve_panels", "curves", "difference", "distances",
+    "dose_response", "end_to_end", "enlarge", "film", "flow_frames", "interval", "key_frame_mass", "labels", "ladder", "leader",
+    "leaks", "limb_frames", "look", "metric", "plane", "response_matrix", "responses", "sampled_points", "seed_spread", "settings",
+    "show", "source", "structure_and_motion", "teacher_errors", "tiers", "tile", "titled", "track_frames", "training_curves",
+    "truth_frames", "way", "way_frames", "ways"]

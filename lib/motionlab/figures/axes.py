@@ -6,7 +6,7 @@ import textwrap
 import numpy as np
 
 from motionlab.figures.painting import enlarge
-from motionlab.figures.style import DARK, labels
+from motionlab.figures.style import DARK, labels, metric
 
 
 def figure(width, height, rows=1, columns=1, **options):
@@ -60,3 +60,17 @@ def row_labels(ax, said, below: float = 0.5):
     """Rows 0, 1, ... from top to bottom, each with its label."""
     ax.set_yticks(range(len(said)), said)
     ax.set_ylim(len(said) - below, -0.5)
+
+
+def titled(fig, says: str):
+    """The figure under the finding that its numbers give, in words."""
+    if says:
+        fig.suptitle("\n".join(textwrap.fill(line, int(14 * fig.get_figwidth())) for line in says.split("\n")), fontsize=10, color=DARK)
+    return fig
+
+
+def said_of(column: str) -> str:
+    """A column in one line for an axis: what it is, its unit, and which way is better."""
+    one = metric(column)
+    foot = one.axis(between=", ").replace("\n", " ")
+    return one.label.replace("\n", " ") + (f" ({foot})" if foot else "")

@@ -192,6 +192,21 @@ METRICS: dict[str, Metric] = {
     "vbench_motion": Metric("VBench-style\nMotion", "of 100", "more"),
     "flow_relative": Metric("flow end-point\nerror / speed", "", "less"),
     "psnr_true": Metric("likeness to the\nlearned clip", "dB", "more"),
+    # was a motion transferred (metrics.transfer), by two learned readers
+    **{f"{name}_{k}": Metric(f"{label},\nreader {k}", unit, "more") for k in (0, 1) for name, label, unit in (
+        ("m", "motion", "0: caption alone,\n1: the true clip"), ("mf", "motion fidelity", "1: the same"),
+        ("edit", "look as asked", "share, less leak"), ("score", "score", "mean of motion\nand look"),
+        ("route", "the source's way", "1: the same,\n0: standing still"), ("route_reversed", "its way backwards", "1: the same"))},
+    **{f"route_{k}_b": Metric(f"the source's way,\nanother body,\nreader {k}", "1: the same,\n0: standing still", "more") for k in (0, 1)},
+    **{f"jump_{k}": Metric(f"jump,\nreader {k}", "body sizes per frame squared", "less") for k in (0, 1)},
+    "leak": Metric("clutter of the\nsource", "0: none, 1: all of it", "less"),
+    "tc": Metric("temporal\nconsistency", "of 100", "more"),
+    "diversity": Metric("diversity of\ntwo noises", "1 - cosine", "more"),
+    "step": Metric("steps of tuning"),
+    "cosine": Metric("cosine from one latent frame to the next"),
+    "high": Metric("share of the change at high frequencies"),
+    "fisher": Metric("Fisher's ratio", "", "more"),
+    "share_over_area": Metric("points on feet, forearms,\ntails / their area", "1: as even sampling", "more"),
     # votes of the instruments
     "text": Metric("text", "share of prompts won"),
     "quality": Metric("quality", "share of prompts won"),
