@@ -16,6 +16,8 @@ METHODS = {
     "motion_director": "motionlab.methods.motion_director:MotionDirector",
     "dmt": "motionlab.methods.dmt:DMT",
     "sma": "motionlab.methods.sma:SMA",
+    "vtg": "motionlab.methods.vtg:VTG",
+    "between": "motionlab.methods.between:Between",
 }
 
 
