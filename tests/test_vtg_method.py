@@ -18,7 +18,7 @@ SAID = ["a red dog runs to the left over the meadow", "a blue fish swims to the 
 
 @pytest.fixture
 def unet():
-    return small_unet(frames=5, stir=0.05).requires_grad_(False)
+    return small_unet(frames=3, stir=0.05).requires_grad_(False)
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_lockstep_equals_separate_passes(unet):
         forward = unet(x, t, text, known)
     with torch.no_grad(), unet.exchange.replaying(), residuals(unet.denoiser, "all"):
         backward = unet(vtg.reverse(x), t, text, turned)
-    apart = vtg.fuse(forward, backward, vtg.fusion_weights(5))
+    apart = vtg.fuse(forward, backward, vtg.fusion_weights(3))
     unet.autocast = lambda: torch.autocast("cpu", enabled=False)
     together = both(unet, "E", exchange=unet.exchange)
     assert torch.allclose(apart, together, atol=1e-5)
@@ -99,8 +99,8 @@ def test_t3_the_fused_model_at_its_ends(unet):
     unet.autocast = lambda: torch.autocast("cpu", enabled=False)
     x, t, text, known, turned = scene(unet)
     plain = unet.velocity(x, t, text, known)
-    assert torch.allclose(both(unet, "E", vtg.fusion_weights(5, 0.0), unet.exchange), plain, atol=1e-5)
-    assert not torch.allclose(both(unet, "E", vtg.fusion_weights(5, 1.0), unet.exchange), plain, atol=1e-2)
+    assert torch.allclose(both(unet, "E", vtg.fusion_weights(3, 0.0), unet.exchange), plain, atol=1e-5)
+    assert not torch.allclose(both(unet, "E", vtg.fusion_weights(3, 1.0), unet.exchange), plain, atol=1e-2)
     with pytest.raises(MotionLabError, match="no halves"), unet.exchange.lockstep():
         unet.velocity(x[:1], t[:1], unet.text(SAID[:1]), {})
 
@@ -121,7 +121,7 @@ def test_t5_without_any_order_of_frames_a_mirrored_backward_branch_is_the_forwar
     unet.autocast = lambda: torch.autocast("cpu", enabled=False)
     x, t, _, known, _ = scene(unet)
     states = unet.states(unet.text(SAID))
-    text = {"states": vtg.text_of_frames(states, states.flip(0), vtg.frame_weights(5))}
+    text = {"states": vtg.text_of_frames(states, states.flip(0), vtg.frame_weights(3))}
     u = unet.velocity(x, t, text, known)
     for shared in (True, False):                                                      # on such a network it is no matter whose q and k
         halves = exchange.lockstep() if shared else residuals(unet.denoiser, "off")
@@ -263,9 +263,9 @@ def test_alignment_reads_the_mirrored_frame_and_its_encoder_never_learns(unet):
     method.attach(unet)
     recipe, second, batch = method.recipe, method.second(unet), batch_of(unet)
     *_, seen = training.second_velocity(recipe, second, unet, batch, SampleNoise(0, 0, range(4)))
-    assert seen[0].shape == (4, 5, 144, 32) and seen[0].requires_grad
+    assert seen[0].shape == (4, 3, 144, 32) and seen[0].requires_grad
     projected = unet.projector(seen[0])
-    target = Encoder().features(batch["pictures"].flatten(0, 1)).unflatten(0, (4, 5))
+    target = Encoder().features(batch["pictures"].flatten(0, 1)).unflatten(0, (4, 3))
     ours = training.alignment(second, unet.projector, Encoder(), seen[0], batch["pictures"])
     assert torch.allclose(ours, vtg.rar_loss(projected, target.flip(1))) and not torch.allclose(ours, vtg.rar_loss(projected, target))
     assert not torch.allclose(ours, training.alignment(second, unet.projector, Encoder(), seen[0], batch["pictures"], other=True))
@@ -292,7 +292,7 @@ def test_every_temporal_weight_can_be_trained_beside_a_frozen_forward_branch(une
     x_t = 0.5 * (x0 + batch["x1"])
     moved = method.losses(unet, x_t, t, batch["text"], data, {"x1": x0})
     assert found[0] == found[1] and set(moved) == {"loss", "one", "forward"}
-    fresh = small_unet(frames=5, stir=0.05).requires_grad_(False)
+    fresh = small_unet(frames=3, stir=0.05).requires_grad_(False)
     method.attach(fresh)
     still = method.losses(fresh, x_t, t, batch["text"], data, {"x1": x0})
     assert torch.allclose(moved["forward"], still["forward"], atol=1e-4) and not torch.allclose(moved["loss"], still["loss"], atol=1e-3)
@@ -303,17 +303,17 @@ def test_controls_are_what_their_names_say(unet):
     batch = batch_of(unet)
     losses = {}
     for name, settings in {"bmp": {}, "own_maps": {"shared": False}, "two_forward": {"reversed_time": False}, "unrotated": {"rotated": False}}.items():
-        pipe, method = small_unet(frames=5, stir=0.05), open_method("vtg", **settings)
+        pipe, method = small_unet(frames=3, stir=0.05), open_method("vtg", **settings)
         method.attach(pipe)
         losses[name] = method.loss(pipe)(pipe, batch, SampleNoise(0, 0, range(4)))[0].item()
         assert pipe.exchange.reversed_time == (name not in ("two_forward", "unrotated"))
     assert len({round(value, 5) for value in losses.values()}) == 4
-    plain = small_unet(frames=5, stir=0.05)                                           # dW = 0 and its own q and k handed on: the base itself
+    plain = small_unet(frames=3, stir=0.05)                                           # dW = 0 and its own q and k handed on: the base itself
     method = open_method("vtg", reversed_time=False)
     method.attach(plain)
     x, t, text, known, _ = scene(plain)
     plain.autocast = lambda: torch.autocast("cpu", enabled=False)
-    fused = branches.Branches(plain, text, known, known, 0.0, vtg.fusion_weights(5), plain.exchange, "E", reversed_time=False)
+    fused = branches.Branches(plain, text, known, known, 0.0, vtg.fusion_weights(3), plain.exchange, "E", reversed_time=False)
     assert torch.allclose(fused(x, t), plain.velocity(x, t, text, known), atol=1e-5)
 
 
@@ -330,7 +330,7 @@ def test_many_loras_at_once_are_those_one_by_one(unet):
     z, said = torch.randn(3, 4, 12, 12, dtype=torch.float64), [*SAID, "a green ball rolls to the left over the meadow"]
     _, together = fitted(unet.double(), z, unet.text(said))
     for i in range(3):
-        _, alone = fitted(small_unet(frames=5, stir=0.05).requires_grad_(False).double(), z[i:i + 1], unet.text(said[i:i + 1]))
+        _, alone = fitted(small_unet(frames=3, stir=0.05).requires_grad_(False).double(), z[i:i + 1], unet.text(said[i:i + 1]))
         for name, pair in together.items():
             assert all(torch.allclose(many[i], one[0], atol=1e-5) for many, one in zip(pair, alone[name])), name
     assert max(float(b.abs().max()) for _, b in together.values()) > 1e-3 and not any(p.grad is not None for p in unet.parameters())
@@ -339,7 +339,7 @@ def test_many_loras_at_once_are_those_one_by_one(unet):
 def test_t8_the_mixture_at_its_ends_is_each_ends_own_and_better_there(unet):
     z = torch.randn(2, 4, 12, 12)
     text = unet.text(SAID)
-    rows, factors = fitted(unet, z, text, n_steps=12)
+    rows, factors = fitted(unet, z, text, n_steps=8)
     base, own = (ends.picture_losses(unet, rows, f, z, text) for f in (None, factors))
     assert (own < base).all()
     first, last = ({name: tuple(f[i:i + 1] for f in pair) for name, pair in factors.items()} for i in range(2))
@@ -353,8 +353,8 @@ def test_t8_the_mixture_at_its_ends_is_each_ends_own_and_better_there(unet):
 
     for share, only in ((0.0, first), (1.0, last)):
         for mix in ("product", "factor"):
-            assert torch.allclose(u(first, last, torch.full((1, 5), share), mix), u(only), atol=1e-5)
-    assert not torch.allclose(u(first, last, torch.full((1, 5), 0.5), "product"), u(first, last, torch.full((1, 5), 0.5), "factor"), atol=1e-4)
+            assert torch.allclose(u(first, last, torch.full((1, 3), share), mix), u(only), atol=1e-5)
+    assert not torch.allclose(u(first, last, torch.full((1, 3), 0.5), "product"), u(first, last, torch.full((1, 3), 0.5), "factor"), atol=1e-4)
     with pytest.raises(MotionLabError, match="factors of 2 clips"), rows.use(factors):
         unet.velocity(x, t, one)
 

@@ -18,6 +18,8 @@ METHODS = {
     "sma": "motionlab.methods.sma:SMA",
     "vtg": "motionlab.methods.vtg:VTG",
     "between": "motionlab.methods.between:Between",
+    "fades": "motionlab.methods.fades:Fades",
+    "morphing": "motionlab.methods.morphing:Morphing",
 }
 
 
