@@ -368,3 +368,24 @@ def test_rows_mix_as_the_equation_says():
         with torch.no_grad(), rows.use(first, last, lam.float().expand(2, -1), mix):
             added = layer(x.flatten(0, 1)).unflatten(0, (2, 5)) - nn.functional.linear(x, layer[0].weight, layer[0].bias)
         assert torch.allclose(added, vtg.low_rank_mix(x, *first["0"], *last["0"], lam, mix), atol=1e-4)
+
+
+def test_dinov2_by_path_has_the_layers_own_grid_and_is_asked_for_before_anything_long(unet, tmp_path):
+    from encoders import dinov2_folder
+    from motionlab.models.pretrained.encoders import open_dinov2
+
+    folder = dinov2_folder(tmp_path / "dinov2")
+    encoder, frames = open_dinov2(folder), torch.rand(2, 3, 48, 96) * 2 - 1
+    fitted = encoder.fitted(frames, 72)
+    assert fitted.shape == (2, 3, 6 * 14, 12 * 14) and encoder.features(fitted).shape == (2, 72, 16)
+    states = encoder.model((fitted + 1) / 2 / encoder.std - encoder.mean / encoder.std).last_hidden_state[:, 1:]
+    assert torch.allclose(encoder.features(fitted), states, atol=1e-5) and not any(p.requires_grad for p in encoder.parameters())
+    with pytest.raises(MotionLabError, match="no grid of 7 patches"):
+        encoder.fitted(frames, 7)
+    method = open_method("vtg", rar=0.5, encoder=str(folder))
+    method.attach(unet)
+    batch = batch_of(unet)
+    method.loss(unet)(unet, batch, SampleNoise(0, 0, range(4)))[0].backward()
+    assert unet.projector.layers[-1].out_features == 16
+    with pytest.raises(MotionLabError, match="There is no folder 'nowhere' with a dinov2 model"):
+        open_method("vtg", rar=0.5, encoder="nowhere").attach(small_unet(frames=3))
