@@ -188,6 +188,15 @@ def test_bad_pairs_are_refused_before_anything_is_sampled(change, says, pipe, pi
         between(pipe, pictures, **change)
 
 
+def test_a_mode_hides_pictures_and_one_picture_twice_is_told(pipe, pictures):
+    own = pipe.sample(SAID, [0, 1], mode="first", first=pictures[0], steps=STEPS)
+    assert torch.allclose(between(pipe, pictures, mode="first"), own, atol=1e-5)
+    with pytest.warns(UserWarning, match="Pair 1 has one picture twice"):
+        between(pipe, torch.stack([pictures[0], torch.stack([pictures[1, 0], pictures[0, 1]])]))
+    with pytest.raises(MotionLabError, match="begins at the last frame"):
+        between(pipe, pictures, mode="first", option="P")
+
+
 def test_what_a_generator_cannot_do_is_said(pictures):
     dit, short = small_model(layers=1, length=3), small_unet(frames=2)
     for settings, says in (({"text": "slerp"}, "one text for the whole clip"), ({"lora": 2}, "one text for the whole clip")):

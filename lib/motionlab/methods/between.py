@@ -21,7 +21,7 @@ class TwoEnds(Sampling, sampling.Settings):
     inverted noises of the ends, "" for none.
 
     `flip` of the tables is option="P"; `slerp`, `lerp` start=...; `early` early=0.2; `oracle_noise` start="true"; `lora` lora=rank; `text`
-    text="slerp"; `first_only` gives no last picture."""
+    text="slerp"; `first_only` mode="first"."""
 
     kept: str = ""
 
@@ -47,6 +47,6 @@ class Between(Method):
             prompts_last: captions of the last pictures, by default `prompts`. given: {"x1": latents of the true clips}, for start "true".
         """
         o = options or self.Sampling()
-        return sampling.transitions(pipe, prompts, seeds, o, None if o.w < 0 else o.w, steps=o.steps or None, solver=o.solver or None, first=first,
-                                    last=last, prompts_last=prompts_last, kept=Path(o.kept) if o.kept else None,
-                                    true=(given or {}).get("x1"), callback=callback, batch=batch)
+        how = {"steps": o.steps or None, "solver": o.solver or None, "kept": Path(o.kept) if o.kept else None, "callback": callback}
+        return sampling.transitions(pipe, prompts, seeds, o, None if o.w < 0 else o.w, first=first, last=last, prompts_last=prompts_last,
+                                    true=(given or {}).get("x1"), mode=o.mode, batch=batch, **how)

@@ -49,7 +49,8 @@ class Fades(Method):
             MotionLabError: a picture is missing, or the two are of different sizes.
         """
         if first is None or last is None or first.shape != last.shape:
-            raise MotionLabError("A fade needs a first and a last picture of one size.", fix="Give first= and last=, (b, 3, h, w) in [-1, 1].")
+            raise MotionLabError("A fade needs a first and a last picture of one size.",
+                                 fix="Give first= and last=, (b, 3, h, w) in [-1, 1].")
         kind, f = (options or Fade()).kind, pipe.shape[0]
         if kind == "latent_slerp":
             z = pipe.encode_video(torch.cat([first, last])[:, None])[:, 0]

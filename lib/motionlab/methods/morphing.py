@@ -7,7 +7,7 @@ All begin at the SLERP of the two inverted ends. What they interpolate besides:
 | tei | text-embedding interpolation (AID's first baseline) | linear in the embedding | - |
 | di | denoising interpolation (AID's second) | the first caption, then the last for the final share lam_n of the steps | - |
 | aid | He et al., arXiv 2403.17924, fused outer attention | linear | (1 - lam) A(q; [K_1, K], [V_1, V]) + lam A(q; [K_N, K], [V_N, V]) |
-| diffmorpher | Zhang et al., arXiv 2312.07409 | linear; LoRAs of the ends, factors mixed | K and V interpolated between the ends, for the first 0.6 of the steps |
+| diffmorpher | Zhang et al., arXiv 2312.07409 | linear; LoRAs of the ends, factors mixed | K and V between the ends', 0.6 of the steps |
 
 Differences: AID's Beta-distributed coefficients and DiffMorpher's rescheduling are left out, so that all frames are spaced alike; both
 were made for text-to-image networks, of which this generator's one-frame clips take the place.
@@ -70,7 +70,8 @@ class Morphing(Method):
         """
         o, lasts = options or Morph(), list(prompts if prompts_last is None else prompts_last)
         if first is None or last is None or first.shape != last.shape:
-            raise MotionLabError("Morphing needs a first and a last picture of one size.", fix="Give first= and last=, (b, 3, h, w) in [-1, 1].")
+            raise MotionLabError("Morphing needs a first and a last picture of one size.",
+                                 fix="Give first= and last=, (b, 3, h, w) in [-1, 1].")
         parts = [slice(k, k + batch) for k in range(0, len(prompts), batch)]
         return torch.cat([morphed(pipe, list(prompts[p]), lasts[p], first[p], last[p], o).cpu() for p in parts])
 

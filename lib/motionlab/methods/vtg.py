@@ -61,7 +61,8 @@ class VTG(Method):
         one_of(self.trained, TRAINED, "trained weights")
         one_of(self.targets, TARGETS, "targets of the alignment")
         if not 0 <= self.both <= 1 or self.rar < 0 or self.rank < -1:
-            raise MotionLabError(f"both {self.both}, rar {self.rar}, rank {self.rank}: one is out of range.", fix="both is a share, rar 0 or more.")
+            raise MotionLabError(f"both {self.both}, rar {self.rar}, rank {self.rank}: one is out of range.",
+                                 fix="both is a share, rar 0 or more.")
 
     def wants(self) -> tuple[Sidecar, ...]:
         return (Sidecar("stills"), *((Sidecar("pictures"),) if self.rar else ()))
@@ -69,7 +70,7 @@ class VTG(Method):
     def check(self, pipe: Pipe) -> None:
         """Raises MotionLabError for a generator that takes no two ends, and for one whose temporal weights cannot be told."""
         if "first_last" not in pipe.modes or pipe.reads:
-            raise MotionLabError(f"Method {self.name} trains between two known frames, which '{pipe.name}' ({pipe.kind}) is not given here.",
+            raise MotionLabError(f"Method {self.name} trains between two known frames, which '{pipe.name}' ({pipe.kind}) is not given.",
                                  fix="Use a generator of mode first_last, such as the kit's own.")
         if self.trained == "temporal" and "UNet" not in type(pipe.denoiser).__name__:
             raise MotionLabError(f"'{pipe.name}' has no temporal weights apart from the spatial ones.", fix="Use trained='vo', or a U-Net.")
@@ -114,9 +115,9 @@ class VTG(Method):
                prompts_last: Sequence[str] | None = None, given=None, callback: Callable | None = None, batch: int = 16) -> torch.Tensor:
         """Latents (b, f, c, h, w) between pictures, as of the base class; prompts_last: captions of the last ones, by default `prompts`."""
         o = options or self.Sampling()
-        return sampling.transitions(pipe, prompts, seeds, o, None if o.w < 0 else o.w, steps=o.steps or None, solver=o.solver or None, first=first,
-                                    last=last, prompts_last=prompts_last, kept=Path(o.kept) if o.kept else None,
-                                    true=(given or {}).get("x1"), callback=callback, batch=batch)
+        how = {"steps": o.steps or None, "solver": o.solver or None, "kept": Path(o.kept) if o.kept else None, "callback": callback}
+        return sampling.transitions(pipe, prompts, seeds, o, None if o.w < 0 else o.w, first=first, last=last, prompts_last=prompts_last,
+                                    true=(given or {}).get("x1"), mode=o.mode, batch=batch, **how)
 
     @torch.no_grad()
     def losses(self, pipe: Pipe, x_t, t, text, data, noise) -> dict[str, torch.Tensor]:

@@ -20,7 +20,8 @@ class EndKeys:
     def __init__(self, unet: nn.Module):
         self._how, self._on, self._mode = None, False, _Watch(self)
         for name, module in unet.named_modules():
-            if name.endswith(".attn1") and ".transformer_blocks." in name and not any(part in name for part in ("temp_attentions", "transformer_in")):
+            over_time = any(part in name for part in ("temp_attentions", "transformer_in"))
+            if name.endswith(".attn1") and ".transformer_blocks." in name and not over_time:
                 module.register_forward_pre_hook(self._enter)
                 module.register_forward_hook(self._leave, always_call=True)
 

@@ -41,7 +41,8 @@ class RowLora:
         return found
 
     @contextmanager
-    def use(self, first: Factors | None, last: Factors | None = None, shares: torch.Tensor | None = None, mix: str = "product") -> Iterator[None]:
+    def use(self, first: Factors | None, last: Factors | None = None, shares: torch.Tensor | None = None,
+            mix: str = "product") -> Iterator[None]:
         """Inside, clip i of every batch has the factors of its row.
 
         Args:
@@ -60,7 +61,8 @@ class RowLora:
             return None
         a, b = self._first[name]
         if x.dim() != 3 or len(x) % len(a):
-            raise MotionLabError(f"Layer '{name}' read {tuple(x.shape)} with the factors of {len(a)} clips.", fix="Give factors for each row.")
+            raise MotionLabError(f"Layer '{name}' read {tuple(x.shape)} with the factors of {len(a)} clips.",
+                                 fix="Give factors for each row.")
         tokens = x.reshape(len(a), -1, x.shape[-1])          # rows of one clip lie together
         if self._last is None:
             return out + _low_rank(tokens, a, b).reshape(out.shape).to(out.dtype)

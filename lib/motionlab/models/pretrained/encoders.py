@@ -95,7 +95,8 @@ class Dinov2(nn.Module):
         h, w = frames.shape[-2:]
         rows = round((patches * h / w) ** 0.5)
         if rows < 1 or patches % rows:
-            raise MotionLabError(f"Frames of {h}x{w} have no grid of {patches} patches.", fix="Align another layer, or clips of other proportions.")
+            raise MotionLabError(f"Frames of {h}x{w} have no grid of {patches} patches.",
+                                 fix="Align another layer, or clips of other proportions.")
         size = (self.patch * rows, self.patch * (patches // rows))
         return nn.functional.interpolate(frames, size, mode="bicubic", antialias=True)
 
@@ -156,7 +157,7 @@ def check_encoder(folder: str | Path, kind: str) -> Path:
         raise MotionLabError(f"'{folder}' holds no readable config.json ({type(error).__name__}).", fix=FETCH) from None
     if found != kind:
         raise MotionLabError(f"'{folder}' holds a model of type '{found}', where '{kind}' is wanted.",
-                             fix="CLIP is of type clip (clip-vit-base-patch32), DINO of type vit (dino-vitb16), DINOv2 of type dinov2 (dinov2-base).")
+                             fix="CLIP is of type clip (clip-vit-base-patch32), DINO of type vit (dino-vitb16), DINOv2 of type dinov2.")
     if not any((folder / name).is_file() for name in PROCESSORS):
         raise MotionLabError(f"'{folder}' lacks preprocessor_config.json, which says how pictures are prepared.", fix=FETCH)
     return folder

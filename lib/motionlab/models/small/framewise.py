@@ -32,7 +32,8 @@ class SmallUNetPipe(Pipe):
         super().__init__(name, frames, size)
         self.net, self._codec = unet, [codec]                  # in a list: the codec is no parameter of the generator
         if not 1 <= frames <= unet.config.max_frames:
-            raise MotionLabError(f"Clips of {frames} frames were asked for; this U-Net does 1 to {unet.config.max_frames}.", fix="Ask for fewer.")
+            raise MotionLabError(f"Clips of {frames} frames were asked for; this U-Net does 1 to {unet.config.max_frames}.",
+                                 fix="Ask for fewer.")
 
     @property
     def codec(self) -> Codec:

@@ -49,7 +49,8 @@ class UNetConfig:
                                  fix="Give one number of heads per width, and widths of multiples of 32, for example (64, 96) and (2, 3).")
         halved = 2 ** (len(self.widths) - 1)
         if self.height % halved or self.width % halved:
-            raise MotionLabError(f"Latents of {self.height}x{self.width} cannot be halved {len(self.widths) - 1} times.", fix="Give fewer widths.")
+            raise MotionLabError(f"Latents of {self.height}x{self.width} cannot be halved {len(self.widths) - 1} times.",
+                                 fix="Give fewer widths.")
 
 
 class UNet(nn.Module):
@@ -99,7 +100,8 @@ class UNet(nn.Module):
     def _check(self, x_t, t, states):
         c = self.config
         if x_t.dim() != 5 or tuple(x_t.shape[2:]) != (c.channels, c.height, c.width):
-            raise MotionLabError(f"Latents of shape {tuple(x_t.shape)} were given; this U-Net reads (b, f, {c.channels}, {c.height}, {c.width}).",
+            raise MotionLabError(f"Latents of shape {tuple(x_t.shape)} were given; this U-Net reads (b, f, {c.channels}, "
+                                 f"{c.height}, {c.width}).",
                                  fix="Use the codec that it was trained with, and video of its size.")
         b, f = x_t.shape[:2]
         if not 1 <= f <= c.max_frames:

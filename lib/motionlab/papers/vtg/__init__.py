@@ -11,5 +11,6 @@ from motionlab.papers.vtg.interpolation import (MIXES, STARTS, frame_lerp, frame
                                                 start_noise, text_of_frames)
 from motionlab.papers.vtg.motion import FUSIONS, bmp_loss, fuse, fusion_weights, reverse, rotated
 
-__all__ = ["FUSIONS", "MIXES", "STARTS", "Projector", "bmp_loss", "frame_lerp", "frame_slerp", "frame_weights", "fuse", "fusion_weights", "invert",
-           "low_rank_mix", "rar_loss", "reverse", "rotated", "slerp", "start_noise", "text_of_frames", "weight_of_share"]
+__all__ = ["FUSIONS", "MIXES", "STARTS", "Projector", "bmp_loss", "frame_lerp", "frame_slerp", "frame_weights", "fuse",
+           "fusion_weights", "invert", "low_rank_mix", "rar_loss", "reverse", "rotated", "slerp", "start_noise", "text_of_frames",
+           "weight_of_share"]

@@ -16,7 +16,8 @@ class Projector(nn.Module):
         hidden = hidden or 2 * target
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.layers = nn.Sequential(nn.Linear(width, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, target))
+            self.layers = nn.Sequential(nn.Linear(width, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(),
+                                        nn.Linear(hidden, target))
 
     def forward(self, h: torch.Tensor) -> torch.Tensor:
         return self.layers(h)

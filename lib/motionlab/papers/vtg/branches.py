@@ -91,7 +91,8 @@ class Branches:
             if self.loras is not None:
                 n, loras = len(x) // len(turned), self.loras
                 shares = torch.cat([(loras.shares.flip(0) if flipped else loras.shares).expand(n, -1) for flipped in turned])
-                rows = [{name: tuple(f.repeat(len(turned), 1, 1) for f in pair) for name, pair in side.items()} for side in (loras.first, loras.last)]
+                rows = [{name: tuple(f.repeat(len(turned), 1, 1) for f in pair) for name, pair in side.items()}
+                        for side in (loras.first, loras.last)]
                 stack.enter_context(loras.rows.use(*rows, shares.to(x.device), loras.mix))
             return self.pipe.velocity(x, t, text, known)
 
@@ -103,7 +104,8 @@ def framewise_text(pipe: Pipe, text: Inputs) -> torch.Tensor:
         MotionLabError: a generator that reads one text for the whole clip.
     """
     if not hasattr(pipe, "states") or not callable(pipe.states):
-        raise MotionLabError(f"'{pipe.name}' ({pipe.kind}) reads one text for the whole clip.", fix="Use a generator with a text per frame, or one caption.")
+        raise MotionLabError(f"'{pipe.name}' ({pipe.kind}) reads one text for the whole clip.",
+                             fix="Use a generator with a text per frame, or one caption.")
     return pipe.states(text)
 
 

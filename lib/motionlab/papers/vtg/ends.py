@@ -49,7 +49,8 @@ def fit_loras(pipe: Pipe, rows: RowLora, z: torch.Tensor, text: Inputs, rank: in
 
 
 @torch.no_grad()
-def picture_losses(pipe: Pipe, rows: RowLora, factors: Factors | None, z: torch.Tensor, text: Inputs, draws: int = 16, seed: int = 1) -> torch.Tensor:
+def picture_losses(pipe: Pipe, rows: RowLora, factors: Factors | None, z: torch.Tensor, text: Inputs, draws: int = 16,
+                   seed: int = 1) -> torch.Tensor:
     """Mean loss (n,) of one-frame clips at `draws` fixed noises and times: what a LoRA is judged by; factors None: the base."""
     return sum(_losses(pipe, rows, factors, z, text, _step_noise(pipe, seed, k)) for k in range(draws)) / draws
 

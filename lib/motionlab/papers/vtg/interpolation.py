@@ -19,7 +19,8 @@ def frame_weights(f: int, low: float = 0.0, high: float = 1.0) -> torch.Tensor:
         MotionLabError: fewer than two frames; ends outside [0, 1].
     """
     if f < 2 or not 0 <= low <= high <= 1:
-        raise MotionLabError(f"Weights from {low} to {high} over {f} frames were asked for.", fix="Give 2 frames or more, and 0 <= low <= high <= 1.")
+        raise MotionLabError(f"Weights from {low} to {high} over {f} frames were asked for.",
+                             fix="Give 2 frames or more, and 0 <= low <= high <= 1.")
     return torch.linspace(low, high, f, dtype=torch.float64)
 
 
@@ -69,7 +70,8 @@ def invert(model: Callable, x: torch.Tensor, grid: torch.Tensor, until: float = 
     """
     times = [float(t) for t in grid]
     if len(times) < 2 or abs(times[-1] - 1) > 1e-6 or any(b <= a for a, b in zip(times, times[1:])) or not 0 <= until < 1:
-        raise MotionLabError("An inversion needs increasing times that end at 1, and a time in [0, 1) to stop at.", fix="Use the sampler's own grid.")
+        raise MotionLabError("An inversion needs increasing times that end at 1, and a time in [0, 1) to stop at.",
+                             fix="Use the sampler's own grid.")
     times = [until] + [t for t in times if t > until + 1e-9]
     for s, t in reversed(list(zip(times, times[1:]))):
         x = x - (t - s) * model(x, torch.full((len(x),), t, device=x.device))

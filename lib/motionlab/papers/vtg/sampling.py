@@ -1,6 +1,7 @@
 """A clip between two pictures (card 5.2): LoRAs and noises of the ends, one text per frame, both branches, fused at every step."""
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 from motionlab.core.errors import MotionLabError, one_of
 from motionlab.core.noise import prompt_noise, stream_seeds
 from motionlab.models.exchange import Exchange
-from motionlab.models.pipe import Inputs, Pipe
+from motionlab.models.pipe import FRAMES_OF, Inputs, Pipe
 from motionlab.models.row_lora import MIXES, Factors, RowLora, spatial_projections
 from motionlab.papers.vtg.branches import OPTIONS, Branches, EndLoras, framewise_text, only_first
 from motionlab.papers.vtg.ends import fit_loras, inverted, load_ends, name_of, save_ends
@@ -49,10 +50,12 @@ class Settings:
     swapped: bool = False
 
     def __post_init__(self):
-        for name, known in (("start", (*STARTS, "true")), ("text", TEXTS), ("mix", MIXES), ("option", OPTIONS), ("fusion", FUSIONS), ("ends", ENDS)):
+        known_values = {"start": (*STARTS, "true"), "text": TEXTS, "mix": MIXES, "option": OPTIONS, "fusion": FUSIONS, "ends": ENDS}
+        for name, known in known_values.items():
             one_of(getattr(self, name), known, f"{name} of a transition:")
         if not 0 <= self.early < 1 or self.lora < 0 or self.renoise < 0 or not 0 <= self.g <= 1 or not 0 <= self.lam <= 1:
-            raise MotionLabError(f"early {self.early}, lora {self.lora}, renoise {self.renoise}, g {self.g}, lam {self.lam}: one is out of range.",
+            raise MotionLabError(f"early {self.early}, lora {self.lora}, renoise {self.renoise}, g {self.g}, lam {self.lam}: "
+                                 "one is out of range.",
                                  fix="early is in [0, 1), lora and renoise 0 or more, g and lam in [0, 1].")
 
 
@@ -68,29 +71,43 @@ class Pair:
 
 
 def check_pairs(pipe: Pipe, pair: Pair, s: Settings) -> None:
-    """Raises MotionLabError for pairs that cannot be sampled with these settings, before anything long starts."""
+    """Warns of a picture that is both ends of its pair.
+
+    Raises:
+        MotionLabError: pairs that cannot be sampled with these settings, before anything long starts.
+    """
     given = [x for x in (pair.first, pair.last) if x is not None]
     if len(given) == 2 and pair.first.shape != pair.last.shape:
-        raise MotionLabError(f"The two ends have the sizes {tuple(pair.first.shape)} and {tuple(pair.last.shape)}.", fix="Give two pictures of one size.")
+        raise MotionLabError(f"The two ends have the sizes {tuple(pair.first.shape)} and {tuple(pair.last.shape)}.",
+                             fix="Give two pictures of one size.")
     if len({len(pair.texts), len(pair.texts_last), len(pair.seeds), *map(len, given)}) != 1:
-        raise MotionLabError(f"{len(pair.texts)} and {len(pair.texts_last)} captions, {len(pair.seeds)} seeds and {list(map(len, given))} pictures "
-                             "were given.", fix="Give one of each per pair; a pair of one caption has it twice.")
+        raise MotionLabError(f"{len(pair.texts)} and {len(pair.texts_last)} captions, {len(pair.seeds)} seeds and {list(map(len, given))} "
+                             "pictures were given.", fix="Give one of each per pair; a pair of one caption has it twice.")
+    twice = [k for k, (a, b) in enumerate(zip(*given)) if torch.equal(a, b)] if len(given) == 2 else []
+    if twice:
+        warnings.warn(f"Pair {twice[0]} has one picture twice: its clip need not move.", stacklevel=2)
     if pipe.shape[0] < 3:
         raise MotionLabError(f"A clip of {pipe.shape[0]} latent frames has nothing between its ends.", fix="Ask for three or more.")
     if len(given) < 2 and (s.start in ("slerp", "lerp") or s.lora or s.ends == "one"):
-        raise MotionLabError("Interpolated noises, LoRAs of the ends and branches of one end each need both pictures.", fix="Give first and last.")
+        raise MotionLabError("Interpolated noises, LoRAs of the ends and branches of one end each need both pictures.",
+                             fix="Give first and last.")
     if s.text == "slerp" or s.lora:
         framewise_text(pipe, pipe.text([""]))
 
 
 @torch.no_grad()
 def transitions(pipe: Pipe, prompts: Sequence[str], seeds: Sequence[int], s: Settings, w: float | None = None, *, first=None, last=None,
-                prompts_last: Sequence[str] | None = None, true: torch.Tensor | None = None, batch: int = 16, **how) -> torch.Tensor:
+                prompts_last: Sequence[str] | None = None, true: torch.Tensor | None = None, mode: str = "", batch: int = 16,
+                **how) -> torch.Tensor:
     """Latents (n, f, c, h, w) of any number of pairs: `transition` of one batch after the other, all of them checked first.
 
     Args:
-        first, last: pictures (n, 3, h, w). prompts_last: captions of the last ones, by default `prompts`. true, how: as of `transition`.
+        first, last: pictures (n, 3, h, w). prompts_last: captions of the last ones, by default `prompts`. mode: which of the pictures
+            the generator is shown, "" for those that are given. true, how: as of `transition`.
     """
+    if mode:
+        shown = FRAMES_OF[one_of(mode, pipe.modes, f"conditioning mode of {pipe.kind}")]
+        first, last = first if "first" in shown else None, last if "last" in shown else None
     lasts = list(prompts if prompts_last is None else prompts_last)
     parts = [slice(k, k + batch) for k in range(0, len(prompts), batch)]
     pairs = [Pair(list(prompts[p]), lasts[p], list(seeds[p]), *(None if a is None else a[p] for a in (first, last))) for p in parts]
@@ -160,7 +177,8 @@ def _of_ends(pipe, pair, s, grid, rows, kept) -> tuple[EndLoras | None, torch.Te
     if not s.lora and s.start not in ("slerp", "lerp"):
         return None, None
     pictures, captions = torch.cat([pair.first, pair.last]), [*pair.texts, *pair.texts_last]
-    about = {"lora": s.lora, "steps": s.lora_steps, "lr": s.lora_lr, "noise": s.start in ("slerp", "lerp"), "until": s.early, "grid": len(grid)}
+    about = {"lora": s.lora, "steps": s.lora_steps, "lr": s.lora_lr, "noise": s.start in ("slerp", "lerp"), "until": s.early,
+             "grid": len(grid)}
     name = name_of(pictures, captions, pipe, **about)
     path = None if kept is None else Path(kept) / f"{name}.safetensors"
     if path is not None and path.is_file():

@@ -47,7 +47,8 @@ class Second:
     recording: Exchange | None = None
     reversed_time: bool = True
 
-    def __call__(self, model: Callable, x_t: torch.Tensor, t: torch.Tensor, text: Inputs, known: Inputs, both: torch.Tensor) -> torch.Tensor:
+    def __call__(self, model: Callable, x_t: torch.Tensor, t: torch.Tensor, text: Inputs, known: Inputs,
+                 both: torch.Tensor) -> torch.Tensor:
         """The second branch's velocity, in its own order of time, at x_t (b, f, c, h, w) and t (b,).
 
         Args:
@@ -142,7 +143,8 @@ def second_velocity(recipe: BackwardRecipe, second: Second, model, batch, noise)
 
 
 def alignment(second: Second, projector, encoder, h: torch.Tensor, pictures: torch.Tensor, other: bool = False) -> torch.Tensor:
-    """L_RAR (b,), mean over frames, of features h (b, f, P, c) of the second branch with those of pictures (b, F, 3, h, w) in time's order."""
+    """L_RAR (b,), mean over frames, of features h (b, f, P, c) of the second branch with those of pictures (b, F, 3, h, w), which are
+    in the order of time."""
     frames = pictures.flatten(0, 1)
     frames = encoder.fitted(frames, h.shape[2]) if hasattr(encoder, "fitted") else frames       # DINOv2: no feature is ever resized
     target = frame_targets(encoder.features(frames).unflatten(0, pictures.shape[:2]), h.shape[1])
@@ -198,7 +200,8 @@ def layer_width(pipe: Pipe, layer: str) -> int:
     if "UNet" not in type(pipe.denoiser).__name__:
         return next(m for m in pipe.denoiser.modules() if hasattr(m, "to_q")).to_q.in_features
     block = pipe.denoiser.get_submodule(layer)
-    return block.resnets[-1].spatial_res_block.out_channels if hasattr(block.resnets[-1], "spatial_res_block") else block.resnets[-1].out_channels
+    last = block.resnets[-1]
+    return getattr(last, "spatial_res_block", last).out_channels
 
 
 def gradients_at_layer(recipe: BackwardRecipe, second: Second, projector, encoder, batch, noise) -> tuple[torch.Tensor, torch.Tensor]:
