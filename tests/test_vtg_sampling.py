@@ -219,3 +219,20 @@ def test_a_trained_dit_samples_by_each_option(pictures):
                 m.lora_B.normal_(generator=torch.Generator().manual_seed(0))
     found = [method.sample(dit, SAID, [0, 1], method.Sampling(steps=2, option=o), first=pictures[0], last=pictures[1]) for o in ("E", "R", "P", "none")]
     assert all(not torch.allclose(a, b, atol=1e-3) for i, a in enumerate(found) for b in found[:i]) and isinstance(dit.exchange, Exchange)
+
+
+def test_a_method_samples_as_it_was_trained(pictures):
+    """Own maps stay own, two forward branches are not reversed, and two whole networks are not sampled at all."""
+    found = {}
+    for name, settings in {"bmp": {}, "own_maps": {"shared": False}, "two_forward": {"reversed_time": False}}.items():
+        pipe, method = small_unet(frames=3, stir=0.05), open_method("vtg", **settings)
+        method.attach(pipe)
+        pipe.autocast = lambda: torch.autocast("cpu", enabled=False)
+        found[name] = method.sample(pipe, SAID, [0, 1], method.Sampling(steps=STEPS), first=pictures[0], last=pictures[1])
+        if name == "two_forward":                            # with dW = 0 both branches are the base
+            own = method.sample(pipe, SAID, [0, 1], method.Sampling(steps=STEPS, option="none"), first=pictures[0], last=pictures[1])
+            assert torch.allclose(found[name], own, atol=1e-4)
+    pipe, method = small_unet(frames=3), open_method("vtg", trained="temporal")
+    method.attach(pipe)
+    with pytest.raises(MotionLabError, match="by their losses only"):
+        method.sample(pipe, SAID, [0, 1], first=pictures[0], last=pictures[1])

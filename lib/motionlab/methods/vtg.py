@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -114,8 +114,13 @@ class VTG(Method):
     def sample(self, pipe: Pipe, prompts: Sequence[str], seeds: Sequence[int], options: Fused | None = None, *, first=None, last=None,
                prompts_last: Sequence[str] | None = None, given=None, callback: Callable | None = None, batch: int = 16) -> torch.Tensor:
         """Latents (b, f, c, h, w) between pictures, as of the base class; prompts_last: captions of the last ones, by default `prompts`."""
+        if self.trained == "temporal":
+            raise MotionLabError("With every temporal weight trained there are two networks, which are compared by their losses only.",
+                                 fix="Sample with trained='vo'.")
         o = options or self.Sampling()
-        how = {"steps": o.steps or None, "solver": o.solver or None, "kept": Path(o.kept) if o.kept else None, "callback": callback}
+        o = replace(o, shared=o.shared and self.shared)
+        how = {"reversed_time": self.reversed_time, "steps": o.steps or None, "solver": o.solver or None,
+               "kept": Path(o.kept) if o.kept else None, "callback": callback}
         return sampling.transitions(pipe, prompts, seeds, o, None if o.w < 0 else o.w, first=first, last=last, prompts_last=prompts_last,
                                     true=(given or {}).get("x1"), mode=o.mode, batch=batch, **how)
 

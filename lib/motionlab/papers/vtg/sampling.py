@@ -13,7 +13,7 @@ from motionlab.core.noise import prompt_noise, stream_seeds
 from motionlab.models.exchange import Exchange
 from motionlab.models.pipe import FRAMES_OF, Inputs, Pipe
 from motionlab.models.row_lora import MIXES, Factors, RowLora, spatial_projections
-from motionlab.papers.vtg.branches import OPTIONS, Branches, EndLoras, framewise_text, only_first
+from motionlab.papers.vtg.branches import OPTIONS, Branches, EndLoras, framewise_text
 from motionlab.papers.vtg.ends import fit_loras, inverted, load_ends, name_of, save_ends
 from motionlab.papers.vtg.interpolation import STARTS, frame_lerp, frame_slerp, frame_weights, invert, start_noise, text_of_frames
 from motionlab.papers.vtg.motion import FUSIONS, fusion_weights, reverse
@@ -123,24 +123,25 @@ def transitions(pipe: Pipe, prompts: Sequence[str], seeds: Sequence[int], s: Set
 @torch.no_grad()
 def transition(pipe: Pipe, pair: Pair, s: Settings, w: float | None = None, *, steps: int | None = None, solver: str | None = None,
                exchange: Exchange | None = None, rows: RowLora | None = None, kept: Path | None = None, true: torch.Tensor | None = None,
-               callback: Callable | None = None) -> torch.Tensor:
+               reversed_time: bool = True, callback: Callable | None = None) -> torch.Tensor:
     """Latents (b, f, c, h, w) of the clips between pairs.
 
     Args:
         w, steps, solver: by default the generator's usual ones. exchange, rows: the network's hooks, where settings need them.
         kept: a folder in which LoRAs and inverted noises are kept, a file per batch. true: latents of the true clips, for start "true".
+        reversed_time: False: the second branch runs forwards too, and is shown what the first one is.
 
     Raises:
         MotionLabError: as `check_pairs`; a kept file of other ends.
     """
     check_pairs(pipe, pair, s)
     w, grid, f = pipe.w if w is None else w, pipe.grid(steps), pipe.shape[0]
-    mode = "first_last" if pair.first is not None and pair.last is not None else "first" if pair.first is not None else ""
+    mode = "first_last" if s.ends == "both" and pair.last is not None else "first" if pair.first is not None else ""
     begun = pipe.begin(list(pair.texts), list(pair.seeds), mode, pair.first, pair.last)
     loras, noises = _of_ends(pipe, pair, s, grid, rows, kept)
-    known = begun.known if s.ends == "both" or not begun.known else only_first(begun.known, torch.zeros(len(pair.texts), dtype=torch.bool))
-    u = Branches(pipe, _text(pipe, pair, s, f), known, _backward_known(pipe, pair, s, mode), w, fusion_weights(f, s.lam, s.fusion),
-                 exchange if s.shared else None, s.option, loras=loras)
+    second = _backward_known(pipe, pair, s, mode) if reversed_time else begun.known
+    u = Branches(pipe, _text(pipe, pair, s, f), begun.known, second, w, fusion_weights(f, s.lam, s.fusion), exchange if s.shared else None,
+                 s.option, reversed_time, loras)
     own = reverse(begun.x0) if s.swapped else begun.x0
     if s.start == "true":
         x0 = _inverted_clip(pipe, true, u, grid)
@@ -166,10 +167,9 @@ def _backward_known(pipe, pair, s, mode) -> Inputs:
     """The ends as the branch sees them that begins at the last one."""
     if not mode or s.option == "none":
         return {}
-    if mode != "first_last":
+    if pair.last is None:
         raise MotionLabError("A branch that runs backwards begins at the last frame, and none was given.", fix="Give last.")
-    known = pipe.mode_inputs(mode, pair.last, pair.first)
-    return known if s.ends == "both" else only_first(known, torch.zeros(len(pair.texts), dtype=torch.bool))
+    return pipe.mode_inputs(mode, pair.last, pair.first)
 
 
 def _of_ends(pipe, pair, s, grid, rows, kept) -> tuple[EndLoras | None, torch.Tensor | None]:
