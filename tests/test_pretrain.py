@@ -31,7 +31,7 @@ TOY = {
         {"name": "frames", "bank": BANK | {"frames": 1, "offset": 100}, "recipe": {"length": 1}, "training": TRAIN},
         {"name": "two", "ship": True, "bank": BANK | {"offset": 200}, "recipe": {"length": 2}, "training": TRAIN},
         {"name": "more", "bank": BANK | {"offset": 300}, "recipe": {"length": 2}, "training": TRAIN}]},
-    "unet": {"held_out": BANK | {"split": "dev"}, "model": {"channels": 4, "widths": [32, 32], "heads": [2, 2], "max_frames": 5, "d_text": 16}, "stages": [
+    "unet": {"held_out": BANK | {"split": "dev", "clips": 2}, "model": {"channels": 4, "widths": [32, 32], "heads": [2, 2], "max_frames": 5, "d_text": 16}, "stages": [
         {"name": "frames", "bank": BANK | {"frames": 1}, "recipe": {"length": 1}, "training": TRAIN},
         {"name": "clips", "bank": BANK, "recipe": {"length": 5, "first_last": 0.5}, "training": TRAIN | {"sample_every": 4}}]},
 }
