@@ -34,3 +34,15 @@ def dino_folder(folder: Path, pooler: bool = False) -> Path:
     model.save_pretrained(folder)
     ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
     return folder
+
+
+def dinov2_folder(folder: Path) -> Path:
+    """DINOv2 of patches of 14 pixels."""
+    from transformers import Dinov2Config, Dinov2Model, ViTImageProcessor
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Dinov2Model(Dinov2Config(**{k: v for k, v in SMALL.items() if k != "intermediate_size"}, image_size=28, patch_size=14))
+    model.save_pretrained(folder)
+    ViTImageProcessor(size={"height": 28, "width": 28}).save_pretrained(folder)
+    return folder

@@ -6,7 +6,9 @@ import torch
 from motionlab.diffusion import cfg
 from motionlab.models.small.backbone import Backbone, BackboneConfig
 from motionlab.models.small.codec import Codec, CodecConfig
+from motionlab.models.small.framewise import SmallUNetPipe
 from motionlab.models.small.pipe import SmallPipe
+from motionlab.models.small.unet import UNet, UNetConfig
 from motionlab.models.evaluator import Evaluator, EvaluatorConfig
 
 
@@ -26,6 +28,18 @@ def small_model(layers: int = 1, length: int = 3, stir: float = 0.0) -> SmallPip
                 p.add_(stir * torch.randn(p.shape, generator=generator))
     codec = Codec(CodecConfig(channels=4, width=16, encoder_blocks=1, decoder_blocks=1)).eval()
     return SmallPipe(backbone, codec, "small", 4 * length - 3).eval()
+
+
+def small_unet(frames: int = 5, stir: float = 0.0) -> SmallUNetPipe:
+    """The kit's U-Net over frames encoded one by one, for clips of so many; stir: as of `small_model`."""
+    unet = UNet(UNetConfig(channels=4, widths=(32, 32), heads=(2, 2), max_frames=9, d_text=16)).eval()
+    if stir:
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for p in unet.parameters():
+                p.add_(stir * torch.randn(p.shape, generator=generator))
+    codec = Codec(CodecConfig(channels=4, width=16, encoder_blocks=1, decoder_blocks=1)).eval()
+    return SmallUNetPipe(unet, codec, "small unet", frames).eval()
 
 
 def small_evaluator() -> Evaluator:

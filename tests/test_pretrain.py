@@ -3,11 +3,13 @@ import csv
 import json
 
 import pytest
+import torch
 import yaml
 
 from motionlab.core.errors import MotionLabError
 from motionlab.models.small.backbone import load_backbone
 from motionlab.models.small.codec import load_codec
+from motionlab.models.small.unet import load_unet
 from motionlab.pretrain import stages
 from motionlab.data.bank import BankConfig, bank_seeds
 from motionlab.pretrain.cards import seconds, write_curve
@@ -29,6 +31,9 @@ TOY = {
         {"name": "frames", "bank": BANK | {"frames": 1, "offset": 100}, "recipe": {"length": 1}, "training": TRAIN},
         {"name": "two", "ship": True, "bank": BANK | {"offset": 200}, "recipe": {"length": 2}, "training": TRAIN},
         {"name": "more", "bank": BANK | {"offset": 300}, "recipe": {"length": 2}, "training": TRAIN}]},
+    "unet": {"held_out": BANK | {"split": "dev", "clips": 2}, "model": {"channels": 4, "widths": [32, 32], "heads": [2, 2], "max_frames": 5, "d_text": 16}, "stages": [
+        {"name": "frames", "bank": BANK | {"frames": 1}, "recipe": {"length": 1}, "training": TRAIN},
+        {"name": "clips", "bank": BANK, "recipe": {"length": 5, "first_last": 0.5}, "training": TRAIN | {"sample_every": 4}}]},
 }
 BRANCH = {"start": "trunk", "held_out": BANK | {"split": "dev"}, "model": MODEL,
           "stages": [{"name": "decay", "bank": BANK | {"offset": 400}, "recipe": {"length": 2}, "training": TRAIN | {"lr": 1e-9, "muon_lr": 1e-9, "seed": 9}}]}
@@ -48,7 +53,7 @@ def made(home):
 
 
 def test_every_stage_leaves_its_checkpoint_and_a_gate_none(home, made):
-    assert {name for name, path in made.items() if path} == {"codec", "image_encoder", "evaluator_0", "base", "trunk"}
+    assert {name for name, path in made.items() if path} == {"codec", "image_encoder", "evaluator_0", "base", "trunk", "unet"}
     assert all(path == home / "work" / "checkpoints" / f"{name}.safetensors" for name, path in made.items() if path)
 
 
@@ -61,6 +66,15 @@ def test_the_base_knows_its_codec_and_goes_through_all_lengths(home, made):
     assert {p.suffix for p in samples.iterdir()} >= {".png", ".safetensors"}
     held_out = [json.loads(line) for line in (home / "work" / "base" / "two" / "log.jsonl").read_text().splitlines() if "held_out" in line]
     assert len([k for k in held_out[-1] if "held_out" in k]) == 11
+
+
+def test_the_unet_knows_its_codec_and_is_looked_at_with_both_ends_too(home, made):
+    codec, folder = load_codec(made["codec"]), home / "work" / "unet" / "clips"
+    unet = load_unet(made["unet"], codec)
+    assert unet.codec_fingerprint == codec.fingerprint and unet.mean.abs().max() > 0
+    assert torch.equal(unet.mean, load_unet(home / "work" / "unet" / "frames" / "ema.safetensors").mean)        # standardised once
+    logged = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines() if "both_held_out" in line]
+    assert len(logged) == 1 and {p.name for p in (folder / "samples").glob("*.png")} == {"text_000004.png", "both_000004.png"}
 
 
 def test_a_machine_without_the_earlier_parts_begins_after_the_last_shipped_one(home, made, tmp_path, capsys):
@@ -159,7 +173,7 @@ def test_publishing_ships_checkpoints_cards_and_curves(home, made):
     stages.publish(TOY, home / "work", home)
     shipped = home / stages.HOME / "checkpoints"
     assert {p.name for p in shipped.glob("*.safetensors")} == {"codec.safetensors", "image_encoder.safetensors", "evaluator_0.safetensors", "base.safetensors",
-                                                               "trunk.safetensors", "trunk_two.safetensors"}
+                                                               "trunk.safetensors", "trunk_two.safetensors", "unet.safetensors"}
     card = (shipped / "base.md").read_text()
     assert "| frames | 4 |" in card and "| two | 4 |" in card and "MB" in card
     with open(home / stages.HOME / "curves" / "base_two.csv") as file:
@@ -178,7 +192,7 @@ def test_curves_count_time_over_restarts(tmp_path):
 
 def test_gates_are_run_by_name_only():
     every, shipping = list(stages.read_settings()), stages.shipping()
-    assert [name for name in every if name not in shipping] == ["gate_overfit", "gate_four"] and "base" in shipping
+    assert [name for name in every if name not in shipping] == ["gate_overfit", "gate_four", "gate_unet"] and "base" in shipping
 
 
 def test_banks_show_held_out_pairs_only_where_the_protocol_says_so():

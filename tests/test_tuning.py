@@ -66,8 +66,13 @@ def test_the_oracle_needs_clips_whose_motion_is_known(config):
         tuning.tune(open_method("oracle"), config())
 
 
+def test_what_is_trained_between_two_frames_needs_a_generator_of_two_frames(config):
+    with pytest.raises(MotionLabError, match="Use a generator of mode first_last"):
+        tuning.tune(open_method("vtg"), config())
+
+
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", [name for name in METHODS if name not in ("oracle", "sma") and method_class(name).trains])
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in ("oracle", "sma", "vtg") and method_class(name).trains])
 def test_videos_become_weights_and_prompts_become_clips(config, name, kind, monkeypatch, tmp_path, capsys):
     method = open_method(name, **dict.fromkeys(("det", "sam2videox", "mask"), {"weight": 0.0}).get(name, {}))     # without tracks and boxes: a folder has none
     whole = tuning.tune(method, config(kind))

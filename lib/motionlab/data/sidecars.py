@@ -103,6 +103,11 @@ def encode_stills(pictures: np.ndarray, pipe: Pipe) -> torch.Tensor:
     return pipe.encode_video(as_video(pictures.reshape(n * f, 1, *pictures.shape[2:]))).unflatten(0, (n, f))[:, :, 0]
 
 
+def encode_pictures(pictures: np.ndarray, pipe: Pipe) -> torch.Tensor:
+    """Frames as they are, in [-1, 1], (n, f, 3, h, w): for a loss that an image encoder is part of."""
+    return as_video(pictures)
+
+
 def draw_ends(source, i: int) -> np.ndarray:
     """The first and the last frame, uint8 (2, h, w, 3)."""
     return source.clip(i).frames[[0, -1]]
@@ -180,6 +185,7 @@ KINDS: dict[str, tuple[Callable, ...]] = {
     "x1": (draw_frames, encode_clip),
     "stills": (draw_stills, encode_stills),
     "ends": (draw_ends, encode_ends),
+    "pictures": (draw_frames, encode_pictures),
     "motion": (draw_motion, encode_clip),
     "tracks": (draw_tracks, encode_tracks),
     "mask": (draw_mask, encode_mask),

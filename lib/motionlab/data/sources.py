@@ -18,22 +18,25 @@ from motionlab.world.captions import describe, sentence
 
 
 @lru_cache(maxsize=4)          # several sidecars are drawn of a clip one after the other
-def _rendered(seed: int, size, frames: int) -> Clip:
-    return render(training_scene(seed), size, frames)
+def _rendered(seed: int, size, frames: int, fps: float) -> Clip:
+    return render(training_scene(seed), size, frames, fps)
 
 
 @dataclass(frozen=True)
 class World:
-    """Clips of a range of world seeds, rendered when they are asked for; `exact`: they carry their own truth."""
+    """Clips of a range of world seeds, rendered when they are asked for; `exact`: they carry their own truth.
+
+    fps: frames per second; 9 frames at 8 are every other one of 17 at 16."""
 
     config: BankConfig
+    fps: float = 16.0
     exact = True
 
     @property
     def name(self) -> str:
         """Readable, for folders and messages."""
         c = self.config
-        return f"{c.split}_{c.offset}_{c.clips}x{c.frames}x{c.size}"
+        return f"{c.split}_{c.offset}_{c.clips}x{c.frames}x{c.size}" + ("" if self.fps == 16 else f"_{self.fps:g}fps")
 
     @cached_property
     def seeds(self) -> list[int]:
@@ -50,7 +53,7 @@ class World:
 
     def clip(self, i: int) -> Clip:
         """Clip i with its exact truth."""
-        return _rendered(self.seeds[i], self.config.size, self.config.frames)
+        return _rendered(self.seeds[i], self.config.size, self.config.frames, self.fps)
 
     def larger(self, i: int, size: int) -> Clip:
         """The scene of clip i rendered `size` pixels high and wide; 0: clip i itself."""
@@ -58,7 +61,8 @@ class World:
 
     def hash(self) -> str:
         """Names these very clips."""
-        return digest({"config": {k: v for k, v in asdict(self.config).items() if k != "flow"}, "seeds": self.seeds})
+        config = {k: v for k, v in asdict(self.config).items() if k != "flow"}
+        return digest({"config": config, "seeds": self.seeds} | ({} if self.fps == 16 else {"fps": self.fps}))
 
 
 @dataclass(frozen=True)

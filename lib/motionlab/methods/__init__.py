@@ -19,6 +19,10 @@ METHODS = {
     "sam2videox": "motionlab.methods.sam2videox:SAM2VideoX",
     "repa": "motionlab.methods.repa:REPA",
     "mask": "motionlab.methods.mask_head:MaskSupervised",
+    "vtg": "motionlab.methods.vtg:VTG",
+    "between": "motionlab.methods.between:Between",
+    "fades": "motionlab.methods.fades:Fades",
+    "morphing": "motionlab.methods.morphing:Morphing",
 }
 
 

@@ -27,6 +27,17 @@ def save_model(model: nn.Module, path: str | Path, kind: str, dtype: torch.dtype
     return save_weights(path, tensors, meta | {name: str(value) for name, value in card.items()})
 
 
+def kind_of(path: str | Path) -> str:
+    """The kind of model that a checkpoint says it holds; "" for a file that says nothing or cannot be read."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return (file.metadata() or {}).get("kind", "")
+    except (SafetensorError, OSError):
+        return ""
+
+
 def read_model(path: str | Path, kind: str, noun: str, config: type[Config]) -> tuple[Config, dict[str, str], dict[str, torch.Tensor]]:
     """Config (of the dataclass `config`), metadata and float32 tensors of a file that must be of this kind.
 

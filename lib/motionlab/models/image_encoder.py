@@ -93,6 +93,11 @@ class ImageEncoder(nn.Module):
             x = block(x)
         return self.norm(x) if layer is None else F.layer_norm(x, x.shape[-1:])
 
+    @property
+    def width(self) -> int:
+        """Of a patch's feature."""
+        return self.config.d
+
     @torch.no_grad()
     def features(self, frames: torch.Tensor, layer: int | None = None) -> torch.Tensor:
         """Patch features (b, n, d), float32, no gradient; `forward` gives the same with one."""

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import torch
 
+from motionlab.models.checkpoint import kind_of
 from motionlab.models.pipe import Pipe
+from motionlab.models.shipped import shipped
 
 # A new class is a subclass of `models.pretrained.base.SnapshotPipe` and a line here.
 PIPELINES = {
@@ -33,6 +35,20 @@ def pipe_class(folder: str | Path) -> type[Pipe]:
     return getattr(importlib.import_module(module), name)
 
 
+def open_own(weights: str, frames: int | None = None, height: int | None = None, width: int | None = None) -> Pipe:
+    """One of the kit's own generators, by the kind of its checkpoint: the DiT's 17 frames, the U-Net's 9 at half the rate.
+
+    Raises:
+        MotionLabError: no such checkpoint; a size that it does not do.
+    """
+    from motionlab.models.small import framewise, pipe, unet
+
+    pipe.check_size(height, width)
+    if kind_of(shipped(weights)) == unet.KIND:
+        return framewise.open_small_unet(weights, frames or framewise.FRAMES)
+    return pipe.open_small(weights, frames or 17)
+
+
 def open_pipe(folder: str | Path = "", frames: int | None = None, height: int | None = None, width: int | None = None,
               weights: str = "base", device: str = "cpu", cache: str | Path | None = None, dtype: torch.dtype | None = None) -> Pipe:
     """The kit's shipped generator, or a pretrained one from a local folder.
@@ -46,9 +62,6 @@ def open_pipe(folder: str | Path = "", frames: int | None = None, height: int | 
         MotionLabError: no such folder or checkpoint, a class that is not supported, a size that it does not do.
     """
     if not folder:
-        from motionlab.models.small.pipe import check_size, open_small
-
-        check_size(height, width)
-        return open_small(weights, frames or 17)
+        return open_own(weights, frames, height, width)
     pipe = pipe_class(folder)(Path(folder), device, dtype or (torch.bfloat16 if device != "cpu" else torch.float32), cache)
     return pipe.set_clip(*(given or own for given, own in zip((frames, height, width), (pipe.frames, *pipe.size)))).eval()

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from motionlab.core.files import replacing
 from motionlab.data.store import Data
 from motionlab.diffusion import interpolate, velocity
 from motionlab.methods.plain import Recipe, flow_matching_loss
+from motionlab.models.pipe import Pipe
 from motionlab.models.small.backbone import Backbone, BackboneConfig, load_backbone, save_backbone
 from motionlab.models.small.codec import Codec
 from motionlab.models.small.pipe import SmallPipe
@@ -73,15 +75,19 @@ def keep_samples(frames: np.ndarray, stem: Path, per_row: int = 8) -> None:
 
 
 @torch.no_grad()
-def held_out_loss(pipe: SmallPipe, data: Data, n: int = 32, batch: int = 16) -> dict[str, float]:
-    """Loss on clips that training never saw, at fixed noise and t = 0.05, 0.15, ... 0.95: {"held_out/0.05": ..., "held_out/mean": ...}."""
+def held_out_loss(pipe: Pipe, data: Data, n: int = 32, batch: int = 16, known: Callable | None = None) -> dict[str, float]:
+    """Loss on clips that training never saw, at fixed noise and t = 0.05, 0.15, ... 0.95: {"held_out/0.05": ..., "held_out/mean": ...}.
+
+    known: x1 (b, f, c, h, w) -> the known frames that the generator is given; None: none.
+    """
     times, total, n = [round(0.05 + 0.1 * k, 2) for k in range(10)], torch.zeros(10, dtype=torch.float64), min(n, len(data))
     for part in torch.arange(n).split(batch):
         clips = data.batch(part)
         x1 = clips["x1"][:, :pipe.shape[0]].to(pipe.device)
         x0 = torch.randn(x1.shape, generator=torch.Generator().manual_seed(int(part[0]))).to(pipe.device)
         for k, t in enumerate(times):
-            u = pipe.velocity(interpolate(x0, x1, t), torch.full((len(x1),), t, device=pipe.device), clips["text"])
+            ends = {} if known is None else {"known": known(x1)}
+            u = pipe.velocity(interpolate(x0, x1, t), torch.full((len(x1),), t, device=pipe.device), clips["text"], **ends)
             total[k] += (u - velocity(x0, x1)).square().mean(dim=(1, 2, 3, 4)).sum().item()
     means = (total / n).tolist()
     return {f"held_out/{t:.2f}": mean for t, mean in zip(times, means)} | {"held_out/mean": sum(means) / 10}

@@ -88,7 +88,7 @@ def read_settings(root: Path | None = None) -> dict:
             for part in values.get("stages", ()):
                 if not isinstance(part.get("name"), str) or not re.fullmatch(r"[\w-]+", part["name"]):
                     raise MotionLabError(f"A part of stage {name} has no name.", fix="Write - name: frames, with letters, digits, _ and -.")
-            if "function" not in values and STAGES[name] in (_base, _gate, _sam2) and not values.get("stages"):
+            if "function" not in values and STAGES[name] in (_base, _gate, _sam2, _unet, _unet_gate) and not values.get("stages"):
                 raise MotionLabError(f"Stage {name} lacks its stages.", fix="Write stages: [{name: frames, ...}], as in the shipped file.")
     return settings
 
@@ -120,7 +120,7 @@ def shipping(root: Path | None = None) -> list[str]:
     Raises:
         MotionLabError: as `read_settings`.
     """
-    return [name for name in read_settings(root) if STAGES.get(name) is not _gate]
+    return [name for name in read_settings(root) if STAGES.get(name) not in (_gate, _unet_gate)]
 
 
 def _function(name, settings):
@@ -271,6 +271,35 @@ def _sam2_stage(settings, stage, work, home, start, until):
                          work / home / stage["name"], Watch(open_tracked(read["held_out"], work), model), until, said)
 
 
+def _unet(settings, work, out, until):
+    return _parts(settings, work, out, until, _unet_part)
+
+
+def _unet_part(settings, part, work, home, start, until):
+    from motionlab.data.bank import BankConfig
+    from motionlab.data.sources import World
+    from motionlab.data.store import open_data
+    from motionlab.methods.plain import Recipe
+    from motionlab.models.small.codec import load_codec
+    from motionlab.models.small.framewise import FPS
+    from motionlab.models.small.unet import UNetConfig
+    from motionlab.pretrain.unet import Watch, begin_unet, train_unet
+    from motionlab.training import TrainConfig
+
+    print(f"stage {home}, {part['name']}", flush=True)
+    kinds = {"bank": BankConfig, "held_out": BankConfig, "model": UNetConfig, "recipe": Recipe, "training": TrainConfig}
+    read = _read({k: (settings | part)[k] for k in kinds if k in settings | part}, kinds, f"{home}, {part['name']}")
+    source, folder, length = World(read["bank"], FPS), work / home / part["name"], read["recipe"].length or read["bank"].frames
+    pipe = begin_unet(read["model"], load_codec(checkpoint("codec", work)), source, length, read["training"].seed, start)
+    data, unseen = open_data(source, pipe, (), work), open_data(World(read["held_out"], FPS), pipe, (), work)
+    return train_unet(pipe, data, read["recipe"], read["training"], folder, Watch(unseen, folder / "samples"), until)
+
+
+def _unet_gate(settings, work, out, until):
+    for part in settings["stages"]:
+        _unet_part(settings, part, work, "unet", None, until)
+
+
 def _gate(settings, work, out, until):
     """A small training that must succeed before the large one is worth its hours; leaves its weights below `work` only."""
     for stage in settings["stages"]:
@@ -317,4 +346,5 @@ def _read(settings, kinds, stage):
 
 
 STAGES = {"codec": _codec, "image_encoder": _image_encoder, "sam2": _sam2, "evaluator_0": _evaluator, "evaluator_1": _evaluator,
-          "gate_overfit": _gate, "gate_four": _gate, "base": _base, "trunk": _base}
+          "gate_overfit": _gate, "gate_four": _gate, "base": _base, "trunk": _base,
+          "unet": _unet, "gate_unet": _unet_gate}

@@ -25,7 +25,7 @@ def caption(scene) -> str:
 
 
 def sentence(parsed: dict) -> str:
-    """Inverse of `parse_caption`."""
+    """Inverse of `parse_caption`; a heading of None is not said, also where the motion has one."""
     actors = " and ".join(_actor(a) for a in parsed["actors"])
     camera = f", {parsed['camera']}" if parsed["camera"] else ""
     return f"{actors} {PLACES[parsed['place']].phrase}{camera}"
@@ -45,8 +45,8 @@ def _article(word):
 
 def _actor(a):
     motion = MOTIONS[a["motion"]]
-    heading = {"to the": f" to the {a['heading']}", "facing": f" facing {a['heading']}",
-               "turning": f" {TURN.get(a['heading'], '')}", "": ""}[motion.says_heading]
+    heading = "" if a["heading"] is None else {"to the": f" to the {a['heading']}", "facing": f" facing {a['heading']}",
+                                               "turning": f" {TURN.get(a['heading'], '')}", "": ""}[motion.says_heading]
     return f"{_article(a['colour'])} {a['colour']} {a['species']} {motion.verb}{heading}"
 
 
@@ -83,7 +83,7 @@ def _parse_actor(part, text):
     if match:
         colour, subject, rest = match.groups()
         for name, motion in MOTIONS.items():
-            for heading in ("left", "right") if motion.says_heading else (None,):
+            for heading in ("left", "right", None) if motion.says_heading else (None,):
                 actor = {"species": subject, "colour": colour, "motion": name, "heading": heading}
                 if _actor(actor).split(" ", 3)[3] == rest and name in SPECIES[subject].motions:
                     return actor

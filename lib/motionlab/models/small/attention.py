@@ -1,7 +1,7 @@
 """Attention on the CPU in bfloat16: plain matrix products, which torch's fused kernel is twice as slow as there.
 
-Measured (torch 2.15, batch 8, 730 tokens, 3 heads of 64, forward and backward): fused 82 ms, this 40 ms. In float32 the
-fused kernel is the faster one and stays.
+Measured (torch 2.15, batch 8, 730 tokens, 3 heads of 64, forward and backward): fused 82 ms, this 40 ms. Shorter sequences gain
+more (72 maps of 144 x 144: 131 ms, this 26). In float32 the fused kernel is the faster one and stays.
 """
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.overrides import TorchFunctionMode
+
+
+TOGETHER = 2 ** 16                # entries of the maps that are made at once: samples of few tokens go together
 
 
 class PlainAttention(TorchFunctionMode):
@@ -51,14 +54,14 @@ def _lowered(x):
 
 
 class _Attention(torch.autograd.Function):
-    """softmax(q k^T / sqrt(d)) v for (b, heads, n, d), one sample after the other so that its maps stay in the cache."""
+    """softmax(q k^T / sqrt(d)) v for (b, heads, n, d), a few samples after the others so that their maps stay in the cache."""
 
     @staticmethod
     def forward(ctx, q, k, v):
         scale, out = q.shape[-1] ** -0.5, torch.empty_like(q)
         maps = q.new_empty(*q.shape[:3], k.shape[2])
         with torch.autocast("cpu", enabled=False):           # which would have the softmax in float32
-            for i in range(len(q)):
+            for i in _parts(maps):
                 maps[i] = torch.softmax((q[i] * scale) @ k[i].mT, -1)
                 torch.matmul(maps[i], v[i], out=out[i])
         ctx.save_for_backward(q, k, v, maps)
@@ -68,12 +71,18 @@ class _Attention(torch.autograd.Function):
     def backward(ctx, grad):
         q, k, v, maps = ctx.saved_tensors
         scale, (dq, dk, dv) = q.shape[-1] ** -0.5, (torch.empty_like(x) for x in (q, k, v))
-        for i in range(len(q)):
+        for i in _parts(maps):
             torch.matmul(maps[i].mT, grad[i], out=dv[i])
             inner = torch._softmax_backward_data(grad[i] @ v[i].mT, maps[i], -1, maps.dtype)
             dq[i] = (inner @ k[i]) * scale
             dk[i] = (inner.mT @ q[i]) * scale
         return dq, dk, dv
+
+
+def _parts(maps):
+    """Samples one by one, or slices of several where their maps are small."""
+    b, several = len(maps), TOGETHER // maps[0].numel()
+    return range(b) if several < 2 else [slice(i, i + several) for i in range(0, b, several)]
 
 
 def again_where_recomputed(attention: nn.Module) -> None:

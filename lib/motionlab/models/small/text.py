@@ -8,13 +8,14 @@ import torch
 from torch import nn
 
 from motionlab.core.errors import MotionLabError
-from motionlab.world.captions import CAMERA, TURN, parse_caption, vocabulary
+from motionlab.world.captions import CAMERA, TURN, parse_caption, sentence, vocabulary
 from motionlab.world.motions import MOTIONS
 from motionlab.world.palette import COLOURS, PLACES
 from motionlab.world.puppets import SPECIES
 
 PAD, NULL, DROPPED = 0, 1, 2       # padding; "no text at all" (guidance); one attribute that is not said
 SPECIAL = ("<pad>", "<null>", "<dropped>")
+HEADINGS = ("to the left", "to the right", "facing left", "facing right", *TURN.values())
 
 
 class Grammar:
@@ -72,10 +73,25 @@ class Grammar:
             out[empty] = self.null(1).to(out.device)
         return out
 
+    def without_heading(self, tokens: torch.Tensor, which: list[int] | None = None) -> torch.Tensor:
+        """The headings of sentences (b, n) as `<dropped>`, a copy; which: of several in a sentence, in their order; None: all."""
+        out = tokens.clone()
+        for row in out:
+            found = [k for k in range(len(row)) if _heading_at(tuple(row.tolist()), k)]
+            for k in found if which is None else [found[i] for i in which]:
+                row[k:k + _heading_at(tuple(row.tolist()), k)] = DROPPED
+        return out
+
     def _row(self, text):
         if not text.strip():
             return self.null(1)[0].tolist()
-        parse_caption(text)
+        said = parse_caption(text)
+        with_heading = [a for a in said["actors"] if MOTIONS[a["motion"]].says_heading]
+        unsaid = [k for k, actor in enumerate(with_heading) if actor["heading"] is None]
+        if unsaid:                                           # read as a sentence that had it, and lost it
+            for k in unsaid:
+                with_heading[k]["heading"] = "left"
+            return self.without_heading(self.encode(sentence(said)), unsaid)[0].tolist()
         row = [self.ids[word] for word in re.findall("[a-z]+", text.lower())]
         if len(row) > self.max_length:
             raise MotionLabError(f"'{text}' has {len(row)} words; the text encoder reads {self.max_length}.",
@@ -88,9 +104,21 @@ def _phrases() -> tuple[tuple[int, ...], ...]:
     """Ids of every phrase that states one attribute, longest first."""
     ids = {word: i for i, word in enumerate((*SPECIAL, *vocabulary()))}
     said = [*SPECIES, *(motion.verb for motion in MOTIONS.values()), *(place.phrase for place in PLACES.values()),
-            *filter(None, CAMERA), *TURN.values(), "to the left", "to the right", "facing left", "facing right",
+            *filter(None, CAMERA), *HEADINGS,
             *(f"{article} {colour}" for colour in COLOURS for article in ("a", "an"))]
     return tuple(sorted((tuple(ids[word] for word in phrase.split()) for phrase in said), key=len, reverse=True))
+
+
+@lru_cache(maxsize=1)
+def _headings() -> tuple[tuple[int, ...], ...]:
+    """Ids of every phrase that states a heading."""
+    ids = {word: i for i, word in enumerate((*SPECIAL, *vocabulary()))}
+    return tuple(tuple(ids[word] for word in phrase.split()) for phrase in HEADINGS)
+
+
+def _heading_at(row: tuple[int, ...], k: int) -> int:
+    """Words of the phrase at position k that states a heading; 0 for none."""
+    return next((len(p) for p in _headings() if row[k:k + len(p)] == p), 0)
 
 
 @lru_cache(maxsize=65536)

@@ -1,0 +1,52 @@
+"""The generator's own way between two pictures, with whatever needs no training: interpolated noises, LoRAs of the ends, a text per
+frame, the base fused with itself read backwards. What a trained cure is compared with. Equations: papers/vtg."""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+
+from motionlab.methods.base import Method, Sampling
+from motionlab.models.exchange import Exchange
+from motionlab.models.pipe import Pipe
+from motionlab.papers.vtg import sampling
+
+
+@dataclass(frozen=True)
+class TwoEnds(Sampling, sampling.Settings):
+    """`papers.vtg.sampling.Settings` beside what every method's sampling has; one branch by default. kept: a folder for LoRAs and
+    inverted noises of the ends, "" for none.
+
+    `flip` of the tables is option="P"; `slerp`, `lerp` start=...; `early` early=0.2; `oracle_noise` start="true"; `lora` lora=rank; `text`
+    text="slerp"; `first_only` mode="first"."""
+
+    kept: str = ""
+
+
+@dataclass(frozen=True)
+class Between(Method):
+    """Nothing is trained."""
+
+    name: ClassVar[str] = "between"
+    tunes_base: ClassVar[bool] = False
+    trains: ClassVar[bool] = False
+    Sampling: ClassVar[type] = TwoEnds
+
+    def attach(self, pipe: Pipe) -> None:
+        pipe.requires_grad_(False)
+        pipe.exchange = Exchange(pipe.denoiser)
+
+    def sample(self, pipe: Pipe, prompts: Sequence[str], seeds: Sequence[int], options: TwoEnds | None = None, *, first=None, last=None,
+               prompts_last: Sequence[str] | None = None, given=None, callback: Callable | None = None, batch: int = 16) -> torch.Tensor:
+        """Latents (b, f, c, h, w) between pictures, as of the base class.
+
+        Args:
+            prompts_last: captions of the last pictures, by default `prompts`. given: {"x1": latents of the true clips}, for start "true".
+        """
+        o = options or self.Sampling()
+        how = {"steps": o.steps or None, "solver": o.solver or None, "kept": Path(o.kept) if o.kept else None, "callback": callback}
+        return sampling.transitions(pipe, prompts, seeds, o, None if o.w < 0 else o.w, first=first, last=last, prompts_last=prompts_last,
+                                    true=(given or {}).get("x1"), mode=o.mode, batch=batch, **how)
