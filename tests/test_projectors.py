@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from motionlab.core.errors import MotionLabError
-from motionlab.papers.sam2videox.gram_flow import lgf_kl, local_gram_flow, offsets, unit
+from motionlab.correlation import offsets, unit
+from motionlab.papers.sam2videox.gram_flow import lgf_kl, local_gram_flow
 from motionlab.papers.sam2videox.projectors import PROJECTORS, in_time, make_projector, teacher_frames
 
 
