@@ -25,6 +25,7 @@ test: $(STAMP)      ## all tests, every notebook at tier smoke, the import contr
 
 nightly: $(STAMP)   ## the searching tests at length, the fault and tamper campaigns (an hour)
 	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest tests/test_parsers.py --timeout 3600
+	$(BIN)/python -m pytest -m slow --timeout 3600
 	$(BIN)/python tests/faults.py --out docs/faults.md
 	$(BIN)/python tests/tampering.py --out docs/tamper.md
 
@@ -44,6 +45,9 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "Setting up $(VENV): about 2 minutes and 7 GB the first time"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -c constraints.txt -e '.[test]'
+	@# A second phase, because its build imports torch. Without it transformers' class serves (teacher sam2_transformers).
+	SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt --no-build-isolation -e '.[sam2]' \
+		|| echo "sam2 cannot be installed here: teacher sam2_transformers serves in its place"
 	$(BIN)/python -m ipykernel install --sys-prefix --name python3 --display-name "motionlab" > /dev/null
 	@touch $(STAMP)
 

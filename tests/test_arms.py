@@ -48,6 +48,17 @@ def test_smoke_never_looks_at_prompts_or_clips_that_judge(root, tmp_path):
     assert {int(r["item"]) for r in rows} <= set(split_seeds("examples", None))
 
 
+def test_held_out_loss_is_paired_between_arms_and_says_of_each_time(root, tmp_path):
+    loss = {"measure": {"of": "loss"}}
+    first, again = (row({"name": "base"} | loss, spot(tmp_path, name), seed=seed) for name, seed in (("a", 0), ("b", 1)))
+    assert [r["loss"] for r in first] == [r["loss"] for r in again]                      # an untrained arm: nothing may hang on the seed
+    for r in first:
+        at = [r[f"loss_{t:.2f}"] for t in (0.05, 0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 0.95)]
+        assert r["loss"] == pytest.approx(np.mean(at)) and len(set(at)) == 10
+    joint = row({"name": "full", "method": "videojam", "train": {"lr": 1e-2}} | loss, spot(tmp_path, "c"))
+    assert "motion" in joint[0] and joint[0]["loss"] != first[0]["loss"]
+
+
 def test_noise_belongs_to_the_prompt_and_the_seed(root, tmp_path):
     arm = {"name": "base"}
     for name, seed, n in (("a", 0, 2), ("b", 0, 1), ("c", 1, 2)):

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from motionlab.ledger.claims import load_claims
+
 ROOT = Path(__file__).resolve().parents[1] / "reproductions"
 PAPERS = {path.parent.name: path for path in sorted(ROOT.glob("*/claims.yaml"))}
 EXPECTED_COUNTS = {"videojam": 16, "det": 22, "sam2videox": 16, "vtg": 15}
@@ -194,3 +196,23 @@ def test_protocol_knows_the_verdict_words_and_no_others():
     protocol = load(ROOT / "protocol.yaml")
     assert protocol["verdicts"] == VERDICTS
     assert all(isinstance(entry["date"], str) for entry in protocol["history"])
+
+
+def test_drafts_that_wait_for_their_arms_can_take_their_place(tmp_path):
+    """reproductions/<paper>/pilots/claims.yaml: entries that follow once what they are measured on is there."""
+    drafts = sorted(ROOT.glob("*/pilots/claims.yaml"))
+    for path in drafts:
+        paper, home = path.parents[1].name, tmp_path / path.parents[1].name
+        for source in (*ROOT.glob("*/claims.yaml"), ROOT / "protocol.yaml"):
+            target = home / "reproductions" / source.relative_to(ROOT)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(source.read_bytes())
+        values, new = load(PAPERS[paper]), load(path)
+        assert new["version"] == values["version"] + 1 and all(claim["status"] == "draft" for claim in new["claims"].values())
+        merged = values | {"version": new["version"], "history": values["history"] + new["history"], "claims": values["claims"] | new["claims"]}
+        (home / "reproductions" / paper / "claims.yaml").write_text(yaml.safe_dump(merged, sort_keys=False))
+        read = load_claims(paper, home)
+        assert set(new["claims"]) <= {claim.id for claim in read.claims.values()}
+        for id, digits in PAPER_NUMBERS.items():
+            if id in new["claims"]:
+                assert set(digits.split()) <= set(re.findall(r"[\d.]*\d", str(new["claims"][id])))

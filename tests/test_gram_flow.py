@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from motionlab.core.errors import MotionLabError
-from motionlab.papers.sam2videox.gram_flow import (OUTSIDE, cross_terms, exact_transport, feature_loss, fuse, inside, lgf_kl, lgf_l2,
-                                                    local_gram_flow, offsets, transport_kl, unit)
+from motionlab.correlation import OUTSIDE, exact_transport, inside, offsets, packed, unit, unpacked
+from motionlab.papers.sam2videox.gram_flow import cross_terms, feature_loss, fuse, fuse_maps, lgf_kl, lgf_l2, local_gram_flow, transport_kl
 from motionlab.world import random_scene, render
 
 GRID = (30, 45)
@@ -75,6 +75,24 @@ def test_t5_raw_fusion_is_its_terms():
     assert torch.allclose(sum(terms.values())[valid], raw[valid], atol=1e-6) and (terms["cross"][~valid] == 0).all()
 
 
+def test_the_core_is_float32_under_autocast_and_on_oblong_grids():
+    f = vectors(1, 3, *GRID, 64, seed=20).requires_grad_()
+    plain = local_gram_flow(f)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside_autocast = local_gram_flow(f)
+    assert torch.equal(plain, inside_autocast) and plain.dtype == torch.float32 and plain.shape == (1, 2, *GRID, 49)
+    plain.clamp(min=-2).sum().backward()
+    assert torch.isfinite(f.grad).all()
+
+
+def test_maps_are_kept_without_what_lies_outside_and_come_back():
+    s = local_gram_flow(vectors(2, 3, 6, 7, 8, seed=21), 2)
+    kept = packed(s, 2)
+    assert kept.shape == (2, 2, (6 * 5 - 6) * (7 * 5 - 6)) and torch.equal(unpacked(kept, (6, 7), 2), s)      # 2 (1 + 2) rows, columns cut off
+    with pytest.raises(MotionLabError, match="do not fit a grid of .7, 6. and a window of 3"):
+        unpacked(kept, (7, 6), 1)
+
+
 def test_what_it_does_not_see():
     """A rotation of feature space and its length."""
     f = torch.randn(1, 3, *GRID, 16, generator=torch.Generator().manual_seed(5))
@@ -103,6 +121,7 @@ def test_the_ways_to_fuse():
     assert torch.allclose((logit / 0.1).softmax(-1), geometric / geometric.sum(-1, keepdim=True), atol=1e-5)      # card 3.1
     assert torch.allclose((fuse(f, b, "lgf_prob", 0.25, 2) / 0.1).softmax(-1), 0.25 * p + 0.75 * q, atol=1e-5)
     assert torch.allclose(fuse(f, b, "feature", radius=2), local_gram_flow(f + b, 2), atol=1e-6)
+    assert all(torch.equal(fuse_maps(one, other, how, 0.25), fuse(f, b, how, 0.25, 2)) for how in ("lgf_logit", "lgf_prob", "fwd_only", "bwd_only"))
     lost = fuse(f, b, "lgf_logit", torch.tensor([1.0, 0.5]), 2)              # the first clip's backward pass lost its object
     assert torch.equal(lost[0], one[0]) and not torch.allclose(lost[1], one[1])
 

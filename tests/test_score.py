@@ -20,7 +20,8 @@ from motionlab.core.errors import MotionLabError
 from motionlab.metrics.editing import edit_fidelity, temporal_consistency
 from motionlab.metrics.motion import mf_paper, mf_release
 from motionlab.models.pretrained.encoders import open_clip, open_dino
-from motionlab.teachers.following import lucas_kanade_tracks
+from motionlab.teachers.flow import dis_flow
+from motionlab.teachers.following import chain_flow_tracks
 from motionlab.teachers.points import Tracks
 from motionlab.video import read_mtbench, read_video, write_mp4
 from motionlab.video.mtbench_tiers import motion_clusters, own_tier
@@ -160,10 +161,10 @@ def test_scores_are_those_of_the_metrics(made, gen, tmp_path, capsys):
     same, other = rows[:2]
     assert float(same["mf_paper"]) == 100 and same["mf_release"] == same["mf_ceiling"] and float(other["mf_paper"]) < 60
     assert float(rows[-1]["mf_paper"]) < 60          # the same video beside the source of another clip, which moves the other way
-    assert {row["tracker"] for row in rows if row["video"]} == {"Lucas-Kanade"} and same["tier_source"] == "folder"
+    assert {row["tracker"] for row in rows if row["video"]} == {"DIS flow"} and same["tier_source"] == "folder"
     frames, clip = read_video(gen / "A_cat_moves" / "10.mp4").frames, read_mtbench(made / "data")[0]
     points = mtbench.box_points(clip, 50)
-    tracks = [lucas_kanade_tracks(x, points, fb_threshold=1e9).xy.astype(float) for x in (frames, clip.video().frames)]
+    tracks = [chain_flow_tracks(dis_flow(x), points).xy.astype(float) for x in (frames, clip.video().frames)]
     dino = open_dino(made / "dino")
     cls = dino.cls(frames)
     wanted = {"ef": edit_fidelity(open_clip(made / "clip").logits(frames, "A cat moves.")), "tc": temporal_consistency(cls),

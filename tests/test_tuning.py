@@ -1,6 +1,7 @@
 """`motionlab train METHOD` and `sample METHOD` on the kit's own generator and on snapshots: videos become weights, prompts clips."""
 import dataclasses
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ from safetensors.torch import load_file
 
 from motionlab import cli
 from motionlab.core.errors import MotionLabError
-from motionlab.experiments import tuning
+from motionlab.core.locks import held
+from motionlab.experiments import own_videos, tuning
 from motionlab.methods import METHODS, method_class, open_method
 from motionlab.models.open import open_pipe
 from motionlab.training import SampleNoise, checkpoints
@@ -72,7 +74,7 @@ def test_what_is_trained_between_two_frames_needs_a_generator_of_two_frames(conf
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", [name for name in METHODS if name not in ("oracle", "sma", "vtg") and method_class(name).trains])
 def test_videos_become_weights_and_prompts_become_clips(config, name, kind, monkeypatch, tmp_path, capsys):
-    method = open_method(name, **{"det": {"weight": 0.0}}.get(name, {}))               # without tracks, which a folder has none of
+    method = open_method(name, **dict.fromkeys(("det", "sam2videox", "mask"), {"weight": 0.0}).get(name, {}))     # without tracks and boxes: a folder has none
     whole = tuning.tune(method, config(kind))
     assert "parameters are trained" in capsys.readouterr().out and whole.name == f"{name}.safetensors"
     cut = config(kind, out_dir=str(tmp_path / "cut"))
@@ -97,12 +99,16 @@ def test_videos_become_weights_and_prompts_become_clips(config, name, kind, monk
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_lora_trains_samples_and_comes_back_on_every_class(name, videos, tmp_path):
+def test_lora_is_swept_samples_and_comes_back_on_every_class(name, videos, tmp_path):
     """Pictures for image-to-video come from the videos in training and from the prompt file in sampling."""
     folder, (frames, height, width) = SNAPSHOTS[name](tmp_path / "s"), SIZES.get(name, (9, 32, 32))
-    usual = {"frames": frames, "height": height, "width": width, "fps": FPS, "batch_size": 2, "log_every": 1, "bf16": False, "cpu": True}
-    method = open_method("lora", rank=2)
-    made = tuning.tune(method, tuning.TuneConfig(backbone=str(folder), videos=str(videos), out_dir=str(tmp_path / "run"), steps=2, lr=1e-2, **usual))
+    common = {"weights": str(folder), "videos": str(videos), "held_out": 1, "draws": 3, "frames": frames, "height": height, "width": width, "fps": FPS}
+    method, row = open_method("lora", rank=2), tmp_path / "sweep" / "mine" / "full" / "row"
+    arms = {"as_it_is": {}, "lora": {"method": "lora", "rank": 2, "train": {"lr": 1e-1, "steps": 2}}}
+    base, tuned = (own_videos.run_row({"name": arm} | fields, 0, row, "full", **common)[0] for arm, fields in arms.items())
+    assert base["item"] == tuned["item"] == "right.mp4" and base["loss"] != tuned["loss"] and math.isfinite(tuned["loss"])
+    made, = (tmp_path / "sweep" / "trained").rglob("lora.safetensors")
+    assert all("_without_1" in path.name for path in (made.parent / "clips").iterdir())           # what it saw is not what it is measured on
     assert all(value.isfinite().all() for value in load_file(made).values())
     modes = open_pipe(str(folder), frames, height, width, dtype=torch.float32).modes
     needs = [] if "text" in modes else ["first"] + ["last"] * ("first" not in modes)
@@ -116,6 +122,30 @@ def test_lora_trains_samples_and_comes_back_on_every_class(name, videos, tmp_pat
         (tmp_path / "q.csv").write_text("prompt\na cat walks.\n")
         with pytest.raises(MotionLabError, match="needs the first frame of every task, and 1 of 1"):
             tuning.sample(dataclasses.replace(sampling, prompts=str(tmp_path / "q.csv"), out_dir=str(tmp_path / "none")), method.Sampling(steps=2))
+
+
+def test_a_damaged_video_is_named_before_anything_long(videos, tmp_path):
+    shutil.copytree(videos, tmp_path / "v")
+    whole = (tmp_path / "v" / "right.mp4").read_bytes()
+    (tmp_path / "v" / "right.mp4").write_bytes(whole[:len(whole) // 3])
+    with pytest.raises(MotionLabError, match="right.mp4"):
+        tuning.check_inputs("", str(tmp_path / "v"))
+    with pytest.raises(MotionLabError, match="Of the 2 videos"):
+        tuning.check_inputs("", str(videos), leave_out=2)
+
+
+def test_two_samplings_into_one_folder_do_not_mix(config, tmp_path):
+    method = open_method("plain")
+    made = tuning.tune(method, config("wan", steps=1))
+    (tmp_path / "p.txt").write_text("a cat walks.\n")
+    out = tmp_path / "clips"
+    out.mkdir()
+    wanted = tuning.SampleConfig(backbone=config("wan").backbone, weights=str(made), prompts=str(tmp_path / "p.txt"), out_dir=str(out), bf16=False,
+                                 cpu=True)
+    with held(out / ".lock-sampling", "a test"):
+        with pytest.raises(MotionLabError, match="sampling to"):
+            tuning.sample(wanted, method.Sampling(steps=1))
+    assert not list(out.glob("*.mp4")) and len(tuning.sample(wanted, method.Sampling(steps=1))) == 1
 
 
 def test_training_times_are_those_of_the_base(folders):
@@ -153,8 +183,6 @@ def test_a_folder_keeps_to_one_run(config, tmp_path):
     ("file,caption\nleft.mp4,a cat walks.\n", "1 of 2 videos .* have no caption, first 'right.mp4'"),
     ("file,caption\nleft.mp4,a\nrigth.mp4,b\n", "Did you mean 'right.mp4'"), ("name,text\nleft.mp4,a\n", "cannot be read as captions")])
 def test_mistakes_in_captions_are_told(videos, tmp_path, captions, message):
-    import shutil
-
     shutil.copytree(videos, tmp_path / "v")
     (tmp_path / "v" / "captions.csv").write_text(captions)
     with pytest.raises(MotionLabError, match=message):

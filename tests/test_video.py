@@ -11,7 +11,7 @@ import pytest
 
 import videos
 from motionlab.core.errors import MotionLabError
-from motionlab.video import (check_frames, find_sample_clip, read_mtbench, read_video, write_gif, write_mp4)
+from motionlab.video import (check_frames, cuts_said, find_cuts, find_sample_clip, read_mtbench, read_video, write_gif, write_mp4)
 
 REAL_MTBENCH = Path(__file__).resolve().parents[2] / "shared" / "data" / "mtbench"
 
@@ -34,6 +34,16 @@ def test_reads_all_frames_with_times_and_rate(clip):
     assert videos.index_of(read.frames) == list(range(12))
     np.testing.assert_allclose(read.times, np.arange(12) / 10, atol=1e-6)
     assert (read.fps, read.source_fps, read.source_size) == (10, 10, (32, 48))
+
+
+def test_a_cut_is_found_where_it_is_and_nowhere_else():
+    from motionlab.world import random_scene, render
+
+    clips = [render(random_scene(seed), 48, 17).frames for seed in range(8)]
+    assert [find_cuts(one) for one in clips] == [[]] * 8 and find_cuts(clips[0][:1]) == []
+    joined = [np.concatenate([a[:9], b[:8]]) for a, b in zip(clips, clips[1:])]
+    assert [find_cuts(one) for one in joined] == [[9]] * 7
+    assert "a cut at frame 9" in cuts_said(joined[0], "x.mp4") and cuts_said(clips[0], "x.mp4") == ""
 
 
 def test_only_the_first_frames(clip):

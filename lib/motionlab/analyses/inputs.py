@@ -14,7 +14,7 @@ import torch
 
 from motionlab.core.errors import MotionLabError
 from motionlab.models.pipe import FRAMES_OF, Inputs, Pipe
-from motionlab.video import as_video, read_video
+from motionlab.video import as_video, cuts_said, read_video
 from motionlab.world import Clip, random_scene, render
 
 GROUP = 4                                 # frames per latent after the first: the same in every supported codec
@@ -79,4 +79,6 @@ def your_clip(path: str, model: Pipe, caption: str = "", latents: int = 3) -> Ca
     if kept < needed:
         raise MotionLabError(f"'{path}' has {len(frames)} frames; this needs {needed}.", fix="Give a longer clip.")
     model.text([caption])
+    if said := cuts_said(frames[:kept], path):
+        print(said)
     return CaptionedClip(frames[:kept], caption)

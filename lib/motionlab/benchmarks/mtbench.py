@@ -32,7 +32,8 @@ CANVAS = (384, 512)                # (h, w) at which the released evaluation lay
 SEEN = 0.5                         # share of frames from which on a track counts as seen, in the columns that tell
 # Lucas-Kanade's usual check (forward and backward within 1 px) loses 9 of 10 points of such clips within the 49 frames, and a lost
 # point stands still: the two example cases then score 57 and 55 against themselves. CoTracker gives a place to every point, seen or
-# not; so here points are followed wherever they lead (89 and 74), and the column of the ceiling tells what that leaves.
+# not; so here points are followed wherever they lead (89 and 74), and the column of the ceiling tells what that leaves. Chained DIS flow
+# is the usual choice: 92 and 74 on the same cases, and on the world's dances off by 3.7 px where Lucas-Kanade is off by 11.
 TO_THE_END = 1e9                   # pixels
 NAMES = {"lucas_kanade": "Lucas-Kanade", "dis_flow": "DIS flow"}
 
@@ -55,7 +56,7 @@ class Settings:
     dino: str = ""
     cotracker: str = ""
     cotracker_code: str = ""
-    tracker: Literal["lucas_kanade", "dis_flow"] = "lucas_kanade"
+    tracker: Literal["dis_flow", "lucas_kanade"] = "dis_flow"
     grid: int = 50
     match: Literal["index", "best"] = "index"
     pooler_seeds: int = 5

@@ -29,6 +29,8 @@ def _add_size(commands) -> None:
     parser.add_argument("--width", type=int, help="pixels (default: the published size)")
     parser.add_argument("--batch", type=int, default=1, help="clips per step (default 1)")
     parser.add_argument("--tflops", type=float, help="sustained TFLOP/s (default: bf16 matrix products, measured here)")
+    parser.add_argument("--steps", type=int, help="of a training: its hours")
+    parser.add_argument("--config", metavar="YAML", help="settings of a training, as `train` reads them; the other options come on top")
     common.add_parameters(parser, "a setting of the method")
 
 
@@ -72,24 +74,59 @@ def size(options: argparse.Namespace) -> int:
     from motionlab import doctor
     from motionlab.models import size as sizes
 
-    attach = _attaching(options.method, options.parameters) if options.method else None
-    found = sizes.measure(options.backbone, options.frames, options.height, options.width, options.batch, attach)
+    method = _sized_method(options) if options.method else None
+    found = sizes.measure(options.backbone, options.frames, options.height, options.width, options.batch, method and _attaching(method))
     device = "cuda:0" if torch.cuda.is_available() else "cpu"
     tflops, said = options.tflops, "given"
     if tflops is None:
         tflops, said = doctor.speed(device, 1.0).get("bf16"), f"bf16 matrix products on {device}; a model reaches less"
-    timed = sizes.time_on_cuda(found, device, attach=attach) if device != "cpu" else None
+    timed = sizes.time_on_cuda(found, device, attach=method and _attaching(method)) if device != "cpu" else None
     print(sizes.render(found, tflops, said, timed))
+    if options.steps and tflops:
+        hours = [options.steps * found.seconds(tflops, checkpointed) / 3600 for checkpointed in (False, True)]
+        print(f"  {options.steps} steps: {hours[0]:.3g} h; {hours[1]:.3g} h with gradient checkpointing")
+    for line in _kept_beside(method, found) if method else ():
+        print(line)
     return 0
 
 
-def _attaching(name, parameters):
-    """What the method does to a network that nothing was attached to, for the count."""
-    from motionlab.core.config import from_values
-    from motionlab.experiments.tuning import demand_training
+def _sized_method(options):
+    """The method of --config and -p; what else the file says of a training fills in the options that were not given."""
+    import dataclasses
 
-    method = from_values(_method_kind(name), _parsed(parameters), f"settings of method {name}")
+    from motionlab.core.config import from_values
+    from motionlab.core.yamls import read_yaml
+    from motionlab.experiments.tuning import TuneConfig, demand_training
+
+    kind, values = _method_kind(options.method), dict(read_yaml(options.config) or {}) if options.config else {}
+    own, training = ({f.name for f in dataclasses.fields(one)} for one in (kind, TuneConfig))
+    for name in values:
+        one_of(name, sorted(own | training), "setting")
+    for name, usual, field in (("frames", 17, "frames"), ("batch", 1, "batch_size"), ("height", None, "height"), ("width", None, "width"),
+                               ("steps", None, "steps")):
+        if getattr(options, name) == usual and values.get(field):
+            setattr(options, name, values[field])
+    method = from_values(kind, {name: value for name, value in values.items() if name in own} | _parsed(options.parameters),
+                         f"settings of method {options.method}")
     demand_training(method)
+    return method
+
+
+def _kept_beside(method, found):
+    """What a training by this method keeps of each clip beside its latents, as lines."""
+    from motionlab.data.correlations import bytes_of
+    from motionlab.models.size import gb
+
+    f, h, w = found.latents
+    side = round((f * h * w / found.tokens) ** 0.5)
+    for one in method.wants():
+        size = bytes_of(one.kind, one.settings, found.pixels[0], (h // side, w // side))
+        if size:
+            yield f"  on disk, per clip: {one.kind} of its teacher, {gb(size)}; 10 000 clips {gb(10_000 * size)}"
+
+
+def _attaching(method):
+    """What the method does to a network that nothing was attached to, for the count."""
 
     def attach(network, channels):
         network.requires_grad_(method.tunes_base)

@@ -1,14 +1,20 @@
 """The protocol's prompts: the same for every arm of every paper, balanced over VideoJAM-bench's four motion categories."""
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 from motionlab.core.errors import MotionLabError, one_of
+from motionlab.core.noise import seed_of
 from motionlab.core.protocol import held_out, read_protocol, split_seeds
+from motionlab.data.bank import BankConfig, bank_seeds
+from motionlab.data.tracked import KINDS as TRACKED
+from motionlab.data.tracked import tracked_scene
 from motionlab.world import Clip, random_scene, render
 from motionlab.world.captions import describe, sentence
 from motionlab.world.motions import KINDS
 
+SHOWN_OFFSET = 20000        # of a split's seeds: other ones than prompts take
 MEDIAN_AREA = 0.17          # of the frame that a subject fills, over 400 scenes of the world
 
 
@@ -41,18 +47,46 @@ class Prompt:
         return render(_scene(self.seed, self.kind), size, frames)
 
 
+    def redraw(self, k: int, size: int = 48, frames: int = 17) -> Clip:
+        """The k-th other clip of the same sentence: what that says is the scene's own, and its camera; all else is drawn."""
+        scene = _scene(self.seed, self.kind)
+        actor = scene.actors[0]
+        other = random_scene(seed_of("redraw", self.seed, k), species_name=actor.species, motion=actor.motion, camera=False)
+        alike = other.with_actor(0, colour=actor.colour, heading=actor.heading)
+        return render(dataclasses.replace(alike, place=scene.place, camera=scene.camera), size, frames)
+
+
 def load_prompts(name: str, n: int | None = None) -> list[Prompt]:
     """The first `n` prompts (None: all) of a set of `reproductions/protocol.yaml`: test, dev, held_out, ...
+
+    "split/kind", such as test/pillar, are true clips alone: scenes of `data.tracked.tracked_scene`, as many as are asked for.
 
     Raises:
         MotionLabError: unknown set (the nearest is named), more prompts than it has.
     """
+    if "/" in name:
+        return _shown(*name.split("/", 1), n)
     sets = read_protocol()["prompts"]
     chosen = sets[one_of(name, sets, "set of prompts")]
     n = chosen["n"] if n is None else n
     if not 1 <= n <= chosen["n"]:
         raise MotionLabError(f"Set '{name}' has {chosen['n']} prompts, not {n}.", fix="Ask for at least 1 and at most that many.")
     return _draw(name, chosen, n)
+
+
+@dataclass(frozen=True)
+class Shown(Prompt):
+    """A scene that is looked at and never asked for: its kind is one of `data.tracked.KINDS`."""
+
+    def clip(self, size: int = 48, frames: int = 17) -> Clip:
+        return render(tracked_scene(self.seed, self.kind), size, frames)
+
+
+def _shown(split, kind, n):
+    one_of(kind, TRACKED, "kind of tracked scene")
+    seeds = bank_seeds(BankConfig(split, SHOWN_OFFSET, 64 if n is None else n))
+    asked = [describe(tracked_scene(seed, kind)) for seed in seeds]
+    return [Shown(f"{split}/{kind}/{k:04d}", seed, kind, sentence(said), said) for k, (seed, said) in enumerate(zip(seeds, asked))]
 
 
 def _draw(name, chosen, n):

@@ -9,14 +9,18 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
 from motionlab.core.errors import MotionLabError, one_of
+from motionlab.data.correlations import (about_teacher, draw_shown, draw_transport, encode_correlation, encode_features, encode_tracked,
+                                         encode_transport)
 from motionlab.data.tracks import draw_mask, draw_tracks, encode_mask, encode_tracks
 from motionlab.flow_rgb import SIGMA, WORLD_SIGMA, flow_video, rgb_to_flow
 from motionlab.models.pipe import Pipe
@@ -43,31 +47,38 @@ class Sidecar:
 
     def __post_init__(self):
         one_of(self.kind, KINDS, "sidecar")
-        known = list(inspect.signature(self.draw).parameters)[2:]
+        known = [name for function in KINDS[self.kind][:2] for name in list(inspect.signature(function).parameters)[2:]]
         for name in self.settings:
             one_of(name, known, f"setting of sidecar '{self.kind}':")
         object.__setattr__(self, "key", self.key or self.kind)
 
     @property
     def draw(self) -> Callable[..., np.ndarray]:
-        """(source, i, **settings) -> array of clip i."""
-        return KINDS[self.kind][0]
+        """(source, i) -> array of clip i, with the settings that the kind's `draw` has."""
+        return self._set(KINDS[self.kind][0])
 
     @property
     def encode(self) -> Callable[[np.ndarray, Pipe], torch.Tensor]:
-        """(arrays (n, ...), pipe) -> tensor (n, ...)."""
-        return KINDS[self.kind][1]
+        """(arrays (n, ...), pipe) -> tensor (n, ...), with the settings that the kind's `encode` has."""
+        return self._set(KINDS[self.kind][1])
+
+    def _set(self, function):
+        known = list(inspect.signature(function).parameters)[2:]
+        return partial(function, **{name: value for name, value in self.settings.items() if name in known})
 
     @property
     def label(self) -> str:
         """Its folder's name: kind and settings, readable."""
         said = [f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}" for name, value in sorted(self.settings.items())]
-        return "_".join([self.kind, *said])
+        return re.sub(r"[^A-Za-z0-9_=.+-]+", "-", "_".join([self.kind, *said]))
 
     def about(self) -> dict[str, Any]:
-        """What decides its values beside the clips and the generator, for the manifest: settings, and its maker's source by hash."""
-        source = "".join(inspect.getsource(function) for function in KINDS[self.kind])
-        return {"kind": self.kind, "settings": dict(self.settings), "maker": hashlib.sha256(source.encode()).hexdigest()[:12]}
+        """What decides its values beside the clips and the generator, for the manifest: settings, its maker's source by hash, and what the
+        kind says of others, such as a teacher's weights."""
+        draw, encode, *others = KINDS[self.kind]
+        source = "".join(inspect.getsource(function) for function in (draw, encode))
+        known = {"kind": self.kind, "settings": dict(self.settings), "maker": hashlib.sha256(source.encode()).hexdigest()[:12]}
+        return known | {name: value for of in others for name, value in of(**self.settings).items()}
 
 
 # ---------------------------------------------------------------------------------------------- the kinds
@@ -165,11 +176,12 @@ def _noisy(field, size, seed):
 
 def encoded(source, sidecars, pipe: Pipe) -> dict[str, torch.Tensor]:
     """{key: (n, ...)} of x1 and sidecars of all of a source's clips, made now and kept nowhere."""
-    return {one.key: one.encode(np.stack([one.draw(source, i, **one.settings) for i in range(len(source))]), pipe)
+    return {one.key: one.encode(np.stack([one.draw(source, i) for i in range(len(source))]), pipe)
             for one in (Sidecar("x1"), *sidecars)}
 
 
-KINDS: dict[str, tuple[Callable, Callable]] = {
+# kind: draw, encode, and, where more decides its values than settings, what that is.
+KINDS: dict[str, tuple[Callable, ...]] = {
     "x1": (draw_frames, encode_clip),
     "stills": (draw_stills, encode_stills),
     "ends": (draw_ends, encode_ends),
@@ -178,6 +190,10 @@ KINDS: dict[str, tuple[Callable, Callable]] = {
     "tracks": (draw_tracks, encode_tracks),
     "mask": (draw_mask, encode_mask),
     "caption": (draw_caption, encode_caption),
+    "transport": (draw_transport, encode_transport),
+    "correlation": (draw_shown, encode_correlation, about_teacher),
+    "features": (draw_shown, encode_features, about_teacher),
+    "tracked": (draw_shown, encode_tracked, about_teacher),
 }
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import csv
 import io
+import warnings
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -11,7 +12,7 @@ from motionlab.core.errors import MotionLabError, nearest
 from motionlab.data.bank import BankConfig, bank_seeds, training_scene
 from motionlab.data.sidecars import digest
 from motionlab.models.checkpoint import fingerprint
-from motionlab.video import RealClip, read_video
+from motionlab.video import RealClip, cuts_said, read_video
 from motionlab.world import Clip, render
 from motionlab.world.captions import describe, sentence
 
@@ -54,6 +55,10 @@ class World:
         """Clip i with its exact truth."""
         return _rendered(self.seeds[i], self.config.size, self.config.frames, self.fps)
 
+    def larger(self, i: int, size: int) -> Clip:
+        """The scene of clip i rendered `size` pixels high and wide; 0: clip i itself."""
+        return _rendered(self.seeds[i], size or self.config.size, self.config.frames)
+
     def hash(self) -> str:
         """Names these very clips."""
         config = {k: v for k, v in asdict(self.config).items() if k != "flow"}
@@ -72,6 +77,11 @@ class Listed:
         """Clip i."""
         return self.clips[i]
 
+    def larger(self, i: int, size: int) -> Clip:
+        """Clip i rendered again, `size` pixels high and wide; 0: itself."""
+        clip = self.clips[i]
+        return render(clip.scene, size, len(clip.frames), clip.fps) if size and size != clip.size[0] else clip
+
     def __len__(self) -> int:
         return len(self.clips)
 
@@ -80,22 +90,30 @@ class Listed:
 class Folder:
     """Videos of a folder with a caption each, cut to one size and length.
 
-    Captions: a file captions.csv with the columns file and caption, or clip.txt beside clip.mp4.
+    Captions: a file captions.csv with the columns file and caption, or clip.txt beside clip.mp4. leave_out: the last so many videos
+    by name are left out; where it is negative, only those are in.
     """
 
     folder: Path
     frames: int
     size: tuple[int, int]
     fps: float = 0.0
+    leave_out: int = 0
     exact = False
 
     @property
     def name(self) -> str:
-        return f"{Path(self.folder).name}_{self.frames}x{self.size[0]}x{self.size[1]}"
+        part = f"_without_{self.leave_out}" if self.leave_out > 0 else f"_last_{-self.leave_out}" if self.leave_out else ""
+        return f"{Path(self.folder).name}_{self.frames}x{self.size[0]}x{self.size[1]}{part}"
 
     @cached_property
     def _found(self) -> list[tuple[Path, str]]:
-        return find_clips(self.folder)
+        return part_of(find_clips(self.folder), self.leave_out, self.folder)
+
+    @property
+    def files(self) -> list[str]:
+        """The videos' names."""
+        return [path.name for path, _ in self._found]
 
     @cached_property
     def captions(self) -> list[str]:
@@ -147,6 +165,11 @@ class Single:
         """Of the one video."""
         return [self.caption]
 
+    @property
+    def files(self) -> list[str]:
+        """The video's name."""
+        return [Path(self.video).name]
+
     def __len__(self) -> int:
         return 1
 
@@ -165,6 +188,53 @@ class Single:
         return digest({"files": files} | same)
 
 
+@dataclass(frozen=True)
+class Some:
+    """Some clips of another source, by their numbers."""
+
+    source: object
+    rows: tuple[int, ...]
+
+    @property
+    def exact(self) -> bool:
+        """As of the source."""
+        return self.source.exact
+
+    @property
+    def crop(self) -> bool:
+        """As of the source."""
+        return getattr(self.source, "crop", True)
+
+    @property
+    def name(self) -> str:
+        return f"{self.source.name}_{len(self.rows)}of{len(self.source)}"
+
+    @property
+    def captions(self) -> list[str]:
+        """Of these clips."""
+        return [self.source.captions[i] for i in self.rows]
+
+    @property
+    def files(self) -> list[str]:
+        """Their files' names."""
+        return [self.source.files[i] for i in self.rows]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def clip(self, i: int):
+        """The i-th of these clips; errors as of the source."""
+        return self.source.clip(self.rows[i])
+
+    def larger(self, i: int, size: int):
+        """As of the source."""
+        return self.source.larger(self.rows[i], size)
+
+    def hash(self) -> str:
+        """Names these very clips."""
+        return digest({"source": self.source.hash(), "rows": self.rows})
+
+
 def _read(video, wanted, crop=True):
     """A video as a source wants it: its frames, size and fps."""
     clip = read_video(video, size=wanted.size, crop="center" if crop else None, fps=wanted.fps or None, max_frames=wanted.frames)
@@ -176,7 +246,21 @@ def _read(video, wanted, crop=True):
         at = f", at {wanted.fps:g} per second" if wanted.fps else ""
         raise MotionLabError(f"'{video.name}' has {len(clip.frames)} of the {wanted.frames} frames that are needed{at}.",
                              fix="Take it out, or train on shorter clips with -p frames=N.")
+    if said := cuts_said(clip.frames, video.name):
+        warnings.warn(said, stacklevel=2)             # once for each video, however many sidecars are drawn of it
     return clip
+
+
+def part_of(clips: list, leave_out: int, folder: str | Path) -> list:
+    """The clips that `Folder` has with this `leave_out`.
+
+    Raises:
+        MotionLabError: none would be left.
+    """
+    if abs(leave_out) >= len(clips):
+        raise MotionLabError(f"Of the {len(clips)} videos in '{folder}' {abs(leave_out)} are to be held out.",
+                             fix="Hold out fewer, so that some are left to train on.")
+    return clips[len(clips) + leave_out:] if leave_out < 0 else clips[:len(clips) - leave_out]
 
 
 def find_clips(folder: str | Path) -> list[tuple[Path, str]]:

@@ -135,7 +135,7 @@ def _drawn(source, pipe, wanted, folder, todo) -> Iterator[list[tuple[Sidecar, l
 
 
 def _draw_part(source, numbers, sidecars):
-    drawn = zip(*([one.draw(source, i, **one.settings) for one in sidecars] for i in numbers))
+    drawn = zip(*([one.draw(source, i) for one in sidecars] for i in numbers))
     return [np.stack(arrays) for arrays in drawn]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from motionlab.core.config import from_values
@@ -17,7 +17,7 @@ from motionlab.core.errors import MotionLabError, nearest, one_of
 from motionlab.methods import method_class
 from motionlab.methods.base import Method, Sampling
 
-SOURCES = ("render", "reconstruction", "generated")
+SOURCES = ("render", "reconstruction", "redraw", "generated")
 GROUPS = ("train", "sample", "measure")
 
 
@@ -36,11 +36,14 @@ class Budget:
 
 @dataclass(frozen=True)
 class Measured:
-    """What is measured on which prompts. of: "clips", sampled ones, or "shuffle", the loss on shuffled frames.
+    """What is measured on which prompts. of: "clips", sampled ones; "loss", of the prompts' true clips; "shuffle", the loss on shuffled
+    frames; "targets" or "features", where what its block is taught, or has learned, says that each place goes, and "state", what its
+    teacher knows of limbs and their turning (`experiments.matches`).
 
     prompts: set of the protocol; n: how many of it, 0 for all; length: latent frames, of training clips too. against_truth: a column
     psnr_true, how near each clip is to its prompt's true one. best_of: samples per prompt, of which the second learned reader's
-    best by structure is kept.
+    best by structure is kept. probe: {method: ..., its settings}, whose head is fitted afterwards to an arm that has none; teacher: the
+    same, whose errors are looked for in the features.
     """
 
     of: str = "clips"
@@ -49,16 +52,19 @@ class Measured:
     length: int = 5
     against_truth: bool = False
     best_of: int = 1
+    probe: dict = field(default_factory=dict)
+    teacher: dict = field(default_factory=dict)
 
     def __post_init__(self):
-        one_of(self.of, ("clips", "shuffle"), "what is measured")
+        one_of(self.of, ("clips", "loss", "shuffle", "targets", "features", "state"), "what is measured")
         if self.best_of < 1:
             raise MotionLabError(f"best_of is {self.best_of}.", fix="Give 1 or more samples per prompt.")
 
 
 @dataclass(frozen=True)
 class Arm:
-    """source: "render" (the true clips), "reconstruction" (through the codec) or "generated". weights: the checkpoint that it
+    """source: "render" (the true clips), "reconstruction" (through the codec), "redraw" (other clips of the same sentences through the
+    codec, one for each seed) or "generated". weights: the checkpoint that it
     starts from, a name or a path below the repository. budget: of its training, None for an arm that is not trained. budget and
     measure: `Budget` and `Measured`, or an experiment's own."""
 

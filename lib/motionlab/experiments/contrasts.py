@@ -6,6 +6,7 @@ import numpy as np
 from motionlab.core.errors import MotionLabError
 from motionlab.metrics.failures import DETECTORS, PERCENTILE
 from motionlab.metrics.frechet import frechet
+from motionlab.metrics.fvd import REDRAWS, fvd
 
 QUESTIONS = ("text", "quality", "motion")
 
@@ -107,6 +108,30 @@ def frechet_to(table, arms: list[str], reference: str = "original") -> dict:
     for arm in arms:
         made = _rows_of(table, arm).drop_duplicates("item").set_index("item")[columns]
         out[arm] = frechet(made.to_numpy(), true.loc[true.index.intersection(made.index)].to_numpy())
+    return out
+
+
+def fvd_to_redraws(table, arms: list[str], redraws: str = "redraw") -> dict:
+    """{arm: `metrics.fvd.Fvd`} of the clips of each arm (first seed), from the fd_ columns: the reference is the arm `redraws` but for its
+    last seed, which is the floor.
+
+    Raises:
+        MotionLabError: an arm has no rows; fewer than two redraws; a redraw of other prompts.
+    """
+    columns = sorted(c for c in table.columns if c.startswith("fd_"))
+    drawn = {seed: rows.set_index("item")[columns] for seed, rows in _rows_of(table, redraws).groupby("seed")}
+    if len(drawn) < 2:
+        raise MotionLabError(f"Arm '{redraws}' has {len(drawn)} seed.", fix=f"Draw {REDRAWS} for the reference and one more for the floor.")
+    *reference, ninth = (drawn[seed] for seed in sorted(drawn))
+    out = {}
+    for arm in arms:
+        made = _rows_of(table, arm).drop_duplicates("item").set_index("item")[columns]
+        lacking = [item for item in made.index if any(item not in one.index for one in drawn.values())]
+        if lacking:
+            raise MotionLabError(f"Arm '{redraws}' has no redraw of {len(lacking)} prompts of '{arm}', first {lacking[0]}.",
+                                 fix="Measure both on the same prompts.")
+        stacked = np.stack([one.loc[made.index].to_numpy() for one in reference], 1)
+        out[arm] = fvd(made.to_numpy(), stacked, ninth.loc[made.index].to_numpy())
     return out
 
 

@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from motionlab.core import digests
@@ -15,9 +16,11 @@ from motionlab.core.locks import turn
 from motionlab.core.paths import repo_root
 from motionlab.core.protocol import read_protocol
 from motionlab.data.bank import BankConfig
+from motionlab.data.sidecars import Sidecar
 from motionlab.data.sources import World
 from motionlab.data.store import Data, open_data
 from motionlab.experiments.arms import Arm, Budget, read_arm
+from motionlab.experiments.heads import BATCHES, settled
 from motionlab.methods.base import Method
 from motionlab.methods.files import load_method, save_method
 from motionlab.models.checkpoint import fingerprint
@@ -45,21 +48,27 @@ def trained(arm: Arm, seed: int, home: Path) -> SmallPipe:
     def clips(pipe: SmallPipe) -> Data:
         return open_data(World(tuning_bank(arm.budget.clips, pipe.frames)), pipe, arm.method.wants(), bank_home())
 
-    return tuned_once(arm.method, lambda: begin(arm), clips, training_config(arm.budget, seed, folder / "training"), folder)
+    def dev(pipe: SmallPipe, sidecars: tuple[Sidecar, ...]) -> Data:
+        return open_data(World(dev_bank(arm.budget, pipe.frames)), pipe, sidecars, bank_home())
+
+    return tuned_once(arm.method, lambda: begin(arm), clips, training_config(arm.budget, seed, folder / "training"), folder, dev)
 
 
 def tuned_once(method: Method, start: Callable[[], SmallPipe], clips: Callable[[SmallPipe], Data], config: TrainConfig,
-               folder: Path) -> SmallPipe:
+               folder: Path, dev: Callable[[SmallPipe, tuple[Sidecar, ...]], Data] | None = None) -> SmallPipe:
     """The generator of `start` with what the method trains on `clips`: trained now, gone on with, or found as folder/trained.safetensors.
 
-    Whoever asks for the same folder at the same time, in any sweep, waits for it.
+    A method with a head is settled first (`experiments.heads`), on clips of `dev` with the sidecars that it asks for. Whoever asks for the
+    same folder at the same time, in any sweep, waits for it.
     """
     path = folder / "trained.safetensors"
     with turn(folder.parent / f".lock-{folder.name}", f"training {folder.name}"):
         if digests.problem_of(path):
             pipe = start()
             method.attach(pipe)
-            result = train(pipe, method.loss(pipe), clips(pipe), config)
+            data = clips(pipe)
+            method = settled(method, pipe, data, config, folder, dev and partial(dev, pipe))
+            result = train(pipe, method.loss(pipe), data, config)
             path.unlink(missing_ok=True)
             save_method(method, load_trained(pipe, result.ema_state()), path, {"seed": str(config.seed), "steps": str(result.step)})
             digests.record(path)
@@ -97,6 +106,12 @@ def training_folder(arm: Arm, seed: int, home: Path) -> Path:
 def tuning_bank(clips: int = 0, frames: int = 17) -> BankConfig:
     """The fine-tuning split's clips, as many as the protocol says: one set for all arms of all papers."""
     return BankConfig(split="fine_tuning", clips=clips or read_protocol()["budget"]["fine_tune_clips"], frames=frames)
+
+
+def dev_bank(budget: Budget, frames: int = 17) -> BankConfig:
+    """Clips that a method with a head is settled on, never those that it trains on: at most as many as it is trained with."""
+    batch = read_protocol()["budget"]["fine_tune_batch"]
+    return BankConfig(split="dev", clips=min(BATCHES * batch, budget.clip_steps or BATCHES * batch), frames=frames)
 
 
 def bank_home() -> Path:

@@ -8,6 +8,7 @@ import torch
 
 from motionlab.core.errors import MotionLabError
 from motionlab.data.prompts import Prompt
+from motionlab.metrics.edges import edge_contrast
 from motionlab.metrics.failures import detect_failures
 from motionlab.metrics.motion import dynamic_degree, motion_smoothness
 from motionlab.metrics.palette import read_limbs, subject_mask
@@ -20,6 +21,7 @@ from motionlab.video import as_video
 
 FPS = 16.0
 FD = 16                     # width of the features that Frechet distances are taken of
+JOINTS = ("jump", "length_variation", "length_error")          # terms of the structure error that are of joints
 LOOK = ("species", "colour", "place")
 
 
@@ -30,12 +32,14 @@ def measure(frames: np.ndarray, prompts: Sequence[Prompt], evaluators: dict[str,
     Args:
         frames: uint8 (n, f, h, w, 3), one clip per prompt.
         evaluators: name -> learned reader; the first one's columns have no suffix, the others' end in `_<name>`.
-        encoder: adds the VBench-style columns of `metrics.vbench.world_style`, and fd_00 to fd_15 (`clip_features`).
+        encoder: adds the VBench-style columns of `metrics.vbench.world_style`, edge (`metrics.edges`), and fd_00 to fd_15
+            (`clip_features`).
 
     Columns: for each evaluator species_ok, colour_ok, place_ok, motion_ok, heading_ok, camera_ok (1 or 0; motion only where
     the clip has several frames), look_ok and move_ok (all of the first three; motion and heading); dynamic_degree (0/1), speed
     (mean of the fastest 5 % of pixels, pixels per sampled step), smoothness; structure_<evaluator> (metrics.structure `articulation`
-    of a learned reader's limbs, the columns that judge structure); structure, the same by the palette, which judges nothing
+    of a learned reader's limbs, the columns that judge structure), and of its terms jump_<evaluator>, length_variation_<evaluator>,
+    length_error_<evaluator>; structure, the same by the palette, which judges nothing
     (`metrics.palette` says why); failure_<name> of every detector.
 
     Raises:
@@ -46,14 +50,16 @@ def measure(frames: np.ndarray, prompts: Sequence[Prompt], evaluators: dict[str,
     species = [p.asked["actors"][0]["species"] for p in prompts]
     rows = [{"item": p.id, "arm": arm, "seed": seed, "kind": p.kind, "size": p.size} for p in prompts]
     for k, (name, evaluator) in enumerate(evaluators.items()):
-        for row, seen, structure in zip(rows, recognised(frames, prompts, evaluator), learned_structure(frames, species, evaluator)):
-            row |= {column + (f"_{name}" if k else ""): value for column, value in seen.items()} | {f"structure_{name}": structure}
+        for row, seen, terms in zip(rows, recognised(frames, prompts, evaluator), learned_terms(frames, species, evaluator)):
+            row |= {column + (f"_{name}" if k else ""): value for column, value in seen.items()}
+            row |= {f"structure_{name}": terms["articulation"]} | {f"{term}_{name}": terms[term] for term in JOINTS}
     if encoder is not None:
         rows = [row | found for row, found in zip(rows, clip_features(frames, next(iter(evaluators.values()))))]
     for row, clip, prompt in zip(rows, frames, prompts):
         row |= _without_network(clip, prompt)
         if encoder is not None and len(clip) > 2:
-            row |= world_style(clip, encoder, subject_mask(clip, prompt.asked["place"]), row["smoothness"], row["dynamic_degree"])
+            subject = subject_mask(clip, prompt.asked["place"])
+            row |= world_style(clip, encoder, subject, row["smoothness"], row["dynamic_degree"]) | {"edge": edge_contrast(clip, subject)}
     return rows
 
 
@@ -83,11 +89,16 @@ def clip_features(frames: np.ndarray, evaluator: Evaluator, batch: int = 32) -> 
 
 def learned_structure(frames: np.ndarray, species: Sequence[str], evaluator: Evaluator) -> list[float]:
     """Articulation error of the subjects that are meant to be there, one species per clip, by a learned reader's limbs."""
+    return [terms["articulation"] for terms in learned_terms(frames, species, evaluator)]
+
+
+def learned_terms(frames: np.ndarray, species: Sequence[str], evaluator: Evaluator) -> list[dict[str, float]]:
+    """The same term by term: `metrics.structure.structure_error` of each clip."""
     read, out = evaluator.read(frames, species=list(species)), []
     for i, name in enumerate(species):
         n = len(read["limbs"][i])
         reading = reading_of(read["positions"][i][:, :n], read["visible"][i][:, :n], read["limbs"][i], name, frames.shape[2:4])
-        out.append(structure_error(reading)["articulation"])
+        out.append(structure_error(reading))
     return out
 
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from motionlab.data.sidecars import encoded
 from motionlab.data.sources import Listed
 from motionlab.experiments.arms import Arm, read_arm
 from motionlab.experiments.finetune import trained, trainings
+from motionlab.experiments.held_out import held_out_rows
+from motionlab.experiments.matches import feature_rows, state_rows, target_rows
 from motionlab.experiments.measure import learned_structure, measure
 from motionlab.experiments.shuffled import shuffle_gap
 from motionlab.metrics.reconstruction import psnr
@@ -23,7 +26,9 @@ from motionlab.models.pipe import Pipe
 from motionlab.models.shipped import shipped
 from motionlab.models.small.codec import Codec, load_codec
 from motionlab.video import as_frames, as_video, contact_sheet
+from motionlab.world import Clip
 
+OTHERS = {"loss": held_out_rows, "targets": target_rows, "features": feature_rows, "state": state_rows}     # measured without sampling
 RUN_OF_SAMPLE = 1000        # between the run seeds of a prompt's further samples: no run has so many seeds
 
 
@@ -41,6 +46,8 @@ def run_row(arm: dict, seed: int, out_dir: Path, tier: str, **common) -> list[di
         one = smaller(one)
     if one.measure.of == "shuffle":
         return shuffle_gap(one, seed, home, tier=tier)
+    if one.measure.of in OTHERS:
+        return OTHERS[one.measure.of](one, seed, home)
     prompts, made = load_prompts(one.measure.prompts, one.measure.n or None), {}
     frames = kept(out_dir / "frames.npy", lambda: _clips(one, seed, home, prompts, made))
     keep_sheet(frames, out_dir / "samples.png")
@@ -69,8 +76,9 @@ def _clips(arm, seed, home, prompts, made):
     length = arm.measure.length
     if arm.source == "render":
         return np.stack([p.clip(frames=4 * length - 3).frames for p in prompts])
-    if arm.source == "reconstruction":
-        return reconstruct(load_codec(shipped("codec")), prompts, length)
+    if arm.source in ("reconstruction", "redraw"):
+        clips = [p.redraw(seed, frames=4 * length - 3) if arm.source == "redraw" else p.clip(frames=4 * length - 3) for p in prompts]
+        return reconstruct(load_codec(shipped("codec")), clips)
     pipe = trained(arm, seed, home).to(sampling_device())
     pipe.frames = 4 * length - 3
     several = np.stack([sampled(arm, pipe, prompts, seed + RUN_OF_SAMPLE * k) for k in range(arm.measure.best_of)])
@@ -114,9 +122,10 @@ def encode_true(codec: Codec, prompts: list[Prompt], length: int) -> torch.Tenso
 
 
 @torch.no_grad()
-def reconstruct(codec: Codec, prompts: list[Prompt], length: int, batch: int = 16) -> np.ndarray:
-    """The prompts' true clips through the codec, uint8 (n, f, h, w, 3)."""
-    return np.concatenate([as_frames(codec.decode(z)) for z in encode_true(codec, prompts, length).split(batch)])
+def reconstruct(codec: Codec, clips: Sequence[Clip], batch: int = 16) -> np.ndarray:
+    """Clips through the codec, uint8 (n, f, h, w, 3)."""
+    z = torch.cat([codec.encode(as_video(clip.frames)[None]) for clip in clips])
+    return np.concatenate([as_frames(codec.decode(part)) for part in z.split(batch)])
 
 
 def kept(path: Path, make) -> np.ndarray:

@@ -15,13 +15,16 @@ import torch
 from motionlab.core.config import from_values
 from motionlab.core.errors import MotionLabError, one_of
 from motionlab.core.files import ensure_writable, write_atomic
+from motionlab.core.locks import held
 from motionlab.core.speed import speed as measured_speed
 from motionlab.core.yamls import read_yaml
 from motionlab.data.sidecars import Sidecar
-from motionlab.data.sources import Folder, Single, find_clips
+from motionlab.data.filtering import detected_boxes, judged_clips, kept
+from motionlab.data.sources import Folder, Single, Some, find_clips, part_of
 from motionlab.data.store import open_data
 from motionlab.data.tracks import check_mask, demand_length, load_mask, load_tracks
 from motionlab.data.tasks import Task, known_frames, read_tasks
+from motionlab.experiments.heads import settled
 from motionlab.methods import method_class
 from motionlab.methods.base import Method, Sampling
 from motionlab.methods.files import load_method, read_about, save_method
@@ -34,6 +37,7 @@ from motionlab.training.trained import load_trained
 from motionlab.video import probe_video, write_mp4
 
 MAY_CHANGE = ("out_dir", "steps", "checkpoint_every", "log_every", "gradient_checkpointing", "cpu")
+PROBED = 100                                 # videos that are looked into before anything long; all are when they are encoded
 PATIENCE = timedelta(hours=12)               # for other processes to finish encoding; the usual limit is 10 minutes
 
 
@@ -41,8 +45,12 @@ PATIENCE = timedelta(hours=12)               # for other processes to finish enc
 class TuneConfig:
     """A training of a method. 0 means the generator's own.
 
-    backbone: folder of a snapshot, "" for the kit's own. videos: folder with *.mp4 and captions, see `data.sources.find_clips`; or
+    backbone: folder of a snapshot, "" for the kit's own. videos: folder with *.mp4 and captions, see `data.sources.find_clips`;
+    leave_out: of the folder's videos, by name, the last so many are not trained on. Or
     video: one file, with caption, and where a method wants tracks, tracks or mask, and cotracker (see `data.sources.Single`).
+    filtered: of a folder, only clips that a tracker is fit to teach on (`data.filtering`), whatever the method, so that rivals share them;
+    by boxes, a CSV, or what a detector finds (`detected_boxes`, a folder), and tracker, weights of SAM2. What is left out is listed in
+    out_dir/filtered.csv.
     frames, height, width, fps: of the clips; of each video the first `frames` frames at `fps` are taken. crop: of the one video.
     batch_size: over all processes. lr: constant, by default without warm-up, since the start is the base. beta2, weight_decay: of
     AdamW. ema: of what is kept at the end. gradient_checkpointing: less memory for a third more time. bf16: autocast over float32 weights.
@@ -58,12 +66,17 @@ class TuneConfig:
     tracks: str = ""
     mask: str = ""
     cotracker: str = ""
+    filtered: bool = False
+    boxes: str = ""
+    detector: str = ""
+    tracker: str = ""
     crop: bool = True
     out_dir: str = "runs/tuned"
     frames: int = 0
     height: int = 0
     width: int = 0
     fps: float = 0.0
+    leave_out: int = 0
     steps: int = 2000
     batch_size: int = 8
     lr: float = 5e-6
@@ -79,9 +92,9 @@ class TuneConfig:
     cpu: bool = False
 
     def __post_init__(self):
-        for name in ("frames", "height", "width", "fps"):
+        for name in ("frames", "height", "width", "fps", "leave_out"):
             if getattr(self, name) < 0:
-                raise MotionLabError(f"{name} is {getattr(self, name)}.", fix="Give 0 for the generator's own.")
+                raise MotionLabError(f"{name} is {getattr(self, name)}.", fix="Give 0 for none or the generator's own.")
         self.training()
 
     def training(self) -> TrainConfig:
@@ -92,22 +105,26 @@ class TuneConfig:
         """The clips, at the generator's length and size."""
         fps = self.fps or pipe.fps
         if not self.video:
-            return Folder(self.videos, pipe.frames, pipe.size, fps)
+            return Folder(self.videos, pipe.frames, pipe.size, fps, self.leave_out)
         files = (self.tracks, self.mask, self.cotracker)
         return Single(Path(self.video), self.caption.strip(), pipe.frames, pipe.size, fps, self.crop, *files)
 
 
-def check_inputs(backbone: str, videos: str) -> None:
+def check_inputs(backbone: str, videos: str, leave_out: int = 0) -> None:
     """Refuse a snapshot or videos that are not there before minutes of other work.
 
     Raises:
-        MotionLabError: as `models.open.pipe_class` and `find_clips`; no videos given.
+        MotionLabError: as `models.open.pipe_class`, `find_clips` and `part_of`; no videos given; among the first `PROBED` one that
+            cannot be decoded at its beginning or its end.
     """
     if backbone:
         pipe_class(backbone)
     if not videos:
         raise MotionLabError("A backbone is given, but no videos.", fix="Give a folder of *.mp4 with captions.csv: -p videos=FOLDER.")
-    find_clips(videos)
+    clips = find_clips(videos)
+    part_of(clips, leave_out, videos)
+    for path, _ in clips[:PROBED]:
+        probe_video(path)
 
 
 def check_clips(config: TuneConfig, wanted: Sequence[Sidecar] = ()) -> None:
@@ -118,8 +135,11 @@ def check_clips(config: TuneConfig, wanted: Sequence[Sidecar] = ()) -> None:
             video, tracks of another length than the clip; tracks that are wanted and cannot be had.
     """
     tracked = any(one.kind == "tracks" for one in wanted)
+    if config.filtered and not config.detector and not Path(config.boxes).is_file():
+        raise MotionLabError(f"Clips are to be filtered, and there is no table of boxes '{config.boxes}'.",
+                             fix="Give -p boxes=FILE.csv (file, x0, y0, x1, y1), or -p filtered=false.")
     if not config.video:
-        check_inputs(config.backbone, config.videos)
+        check_inputs(config.backbone, config.videos, config.leave_out)
         if tracked:
             raise MotionLabError("This method follows points of one clip, and was given a folder of videos.",
                                  fix="Give --video, --caption and --tracks or --mask, or a loss without tracks.")
@@ -160,13 +180,15 @@ def tune(method: Method, config: TuneConfig) -> Path:
                      cache=out / "text", dtype=torch.float32)
     method.check(pipe)
     with processes.main_process_first():
+        source = kept_source(config.source(pipe), config, out)
         sidecars = (*method.wants(), *(Sidecar(kind) for kind in pipe.reads))
-        data = open_data(config.source(pipe), pipe, sidecars, out / "clips")
+        data = open_data(source, pipe, sidecars, out / "clips")
         pipe.text(["", *data.captions])
     pipe.forget_text()
     method.attach(pipe)
     if processes.is_main_process:
         print(cost(pipe, config, processes.num_processes, processes.device), flush=True)
+    method = settled(method, pipe, data, config.training(), out)
     result = train(pipe, method.loss(pipe), data, config.training())
     path = out / f"{method.name}.safetensors"
     if processes.is_main_process:
@@ -174,6 +196,15 @@ def tune(method: Method, config: TuneConfig) -> Path:
         save_method(method, load_trained(pipe, result.ema_state()), path, note)
         print(f"{result.step} steps: {path}", flush=True)
     return path
+
+
+def kept_source(source, config: TuneConfig, out: Path):
+    """The source, or of it the clips that a tracker is fit to teach on; errors as `judged_clips`."""
+    if not config.filtered:
+        return source
+    boxes = config.boxes or str(detected_boxes(source, config.detector, out / "boxes.csv"))
+    rows = kept(judged_clips(source, boxes, config.tracker, out / "filtered.csv"))
+    return source if len(rows) == len(source) else Some(source, rows)
 
 
 def demand_training(method: Method) -> None:
@@ -238,7 +269,7 @@ def sample(config: SampleConfig, options: Sampling | None = None) -> list[Path]:
     The list of prompts goes to prompts.csv. Clips that are there already are kept.
 
     Raises:
-        MotionLabError: as `read_tasks`, `load_method` and `open_pipe`; another run's out_dir.
+        MotionLabError: as `read_tasks`, `load_method` and `open_pipe`; another run's out_dir, or one that is being written now.
     """
     check_sampling(config.backbone, config.weights, config.prompts, options.mode if options else "")
     tasks, about = read_tasks(config.prompts), read_about(config.weights)
@@ -246,6 +277,11 @@ def sample(config: SampleConfig, options: Sampling | None = None) -> list[Path]:
     options, out = options or method.Sampling(), ensure_writable(config.out_dir)
     settings = {"options": dataclasses.asdict(options), "digest": fingerprint(config.weights)}
     _check_same(out / "sampling.yaml", dataclasses.asdict(config) | settings)
+    with held(out / ".lock-sampling", f"sampling to '{out}'"):
+        return _sampled(config, method, options, tasks, about, out)
+
+
+def _sampled(config, method, options, tasks, about, out):
     write_atomic(out / "prompts.csv", _table(tasks))
     device = "cuda" if torch.cuda.is_available() and not config.cpu else "cpu"
     frames, height, width = json.loads(about["size"])

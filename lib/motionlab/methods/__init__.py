@@ -20,6 +20,9 @@ METHODS = {
     "between": "motionlab.methods.between:Between",
     "fades": "motionlab.methods.fades:Fades",
     "morphing": "motionlab.methods.morphing:Morphing",
+    "sam2videox": "motionlab.methods.sam2videox:SAM2VideoX",
+    "repa": "motionlab.methods.repa:REPA",
+    "mask": "motionlab.methods.mask_head:MaskSupervised",
 }
 
 

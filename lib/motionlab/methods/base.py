@@ -126,10 +126,18 @@ class Method:
         """What the loss says of clips one by one, {name: (b,)}: "loss", mean |u - v|^2 of the video, and the method's own.
 
         Args:
-            data, noise: x1 and the sidecars that `wants` names by their keys, and noise for each.
+            data, noise: x1 and the sidecars that `judging` names by their keys, and noise for each; with a "mask", "loss_subject" too.
         """
-        u = pipe.velocity(x_t, t, text)
-        return {"loss": (u - velocity(noise["x1"], data["x1"])).square().flatten(1).mean(1)}
+        squares = (pipe.velocity(x_t, t, text) - velocity(noise["x1"], data["x1"])).square()
+        return {"loss": squares.flatten(1).mean(1)} | on_subject(squares, data)
+
+    def judging(self) -> tuple[Sidecar, ...]:
+        """The sidecars that `losses` reads; by default those that its training wants."""
+        return self.wants()
+
+    def judging_loss(self, pipe: Pipe) -> Callable:
+        """`loss` on clips that were held out: of a method that learns by more than a generator has afterwards, the part that is left."""
+        return self.loss(pipe)
 
     # ------------------------------------------------------------------ what is kept and told
     def stored_name(self, pipe: Pipe, name: str) -> str:
@@ -140,3 +148,11 @@ class Method:
         """Columns that the method adds to the row of each sampled state."""
         return [{} for _ in states]
 
+
+def on_subject(squares: torch.Tensor, data: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """{"loss_subject": (b,)}, the mean of squares (b, f, c, h, w) over the cells of data["mask"] (b, f, h, w) that show the subject, NaN
+    where none does; {} without a mask."""
+    if "mask" not in data:
+        return {}
+    there = (data["mask"] > 0).to(squares)
+    return {"loss_subject": (squares.mean(2) * there).flatten(1).sum(1) / there.flatten(1).sum(1)}

@@ -10,6 +10,7 @@ import torch
 from motionlab.core.errors import MotionLabError
 from motionlab.core.files import save_weights
 from motionlab.models.checkpoint import fingerprint
+from motionlab.models.heads import drop_heads, without_heads
 from motionlab.models.pipe import Pipe
 from motionlab.training.trained import frozen_fingerprint, load_trained, trained_state
 
@@ -18,14 +19,20 @@ SHIPPED_FIRST = "motionlab.joint"         # the form of the joint model that is 
 
 
 def save_method(method, pipe: Pipe, path: str | Path, note: dict[str, str] | None = None, dtype: torch.dtype = torch.bfloat16) -> Path:
-    """Write the trained part of `pipe`, in bf16, whole or not at all.
+    """Write the trained part of `pipe`, in bf16, whole or not at all; heads (`models.heads`) are left out.
 
     Args:
         note: further metadata, text to text (steps, data).
     """
     tensors = {method.stored_name(pipe, name): value.detach().cpu().to(dtype if value.is_floating_point() else value.dtype).contiguous()
-               for name, value in trained_state(pipe).items()}
+               for name, value in _kept(pipe).items()}
     return save_weights(path, tensors, about(method, pipe) | (note or {}))
+
+
+def _kept(pipe):
+    """What of the trained part serves sampling."""
+    state = trained_state(pipe)
+    return {name: state[name] for name in without_heads(list(state))}
 
 
 def about(method, pipe: Pipe) -> dict[str, str]:
@@ -72,6 +79,7 @@ def load_method(method, pipe: Pipe, path: str | Path) -> Pipe:
         raise MotionLabError(f"'{path}' was trained on a generator of kind {found['generator']}; '{pipe.name}' is {pipe.kind}.",
                              fix="Open the generator that it was trained on.")
     method.attach(pipe)
+    drop_heads(pipe)
     if json.loads(found["frozen"]) != frozen_fingerprint(pipe):
         raise MotionLabError(f"'{path}' ({fingerprint(path)}) was trained on another base than '{pipe.name}'.",
                              fix="Open the very base that it was trained on.")

@@ -53,6 +53,17 @@ def motion(scores: dict[str, float]) -> float:
                   + WEIGHT_OF_DYNAMIC * scores["dynamic_degree"]) / (1 + WEIGHT_OF_DYNAMIC)
 
 
+def motion_scores(scores: dict[str, float]) -> dict[str, float]:
+    """Three readings of a "Motion Score" that is named and not defined (card sam2videox, 6.1), on raw scores, 0 to 100: m1, smoothness and
+    dynamic degree; m2, both consistencies and smoothness; m3, all four. Means of dimensions, so means of clips add up.
+
+    A model that freezes wins on m2: never show it without the dynamic degree.
+    """
+    readings = {"m1": ("motion_smoothness", "dynamic_degree"), "m2": ("subject_consistency", "background_consistency", "motion_smoothness")}
+    readings["m3"] = (*readings["m2"], "dynamic_degree")
+    return {name: 100 * float(np.mean([scores[one] for one in names])) for name, names in readings.items()}
+
+
 def _present(scores, wanted, partial):
     for name in scores:
         one_of(name, RANGES, "VBench dimension")
@@ -91,7 +102,7 @@ def world_style(frames: np.ndarray, encoder, subject: np.ndarray, smoothness: fl
 
     Returns:
         subject_consistency, background_consistency (NaN where fewer than two frames show it), vbench_appearance (of these two
-        dimensions only: aesthetic and imaging quality need networks), vbench_motion.
+        dimensions only: aesthetic and imaging quality need networks), vbench_motion, and the readings m1, m2, m3 of `motion_scores`.
     """
     from motionlab.video import as_video
 
@@ -102,7 +113,8 @@ def world_style(frames: np.ndarray, encoder, subject: np.ndarray, smoothness: fl
     where = {"subject": share >= 0.5, "background": share <= 0.1}
     out = {f"{name}_consistency": _consistency_of(features, there) for name, there in where.items()}
     moving = {"motion_smoothness": smoothness, "dynamic_degree": dynamic}
-    return out | {"vbench_appearance": appearance(out, partial=True), "vbench_motion": motion(moving)}
+    sums = {"vbench_appearance": appearance(out, partial=True), "vbench_motion": motion(moving)}
+    return out | sums | motion_scores(out | moving)
 
 
 def _consistency_of(features, there):

@@ -29,7 +29,7 @@ class Branch(nn.Module):
     """One block's branch. index: its block's number in the order of execution, of `total` blocks of the network. on: False is silent;
     flip: the module sees time run backwards (what it gives is turned back)."""
 
-    def __init__(self, module: nn.Module, index: int, total: int, grids: _Grids, text: str):
+    def __init__(self, module: nn.Module, index: int, total: int, grids: Grids, text: str):
         super().__init__()
         self.module, self.index, self.total, self.text = module, index, total, text
         self.on, self.flip, self._grids, self._made = True, False, grids, None
@@ -71,7 +71,7 @@ class Branch(nn.Module):
         return sequence + F.pad(self._made.to(sequence.dtype), (0, 0, words, 0) if self.text == "first" else (0, 0, 0, words))
 
 
-class _Grids:
+class Grids:
     """The token grids of the network's calls, by their number of tokens.
 
     Gradient checkpointing runs a block again after the network's call is over, maybe after others: what is known is kept, and of two
@@ -118,7 +118,7 @@ def add_branches(network: nn.Module, make: Callable[[int], nn.Module], place: st
     first = sum(len(getattr(transformer, name)) for name in layout.blocks[:layout.blocks.index(stack)])
     if any(isinstance(module, Branch) for module in transformer.modules()):
         raise MotionLabError(f"This {type(transformer).__name__} has branches already.", fix="Open the generator anew.")
-    grids, made = _Grids(layout.grid), []
+    grids, made = Grids(layout.grid), []
     transformer.register_forward_pre_hook(grids.note, with_kwargs=True)
     for index, block in enumerate(getattr(transformer, stack), first):
         attention = getattr(block, layout.attention)

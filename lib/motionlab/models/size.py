@@ -21,6 +21,7 @@ from torch import nn
 from motionlab.core.errors import MotionLabError, one_of
 from motionlab.core.files import parse_json
 from motionlab.models.counting import count, time_steps
+from motionlab.models.heads import heads_run
 from motionlab.models.small.backbone import Backbone, BackboneConfig
 
 BLOCKS = {"CogVideoXTransformer3DModel": "transformer_blocks", "WanTransformer3DModel": "blocks"}
@@ -102,7 +103,8 @@ def measure(backbone: str, frames: int = 17, height: int | None = None, width: i
     """
     with torch.device("meta"):
         model, blocks, inputs, about = _built(backbone, frames, height, width, batch, attach)
-        counted = count(model, blocks, inputs)
+        with heads_run(model):
+            counted = count(model, blocks, inputs)
     return Size(backbone, batch, parameters=_parameters(model), trained=_parameters(model, True), **about, **counted)
 
 

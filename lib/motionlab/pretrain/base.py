@@ -34,13 +34,16 @@ def train_base(pipe: SmallPipe, data: Data, recipe: Recipe, training: TrainConfi
     """One stage, resumable.
 
     Returns:
-        folder/ema.safetensors (bf16), or None when it paused at `until`.
+        folder/ema.safetensors (averaged, bf16), or None when it paused at `until`. Beside it and exact: average.safetensors, and
+        raw.safetensors of the last step, for who asks what a branch should start from.
     """
     training = dataclasses.replace(training, out_dir=str(folder))
     result = train(pipe, flow_matching_loss(recipe, pipe), data, training, on_sample=watch, until=until)
     if result.status != "finished":
         return None
+    save_backbone(pipe.backbone, folder / "raw.safetensors")
     pipe.load_state_dict(result.ema_state())
+    save_backbone(pipe.backbone, folder / "average.safetensors")
     return save_backbone(pipe.backbone, folder / "ema.safetensors", torch.bfloat16, {"steps": str(result.step), "clips": str(len(data))})
 
 

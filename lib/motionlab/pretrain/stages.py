@@ -88,7 +88,7 @@ def read_settings(root: Path | None = None) -> dict:
             for part in values.get("stages", ()):
                 if not isinstance(part.get("name"), str) or not re.fullmatch(r"[\w-]+", part["name"]):
                     raise MotionLabError(f"A part of stage {name} has no name.", fix="Write - name: frames, with letters, digits, _ and -.")
-            if "function" not in values and STAGES[name] in (_base, _gate, _unet, _unet_gate) and not values.get("stages"):
+            if "function" not in values and STAGES[name] in (_base, _gate, _sam2, _unet, _unet_gate) and not values.get("stages"):
                 raise MotionLabError(f"Stage {name} lacks its stages.", fix="Write stages: [{name: frames, ...}], as in the shipped file.")
     return settings
 
@@ -97,7 +97,7 @@ def check_stage(name: str, root: Path | None = None) -> None:
     """Banks and training settings of all parts of a stage, looked at before the first stage takes its hours.
 
     Raises:
-        MotionLabError: unknown stage, a value out of range.
+        MotionLabError: unknown stage, a value out of range, a package that the stage needs and that is not installed.
     """
     from motionlab.data.bank import BankConfig
     from motionlab.training import TrainConfig
@@ -108,6 +108,10 @@ def check_stage(name: str, root: Path | None = None) -> None:
         for field, kind in (("bank", BankConfig), ("held_out", BankConfig), ("training", TrainConfig)):
             if field in part:
                 configs.from_values(kind, part[field], f"{field} of stage {part.get('name', name)}")
+    if STAGES.get(name) is _sam2 and "function" not in stage:
+        from motionlab.teachers.sam2_build import import_sam2
+
+        import_sam2()
 
 
 def shipping(root: Path | None = None) -> list[str]:
@@ -173,7 +177,11 @@ def _codec(settings, work, out, until):
     return train_codec(**_read(settings, kinds, "codec"), work=work, out=out, until=until)
 
 
-def _base(settings, work, out, until, train_part=None):
+def _base(settings, work, out, until):
+    return _parts(settings, work, out, until, _base_stage)
+
+
+def _parts(settings, work, out, until, one):
     """Part after part; each begins with the averaged weights of the one before, the first with those of the stage that `start` names.
 
     Parts before the last finished one are not asked for.
@@ -183,7 +191,7 @@ def _base(settings, work, out, until, train_part=None):
     begin = next((k + 1 for k in reversed(range(len(parts))) if not digests.problem_of(averages[k])), 0)
     for k in range(begin, len(parts)):
         digests.forget(averages[k])
-        if (train_part or _base_stage)(settings, parts[k], work, out.stem, averages[k - 1] if k else start, until) is None:
+        if one(settings, parts[k], work, out.stem, averages[k - 1] if k else start, until) is None:
             return None
         digests.record(averages[k])
     for part, average in zip(parts, averages):
@@ -244,7 +252,7 @@ def _base_stage(settings, stage, work, home, start, until):
 
 
 def _unet(settings, work, out, until):
-    return _base(settings, work, out, until, _unet_part)
+    return _parts(settings, work, out, until, _unet_part)
 
 
 def _unet_part(settings, part, work, home, start, until):
@@ -270,6 +278,26 @@ def _unet_part(settings, part, work, home, start, until):
 def _unet_gate(settings, work, out, until):
     for part in settings["stages"]:
         _unet_part(settings, part, work, "unet", None, until)
+
+
+def _sam2(settings, work, out, until):
+    return _parts(settings, work, out, until, _sam2_stage)
+
+
+def _sam2_stage(settings, stage, work, home, start, until):
+    from motionlab.data.bank import BankConfig
+    from motionlab.data.tracked import open_tracked
+    from motionlab.pretrain.tracker import TrackedData, TrackerRecipe, Watch, begin, train_tracker
+    from motionlab.teachers.sam2_build import Sam2Config
+    from motionlab.training import TrainConfig
+
+    print(f"stage {home}, {stage['name']}", flush=True)
+    kinds = {"bank": BankConfig, "held_out": BankConfig, "model": Sam2Config, "recipe": TrackerRecipe, "training": TrainConfig}
+    read = _read({name: (settings | stage)[name] for name in kinds if name in settings | stage}, kinds, f"{home}, {stage['name']}")
+    bank, model, recipe = open_tracked(read["bank"], work), read["model"], read["recipe"]
+    said = f"{len(bank)} clips of split {read['bank'].split} with pillars and pairs of one species and colour, {recipe.length} frames"
+    return train_tracker(begin(model, read["training"].seed, start), model, TrackedData(bank, recipe.length), recipe, read["training"],
+                         work / home / stage["name"], Watch(open_tracked(read["held_out"], work), model), until, said)
 
 
 def _gate(settings, work, out, until):
@@ -317,5 +345,5 @@ def _read(settings, kinds, stage):
     return {part: configs.from_values(kind, settings.get(part, {}), f"{part} of stage {stage}") for part, kind in kinds.items()}
 
 
-STAGES = {"codec": _codec, "image_encoder": _image_encoder, "evaluator_0": _evaluator, "evaluator_1": _evaluator,
-          "gate_overfit": _gate, "gate_four": _gate, "base": _base, "trunk": _base, "unet": _unet, "gate_unet": _unet_gate}
+STAGES = {"codec": _codec, "image_encoder": _image_encoder, "sam2": _sam2, "evaluator_0": _evaluator, "evaluator_1": _evaluator,
+          "gate_overfit": _gate, "gate_four": _gate, "base": _base, "trunk": _base, "gate_unet": _unet_gate, "unet": _unet}

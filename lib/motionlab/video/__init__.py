@@ -7,6 +7,7 @@ says what to do.
 Shapes: frames uint8 `(f, h, w, 3)` RGB, times float64 `(f,)` in seconds from the start of the stream.
 """
 from motionlab.video.clip import RealClip, check_frames
+from motionlab.video.cuts import cuts_said, find_cuts
 from motionlab.video.mtbench import MTBenchClip, read_mtbench
 from motionlab.video.probing import Probe, probe_video
 from motionlab.video.reading import read_video
@@ -14,5 +15,5 @@ from motionlab.video.samples import find_sample_clip
 from motionlab.video.tensors import as_frames, as_video, contact_sheet
 from motionlab.video.writing import write_gif, write_mp4
 
-__all__ = ["MTBenchClip", "Probe", "RealClip", "as_frames", "as_video", "check_frames", "contact_sheet", "find_sample_clip",
-    "probe_video", "read_mtbench", "read_video", "write_gif", "write_mp4"]
+__all__ = ["MTBenchClip", "Probe", "RealClip", "as_frames", "as_video", "check_frames", "contact_sheet", "cuts_said", "find_cuts",
+    "find_sample_clip", "probe_video", "read_mtbench", "read_video", "write_gif", "write_mp4"]

@@ -40,6 +40,12 @@ def placed(xy: np.ndarray, source: tuple[int, int], target: tuple[int, int], cro
     return (xy - corner + 0.5) * scale - 0.5
 
 
+def unplaced(xy: np.ndarray, source: tuple[int, int], target: tuple[int, int], crop: bool) -> np.ndarray:
+    """The reverse of `placed`: from pixels of the fitted picture to those of its source."""
+    top, left, h, w = _middle(source, target) if crop else (0, 0, *source)
+    return (xy + 0.5) / np.array([target[1] / w, target[0] / h]) - 0.5 + np.array([left, top])
+
+
 def _middle(shape, target: tuple[int, int]) -> tuple[int, int, int, int]:
     """(top, left, height, width) of the largest middle part with the aspect of `target`."""
     height, width = shape[:2]

@@ -78,11 +78,14 @@ class Clip:
     @cached_property
     def flow_visible(self) -> np.ndarray:
         """(f-1, h, w) bool: the surface seen at this pixel of frame t is still seen, inside the frame, in t+1."""
-        f, h, w = self.ids.shape
-        grid = np.stack(np.meshgrid(np.arange(w), np.arange(h)), axis=-1).astype(np.float64)
-        landing = grid + np.moveaxis(self.flow, 1, -1)
-        return np.stack([(self.owner(landing[t], t + 1) == self.ids[t]) & self._inside(landing[t])
-                         for t in range(f - 1)])
+        return self.visible_between(range(len(self.ids)))
+
+    def visible_between(self, order: Sequence[int]) -> np.ndarray:
+        """(n-1, h, w) bool: the surface seen at this pixel of frame order[k] is seen, inside the frame, in order[k+1] too."""
+        grid = np.stack(np.meshgrid(*map(np.arange, self.ids.shape[:0:-1])), axis=-1).astype(np.float64)
+        landing = grid + np.moveaxis(self.flow_between(order), 1, -1)
+        return np.stack([(self.owner(to, there) == self.ids[here]) & self._inside(to)
+                         for to, here, there in zip(landing, order, order[1:])])
 
     # ------------------------------------------------------------------ points
     def foreground_points(self, n: int, seed: int = 0, frame: int = 0) -> np.ndarray:
