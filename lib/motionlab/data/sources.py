@@ -57,7 +57,7 @@ class World:
 
     def larger(self, i: int, size: int) -> Clip:
         """The scene of clip i rendered `size` pixels high and wide; 0: clip i itself."""
-        return _rendered(self.seeds[i], size or self.config.size, self.config.frames)
+        return _rendered(self.seeds[i], size or self.config.size, self.config.frames, self.fps)
 
     def hash(self) -> str:
         """Names these very clips."""
