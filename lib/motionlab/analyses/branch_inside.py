@@ -103,4 +103,4 @@ def told(table, columns: dict[str, str], arms: Iterable[str] = ("branch", "smoot
         found = {arm: ratio(table, column, arm) for arm in arms}
         lines.append(f"{what}: " + ", ".join(f"{names.get(arm, arm)} x {mean:.2f} [{low:.2f}, {high:.2f}]"
                                              for arm, (mean, low, high) in found.items()))
-    return f"Against the branch off (n = {table['item'].nunique()} clips): " + ";\n".join(lines)
+    return f"Times what it is with the branch off (n = {table['item'].nunique()}):\n" + ";\n".join(lines)

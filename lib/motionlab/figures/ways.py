@@ -84,7 +84,7 @@ def sampled_points(pictures: Mapping[str, tuple[np.ndarray, ...]], table, paper:
         table: rows of `analyses.point_sampling`.
     """
     arms = list(pictures)
-    fig, axes = figure(3.0 * len(arms) + 3.2, 3.6, 1, len(arms) + 1, width_ratios=[1] * len(arms) + [1.1])
+    fig, axes = figure(3.0 * len(arms) + 3.2, 4.3, 1, len(arms) + 1, width_ratios=[1] * len(arms) + [1.1])
     for ax, (arm, (picture, small, body, points)) in zip(axes, pictures.items()):
         tinted = np.where(small[..., None], 0.4 * picture + 153, 0.55 * picture).astype(np.uint8)
         on = small[points[:, 1].astype(int), points[:, 0].astype(int)]
@@ -103,4 +103,4 @@ def sampled_points(pictures: Mapping[str, tuple[np.ndarray, ...]], table, paper:
     axes[-1].set_xlabel("points on small parts / their area   more →\n(dotted: even sampling)", fontsize=8)
     plain(axes[-1])
     told = ", ".join(f"{look(arm, paper)[0]} {mean:.2f} [{low:.2f}, {high:.2f}]" for arm, (mean, low, high) in found.items())
-    return titled(fig, f"Points on feet, forearms and tails over their area (n = {table['item'].nunique()} bodies): {told}")
+    return titled(fig, f"Points on feet, forearms and tails over their area (n = {table['item'].nunique()} bodies):\n{told}")
