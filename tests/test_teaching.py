@@ -1,5 +1,6 @@
 """Every drafted arm on a tiny SAM2 of the real classes: its target is made and said, all sidecars of a sweep in one look at each clip."""
 import math
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from motionlab.teachers.sam2_build import Sam2Config, build_sam2
 from motionlab.teachers.sam2_files import write_small
 from tiny_repository import root, spot  # noqa: F401
 
-pytest.importorskip("sam2")
+pytestmark = pytest.mark.skipif(find_spec("sam2") is None, reason="sam2 is not installed")     # importing it would set Hydra up
 DRAFT = yaml.safe_load((Path(__file__).resolve().parents[1] / "reproductions/sam2videox/pilots/ablations.yaml").read_text(encoding="utf-8"))
 TAUGHT = {arm["name"]: arm for arm in DRAFT["arms"] if arm.get("method") in ("sam2videox", "repa")}
 SAME = ("_seeds", "_first", "_features", "_loss")                                  # of a training that another arm has
