@@ -12,14 +12,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
 
 from motionlab.core.errors import MotionLabError, one_of
 from motionlab.core.protocol import held_out, read_protocol, split_seeds
-from motionlab.data.bank import BankConfig, bank_seeds, training_scene
+from motionlab.data.bank import BankConfig, training_scene
 from motionlab.data.sidecars import digest
+from motionlab.data.sources import World
 from motionlab.world import Clip, Scene, caption, random_scene, render
 from motionlab.world.captions import describe, sentence
 from motionlab.world.palette import COLOURS, PLACES
@@ -169,7 +169,7 @@ class Frames:
 
 
 @dataclass(frozen=True)
-class HalfDissolved:
+class HalfDissolved(World):
     """Clips of a range of world seeds, every other one dissolving into a render of its own motion in another colour or place.
 
     A dissolve has its first half's caption, as one caption is what training reads.
@@ -177,34 +177,24 @@ class HalfDissolved:
 
     config: BankConfig = field(default_factory=lambda: BankConfig("fine_tuning", clips=1600, frames=FRAMES))
     fps: float = FPS
-    exact = True
 
     @property
     def name(self) -> str:
-        c = self.config
-        return f"{c.split}_{c.offset}_{c.clips}x{c.frames}x{c.size}_{self.fps:g}fps_half_dissolved"
-
-    @cached_property
-    def seeds(self) -> list[int]:
-        return bank_seeds(self.config)
-
-    @cached_property
-    def captions(self) -> list[str]:
-        """One per clip."""
-        return [sentence(describe(training_scene(seed))) for seed in self.seeds]
-
-    def __len__(self) -> int:
-        return self.config.clips
+        return f"{super().name}_half_dissolved"
 
     def clip(self, i: int) -> Frames:
         """Clip i."""
         scene = training_scene(self.seeds[i])
-        own = render(scene, self.config.size, self.config.frames, self.fps).frames
+        own = super().clip(i).frames
         if i % 2 == 0:
             return Frames(own, self.captions[i])
         other = changed(scene, ("colour", "place")[i // 2 % 2], np.random.default_rng([self.seeds[i], DISSOLVE]))
         return Frames(dissolve(own, render(other, self.config.size, self.config.frames, self.fps).frames), self.captions[i])
 
+    def larger(self, i: int, size: int) -> Frames:
+        """Clip i rendered `size` pixels high and wide; 0: clip i itself."""
+        return dataclasses.replace(self, config=dataclasses.replace(self.config, size=size or self.config.size)).clip(i)
+
     def hash(self) -> str:
         """Names these very clips."""
-        return digest({"config": dataclasses.asdict(self.config), "fps": self.fps, "seeds": self.seeds, "dissolve": DISSOLVE})
+        return digest({"clips": super().hash(), "dissolve": DISSOLVE})
