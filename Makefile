@@ -42,7 +42,7 @@ setup: $(STAMP)     ## only the environment
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11"; exit 2; }
-	@echo "Setting up $(VENV): about 2 minutes and 7 GB the first time"
+	@echo "Setting up $(VENV): about 4 minutes and 7 GB the first time"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -c constraints.txt -e '.[test]'
 	@# A second phase, because its build imports torch. Without it transformers' class serves (teacher sam2_transformers).

@@ -52,7 +52,7 @@ def sweep(*words: str) -> int:
 
 
 def wait_for(what: str, done) -> None:
-    until = time.monotonic() + 90
+    until = time.monotonic() + 200          # more than the two minutes that Slurm may insist on
     while not done():
         assert time.monotonic() < until, f"never came: {what}"
         time.sleep(0.1)
