@@ -205,7 +205,7 @@ def test_several_objects_are_averaged_as_maps():
 
 # ------------------------------------------------------------------ patches
 def test_patches_of_pixels_and_networks(clip, tmp_path):
-    from transformers import Dinov2Config, Dinov2Model
+    from encoders import dinov2_folder
 
     from motionlab.models.image_encoder import ImageEncoder, ImageEncoderConfig
 
@@ -217,10 +217,10 @@ def test_patches_of_pixels_and_networks(clip, tmp_path):
     seen = load_patches("image_encoder", encoder=encoder)(clip.frames[:2])
     assert seen.shape == (2, 16, 12, 12)
     assert np.allclose(seen[1, :, 0, 5], encoder.features(torch.from_numpy(clip.video()[1:2]))[0, 5].numpy(), atol=1e-5)
-    Dinov2Model(Dinov2Config(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=28)).save_pretrained(tmp_path)
-    assert load_patches("dinov2", checkpoint=tmp_path, size=42)(clip.frames[:2]).shape == (2, 16, 3, 3)
-    for options, says in (({"teacher": "dinov2"}, "no DINOv2"), ({"teacher": "sam2"}, "needs a SAM2"), ({"teacher": "image_encoder"}, "encoder"),
-                          ({"grid": 7}, "do not divide"), ({"teacher": "dinov2", "checkpoint": tmp_path, "size": 40}, "do not divide")):
+    dinov2_folder(tmp_path / "dinov2")
+    assert load_patches("dinov2", checkpoint=tmp_path / "dinov2", size=42)(clip.frames[:2]).shape == (2, 16, 3, 3)
+    for options, says in (({"teacher": "dinov2"}, "needs a folder with DINOv2"), ({"teacher": "sam2"}, "needs a SAM2"), ({"teacher": "image_encoder"}, "encoder"),
+                          ({"grid": 7}, "do not divide"), ({"teacher": "dinov2", "checkpoint": tmp_path / "dinov2", "size": 40}, "do not divide")):
         with pytest.raises(MotionLabError, match=says):
             patches(clip.frames, **options)
 

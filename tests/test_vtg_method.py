@@ -372,7 +372,7 @@ def test_rows_mix_as_the_equation_says():
 
 def test_dinov2_by_path_has_the_layers_own_grid_and_is_asked_for_before_anything_long(unet, tmp_path):
     from encoders import dinov2_folder
-    from motionlab.models.pretrained.encoders import open_dinov2
+    from motionlab.teachers.dinov2 import open_dinov2
 
     folder = dinov2_folder(tmp_path / "dinov2")
     encoder, frames = open_dinov2(folder), torch.rand(2, 3, 48, 96) * 2 - 1

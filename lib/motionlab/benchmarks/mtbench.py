@@ -20,7 +20,8 @@ from motionlab.metrics.editing import edit_fidelity, temporal_consistency
 from motionlab.metrics.motion import mf_paper, mf_release, points_in_mask_box
 from motionlab.metrics.motion.fidelity import to_shorter
 from motionlab.metrics.vbench import consistency
-from motionlab.models.pretrained.encoders import check_encoder, encoder_stamp, open_clip, open_dino
+from motionlab.models.pretrained.encoders import encoder_stamp, open_clip, open_dino
+from motionlab.teachers.folders import check_encoder
 from motionlab.teachers.cotracker import cotracker_tracks, load_cotracker
 from motionlab.teachers.flow import dis_flow
 from motionlab.teachers.following import chain_flow_tracks, lucas_kanade_tracks

@@ -132,6 +132,6 @@ class VTG(Method):
     def _encoder(self):
         if not self.encoder:
             return load_image_encoder(shipped("image_encoder"))
-        from motionlab.models.pretrained.encoders import open_dinov2
+        from motionlab.teachers.dinov2 import open_dinov2
 
         return open_dinov2(self.encoder)

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from motionlab.core.errors import MotionLabError
+from motionlab.teachers.dinov2 import open_dinov2
 from motionlab.teachers.flow import call_teacher
-from motionlab.teachers.weights import to_device
 from motionlab.video import as_video, check_frames
 
 TOGETHER = 16            # pictures at once
@@ -39,7 +39,7 @@ def load_patches(teacher: str = "rgb", **options) -> Callable[[np.ndarray], np.n
     """
     if teacher == "dinov2" and "model" not in options:
         options = {name: value for name, value in options.items() if name != "checkpoint"} | {
-            "model": load_dinov2(options.get("checkpoint"), options.get("device", "cpu"))}
+            "model": _dinov2(options.get("checkpoint"), options.get("device", "cpu"))}
     return lambda frames: patches(frames, teacher, **options)
 
 
@@ -80,43 +80,29 @@ def dinov2_patches(frames: np.ndarray, checkpoint: str | Path | None = None, siz
     """DINOv2 (Oquab et al., arXiv 2304.07193) from a folder of transformers, never a download; frames are resized to size x size.
 
     Args:
-        size: pixels a side, a multiple of the patch of 14. model: what `load_dinov2` gave, for many clips.
+        size: pixels a side, a multiple of the patch of 14. model: what `open_dinov2` gave, for many clips.
 
     Raises:
         MotionLabError: no folder, or of another model; a size that does not divide into patches.
     """
-    import torch
     import torch.nn.functional as F
 
     video = as_video(check_frames(frames, who="dinov2_patches"))
-    model = model or load_dinov2(checkpoint, device)
-    patch = model.config.patch_size
+    model = model or _dinov2(checkpoint, device)
+    patch = model.patch
     if size < patch or size % patch:
         raise MotionLabError(f"dinov2_patches: {size} pixels do not divide into patches of {patch}.",
                              fix=f"Give a multiple, such as {16 * patch}.")
-    mean, std = (torch.tensor(values)[:, None, None] for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
-    pictures = F.interpolate((video + 1) / 2, size=(size, size), mode="bicubic", align_corners=False, antialias=True)
-    with torch.no_grad():
-        parts = [model(((part - mean) / std).to(next(model.parameters()).device)).last_hidden_state for part in pictures.split(TOGETHER)]
-    own = 1 + getattr(model.config, "num_register_tokens", 0)              # the class token, and registers where there are any
-    return torch.cat(parts)[:, own:].transpose(1, 2).unflatten(2, (size // patch, size // patch)).float().cpu().numpy()
+    pictures = F.interpolate(video, size=(size, size), mode="bicubic", align_corners=False, antialias=True)
+    found = model.features(pictures.to(model.mean.device))
+    return found.transpose(1, 2).unflatten(2, (size // patch, size // patch)).cpu().numpy()
 
 
-def load_dinov2(checkpoint: str | Path | None, device: str = "cpu"):
-    """The network of a folder that transformers wrote (`save_pretrained`); errors as `dinov2_patches`."""
-    from transformers import AutoModel
-
-    if checkpoint is None or not (Path(checkpoint).expanduser() / "config.json").is_file():
-        raise MotionLabError(f"There is no DINOv2 at '{checkpoint}'.",
+def _dinov2(checkpoint, device):
+    if checkpoint is None:
+        raise MotionLabError("Teacher 'dinov2' needs a folder with DINOv2.",
                              fix="Give checkpoint=: a folder of transformers, such as dinov2-base.")
-    try:
-        model = AutoModel.from_pretrained(Path(checkpoint).expanduser(), local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise MotionLabError(f"'{checkpoint}' cannot be read as DINOv2 ({str(error).splitlines()[0]}).",
-                             fix="Fetch the folder again.") from None
-    if "dinov2" not in model.config.model_type:
-        raise MotionLabError(f"'{checkpoint}' holds a {model.config.model_type}, not DINOv2.", fix="Give a folder of dinov2.")
-    return to_device(model, device).eval()
+    return open_dinov2(checkpoint, device)
 
 
 def sam2_patches(frames: np.ndarray, tracker=None) -> np.ndarray:
