@@ -47,6 +47,46 @@ def test_float32_goes_to_the_kernel_and_autocast_to_the_plain_route(monkeypatch)
     assert out.dtype == torch.bfloat16 and (out.float() - exact).abs().max() < 2e-2
 
 
+def joint(processor, grad, dtype=torch.bfloat16):
+    """What an attention of CogVideoX makes of 37 video and 3 text tokens with a processor, and the gradients."""
+    from diffusers.models.attention_processor import Attention
+    from diffusers.models.embeddings import get_3d_rotary_pos_embed
+
+    torch.manual_seed(0)
+    attn = Attention(query_dim=32, dim_head=16, heads=2, qk_norm="layer_norm", eps=1e-6, bias=True, out_bias=True,
+                     processor=processor).to(dtype)
+    video, words = (torch.randn(2, n, 32).to(dtype).requires_grad_(grad) for n in (36, 3))
+    turn = get_3d_rotary_pos_embed(16, ((0, 0), (3, 4)), (3, 4), 3)
+    with torch.set_grad_enabled(grad), PlainAttention():
+        out = attn(video, encoder_hidden_states=words, image_rotary_emb=turn)
+    if not grad:
+        return out
+    sum(x.float().square().sum() for x in out).backward()
+    return [video.grad, words.grad, *(p.grad for p in attn.parameters())]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_the_rotation_is_diffusers_own_to_the_bit_and_its_gradient_to_the_precision(dtype):
+    from diffusers.models.attention_processor import CogVideoXAttnProcessor2_0
+
+    from motionlab.models.small.attention import JointAttention
+
+    for a, b in zip(joint(JointAttention(), False, dtype), joint(CogVideoXAttnProcessor2_0(), False, dtype)):
+        assert torch.equal(a, b) if dtype == torch.bfloat16 else torch.allclose(a, b, atol=1e-6)
+    for a, b in zip(joint(JointAttention(), True, dtype), joint(CogVideoXAttnProcessor2_0(), True, dtype), strict=True):
+        scale = b.float().abs().max()
+        assert (a - b).float().abs().max() <= (4e-2 if dtype == torch.bfloat16 else 1e-5) * scale + 1e-6
+
+
+def test_without_gradient_attention_gives_the_same_bits_and_keeps_no_maps():
+    parts = leaves()
+    with PlainAttention():
+        kept = F.scaled_dot_product_attention(*parts)
+        with torch.no_grad():
+            assert torch.equal(F.scaled_dot_product_attention(*parts), kept)
+    assert any(x is not None and x.shape[-2:] == (37, 37) for x in kept.grad_fn.saved_tensors)
+
+
 @pytest.mark.parametrize("rule", ["match_rms_adamw", "original"])
 def test_muon_moves_as_torchs(rule):
     def moved(kind):

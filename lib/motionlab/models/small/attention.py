@@ -58,12 +58,13 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, q, k, v):
-        scale, out = q.shape[-1] ** -0.5, torch.empty_like(q)
-        maps = q.new_empty(*q.shape[:3], k.shape[2])
+        scale, out, keep = q.shape[-1] ** -0.5, torch.empty_like(q), any(ctx.needs_input_grad)
+        maps = q.new_empty(*q.shape[:3], k.shape[2]) if keep else None
         with torch.autocast("cpu", enabled=False):           # which would have the softmax in float32
-            for i in _parts(maps):
-                maps[i] = torch.softmax((q[i] * scale) @ k[i].mT, -1)
-                torch.matmul(maps[i], v[i], out=out[i])
+            for i in _parts(q, k):
+                scores = (q[i] * scale) @ k[i].mT
+                part = torch.softmax(scores, -1, out=maps[i] if keep else scores)
+                torch.matmul(part, v[i], out=out[i])
         ctx.save_for_backward(q, k, v, maps)
         return out
 
@@ -71,7 +72,7 @@ class _Attention(torch.autograd.Function):
     def backward(ctx, grad):
         q, k, v, maps = ctx.saved_tensors
         scale, (dq, dk, dv) = q.shape[-1] ** -0.5, (torch.empty_like(x) for x in (q, k, v))
-        for i in _parts(maps):
+        for i in _parts(q, k):
             torch.matmul(maps[i].mT, grad[i], out=dv[i])
             inner = torch._softmax_backward_data(grad[i] @ v[i].mT, maps[i], -1, maps.dtype)
             dq[i] = (inner @ k[i]) * scale
@@ -79,19 +80,54 @@ class _Attention(torch.autograd.Function):
         return dq, dk, dv
 
 
-def _parts(maps):
+def _parts(q, k):
     """Samples one by one, or slices of several where their maps are small."""
-    b, several = len(maps), TOGETHER // maps[0].numel()
+    b, several = len(q), TOGETHER // (q.shape[1] * q.shape[2] * k.shape[2])
     return range(b) if several < 2 else [slice(i, i + several) for i in range(0, b, several)]
 
 
-def again_where_recomputed(attention: nn.Module) -> None:
-    """Have a diffusers attention take the plain route also when gradient checkpointing runs it again, outside the network's call."""
-    from diffusers.models.attention_processor import CogVideoXAttnProcessor2_0
+class _Rotation(torch.autograd.Function):
+    """q or k (b, heads, n, d) with the positions behind the first `skip` turned: pairs (2i, 2i + 1) as complex numbers times
+    turn (n - skip, d / 2), in float32. Its gradient is turned back."""
 
-    class Processor(CogVideoXAttnProcessor2_0):
-        def __call__(self, attn, hidden_states, encoder_hidden_states, attention_mask=None, image_rotary_emb=None):
-            with nullcontext() if PlainAttention.active else PlainAttention():
-                return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, image_rotary_emb)
+    @staticmethod
+    def forward(ctx, x, turn, skip):
+        ctx.save_for_backward(turn)
+        ctx.skip = skip
+        return _turned(x, turn, skip)
 
-    attention.set_processor(Processor())
+    @staticmethod
+    def backward(ctx, grad):
+        return _turned(grad, ctx.saved_tensors[0].conj(), ctx.skip), None, None
+
+
+def _turned(x, turn, skip):
+    pairs = torch.view_as_complex(x[:, :, skip:].float().unflatten(-1, (-1, 2)).contiguous())
+    out = torch.empty_like(x)
+    out[:, :, :skip] = x[:, :, :skip]
+    out[:, :, skip:] = torch.view_as_real(pairs * turn).flatten(-2)
+    return out
+
+
+class JointAttention:
+    """Attention over text and video tokens, called as diffusers' `CogVideoXAttnProcessor2_0` and equal to it, its rotation in a
+    quarter of the time (32 clips of 752 tokens in bfloat16: 24 ms there, 6 here).
+
+    When gradient checkpointing runs it again, outside the network's call, it takes the plain route too.
+    """
+
+    def __call__(self, attn: nn.Module, hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor,
+                 attention_mask: None = None, image_rotary_emb: tuple[torch.Tensor, torch.Tensor] | None = None):
+        """(video, text) after attention, from video (b, n, d) and text (b, m, d); image_rotary_emb: cos and sin (n, head width)."""
+        words = encoder_hidden_states.shape[1]
+        x = torch.cat([encoder_hidden_states, hidden_states], 1)
+        q, k, v = (f(x).unflatten(-1, (attn.heads, -1)).transpose(1, 2) for f in (attn.to_q, attn.to_k, attn.to_v))
+        q, k = (x if norm is None else norm(x) for x, norm in ((q, attn.norm_q), (k, attn.norm_k)))
+        if image_rotary_emb is not None:
+            cos, sin = (a[:, ::2] for a in image_rotary_emb)        # each entry stands twice, for both numbers of a pair
+            turn = torch.complex(cos, sin).to(q.device)
+            q, k = _Rotation.apply(q, turn, words), _Rotation.apply(k, turn, words)
+        with nullcontext() if PlainAttention.active else PlainAttention():
+            x = F.scaled_dot_product_attention(q, k, v, dropout_p=0.0, is_causal=False)
+        x = attn.to_out[1](attn.to_out[0](x.transpose(1, 2).flatten(2)))
+        return x[:, words:], x[:, :words]

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from motionlab.core.errors import MotionLabError, one_of
-from motionlab.models.small.attention import PlainAttention, again_where_recomputed
+from motionlab.models.small.attention import JointAttention, PlainAttention
 from motionlab.models.checkpoint import AGAIN, fill, read_model, save_model
 from motionlab.models.small.text import Grammar, TextEncoder
 
@@ -174,7 +174,7 @@ def _transformer(c: BackboneConfig) -> nn.Module:
         spatial_interpolation_scale=1.0, use_rotary_positional_embeddings=c.rotary,
         use_learned_positional_embeddings=False)
     for block in made.transformer_blocks:
-        again_where_recomputed(block.attn1)
+        block.attn1.set_processor(JointAttention())
     return made
 
 
