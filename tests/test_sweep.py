@@ -372,6 +372,12 @@ def test_another_file_of_a_paper_publishes_under_its_own_name(root):
     for row in rows:
         measure(row)
     assert sweeps.publish(read, rows).name == "longer_full.csv"
+    longer.write_text(YAML + "publishes: branches\n")         # beside rows of an earlier protocol, which stay
+    read = sweeps.read_sweep(longer, root)
+    assert sweeps.publish(read, sweeps.plan(read, "full", ["base"])).name == "branches_full.csv"
+    longer.write_text(YAML + "publishes: ../branches\n")
+    with pytest.raises(MotionLabError, match="no name of a file of rows"):
+        sweeps.read_sweep(longer, root)
 
 
 def measure(row) -> None:
