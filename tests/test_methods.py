@@ -73,6 +73,10 @@ def test_the_oracle_begins_as_the_base_and_then_reads_the_motion_that_it_is_give
     assert not torch.allclose(seen[0], seen[1]) and torch.allclose(seen[2], none, atol=1e-6)
     with pytest.raises(MotionLabError, match="true clips' motion"):
         method.sample(trained, SAID, [0, 1])
+    noisy, = method.truth(method.Sampling(noise=2.0))
+    assert noisy.settings == {"teacher": "exact", "noise": 2.0} and method.truth(method.Sampling(motion="none", noise=2.0)) == ()
+    with pytest.raises(MotionLabError, match="pixels per frame"):
+        method.Sampling(noise=-1.0)
 
 
 def test_every_method_draws_the_same_noise_times_and_dropouts(pipe, monkeypatch):

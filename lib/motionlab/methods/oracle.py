@@ -24,12 +24,16 @@ GIVEN = {"true": "exact", "other": "other", "none": ""}
 
 @dataclass(frozen=True)
 class OracleSampling(Sampling):
-    """motion: "true", that of the prompt's own clip; "other", of another prompt's; "none"."""
+    """motion: "true", that of the prompt's own clip; "other", of another prompt's; "none". noise: deviation of white noise on its flow,
+    pixels per frame."""
 
     motion: str = "true"
+    noise: float = 0.0
 
     def __post_init__(self):
         one_of(self.motion, GIVEN, "motion that is given")
+        if self.noise < 0:
+            raise MotionLabError(f"noise of the motion that is given is {self.noise}.", fix="Give pixels per frame, 0 or more.")
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,8 @@ class Oracle(Plain):
         return (*super().wants(), Sidecar("motion", {"teacher": self.teacher}, key="d1"))
 
     def truth(self, options: OracleSampling) -> tuple[Sidecar, ...]:
-        return (Sidecar("motion", {"teacher": GIVEN[options.motion]}, key="d1"),) if GIVEN[options.motion] else ()
+        settings = {"teacher": GIVEN[options.motion]} | ({"noise": options.noise} if options.noise else {})
+        return (Sidecar("motion", settings, key="d1"),) if GIVEN[options.motion] else ()
 
     def attach_to(self, network: nn.Module, channels: int) -> None:
         more_inputs(network, channels, self.new_lr)

@@ -51,6 +51,31 @@ def fvd(made: np.ndarray, redraws: np.ndarray, ninth: np.ndarray, resamples: int
     return Fvd(value, floor, float(low), float(high), n)
 
 
+def log_ratios(made: np.ndarray, rival: np.ndarray, redraws: np.ndarray) -> np.ndarray:
+    """log(distance of `made` / distance of `rival`) to the redraws, as one number per prompt (n,): the jackknife's n r - (n - 1) r_i, r_i
+    without prompt i (Efron 1982, section 2). Their mean is r less its bias of order 1/n, and an interval of their mean is one of r, so
+    that a ratio of two sets can be judged like any mean over prompts.
+
+    Args:
+        made, rival: features (n, d) of clips of the same prompts. redraws: (n, k, d) of them.
+
+    Raises:
+        MotionLabError: other shapes, fewer than four prompts, values that are not finite.
+    """
+    _check(made, redraws, rival)
+    n = len(made)
+    if n < 4:
+        raise MotionLabError(f"A ratio of distances of {n} prompts has no interval.", fix="Give four prompts or more.")
+
+    def ratio(rows):
+        reference = redraws[rows].reshape(-1, redraws.shape[-1])
+        one, other = (frechet_distance(clips[rows], reference) for clips in (made, rival))
+        return np.log(max(one, 1e-12) / max(other, 1e-12))
+
+    whole = ratio(np.arange(n))
+    return np.array([n * whole - (n - 1) * ratio(np.delete(np.arange(n), i)) for i in range(n)])
+
+
 def bias_by_n(made: np.ndarray, redraws: np.ndarray, ninth: np.ndarray, sizes: Sequence[int], draws: int = 8, seed: int = 0) -> list[dict]:
     """Rows {n, value, floor}: means over random subsets of n prompts; both fall with n, and what they part by is not bias."""
     _check(made, redraws, ninth)

@@ -1,0 +1,85 @@
+"""Rows of a sweep of distilled generators, put together as they are judged: seeds of an arm under one name, by class, by speed, over t.
+
+Names of arms say what they are: `full_seeds`, further seeds of `full`; `full_in@prompts=animals`, the arm on another set of prompts;
+`full_features` and `full_loss`, the same training measured otherwise.
+"""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from motionlab.core.errors import MotionLabError
+from motionlab.experiments.contrasts import flagged
+from motionlab.metrics.edges import terciles
+
+SEEDS, IN, FEATURES, LOSS = "_seeds", "_in@prompts=", "_features", "_loss"
+MAIN = "people"          # what the set of all arms shows
+LADDER = ("targets", "features", "loss", "samples")
+
+
+def one_name(table):
+    """The table with the further seeds of an arm under its own name."""
+    return table.assign(arm=table["arm"].str.removesuffix(SEEDS))
+
+
+def judged(sweep, floor: str = "reconstruction"):
+    """Rows of sampled (or real) clips of the main set, all seeds of an arm together, with broken_<detector> (`contrasts.flagged`) and
+    third: 0, 1, 2, the tercile of the floor's speed that the prompt lies in (-1 where it is not known), which no arm decides.
+
+    Raises:
+        MotionLabError: the floor has no rows.
+    """
+    clips = one_name(sweep[sweep["structure_0"].notna() & ~sweep["arm"].str.contains(IN, regex=False)])
+    speed = clips[clips["arm"] == floor].groupby("item")["speed"].first()
+    if speed.empty:
+        raise MotionLabError(f"There are no rows of arm '{floor}'.", fix="Measure it first: all else is told by it.")
+    third = dict(zip(speed.index, terciles(speed)))
+    return flagged(clips, floor).assign(third=clips["item"].map(third).fillna(-1).astype(int))
+
+
+def by_class(sweep):
+    """Rows of sampled clips of all sets with the column class: `MAIN`, or the set's name; arms under the name that they have there."""
+    clips = one_name(sweep[sweep["structure_0"].notna()])
+    parts = clips["arm"].str.split(IN, n=1, expand=True, regex=False).reindex(columns=[0, 1])
+    return clips.assign(arm=parts[0], **{"class": parts[1].fillna(MAIN)})
+
+
+def over_times(sweep, columns: Sequence[str] = ("hit", "still_kept", "kl", "entropy", "repeated", "corrected", "wrong")):
+    """Rows {item, arm, seed, head, hidden, speed, ...} of what features say of held-out clips: means over the noise levels.
+
+    Arms stand under the name of their training. Undefined values (a clip in which nothing moves) stay undefined.
+    """
+    rows = sweep[sweep["arm"].str.endswith(FEATURES)]
+    kept = [c for c in columns if c in rows]
+    about = [c for c in ("hidden", "speed") if c in rows]
+    means = rows.groupby(["item", "arm", "seed", "head"], sort=False)[[*about, *kept]].mean().reset_index()
+    return means.assign(arm=means["arm"].str.removesuffix(FEATURES))
+
+
+def by_time(sweep):
+    """Rows {item, arm, seed, t, hit, ...} of features, arms under the name of their training."""
+    rows = sweep[sweep["arm"].str.endswith(FEATURES)]
+    return rows.assign(arm=rows["arm"].str.removesuffix(FEATURES))
+
+
+def rungs(sweep, targets=None, taught: Mapping[str, str] | None = None):
+    """Rows {item, arm, rung, value} of the ladder from a target to samples, of every arm that has been measured there.
+
+    targets: hits of what a block is taught, from rows of a sweep of teachers (taught: {arm: its row there}); features: hits of what the
+    block says, mean over noise levels; loss: held-out loss on the subject's cells; samples: mean of both readers' structure errors.
+    """
+    import pandas as pd
+
+    parts = []
+    if targets is not None:
+        for arm, row in (taught or {}).items():
+            found = targets[targets["arm"] == row]
+            parts.append(found.assign(arm=arm, rung="targets", value=found["hit"]))
+    said = over_times(sweep)
+    parts.append(said.assign(rung="features", value=said.get("hit", np.nan)))
+    loss = sweep[sweep["arm"].str.endswith(LOSS)]
+    parts.append(loss.assign(arm=loss["arm"].str.removesuffix(LOSS), rung="loss", value=loss.get("loss_subject", np.nan)))
+    clips = judged(sweep)
+    parts.append(clips.assign(rung="samples", value=(clips["structure_0"] + clips["structure_1"]) / 2))
+    return pd.concat([part[["item", "arm", "rung", "value"]] for part in parts if len(part)], ignore_index=True)
