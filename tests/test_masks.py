@@ -167,6 +167,27 @@ def test_an_object_lost_at_the_end_is_looked_for_again_or_left(end):
     assert found.backward is not None and found.lost == ""
 
 
+def test_what_is_seen_of_clips_has_both_options(monkeypatch):
+    """`data.seen.look`: the pairs beside the prompts, and the detector that looks again in the last frame, are those of `both_ways`."""
+    from motionlab.data import seen
+
+    monkeypatch.setattr(seen, "_tracker", lambda *a: Fake([0.2, 0.2, 0.0]))
+    asked, pictures, subjects = [], FRAMES[None], np.zeros((1, 3, 48, 64), bool)
+    subjects[0, 0, 2:9, 2:9] = True
+    lost = seen.look("sam2", pictures, subjects)
+    assert lost.alpha.tolist() == [[1, 1]]
+
+    def load(checkpoint, words, device, frame):
+        asked.append((checkpoint, tuple(words), frame))
+        return lambda picture: Prompt(box=(1, 1, 5, 5), frame=frame)
+
+    seen._detect.cache_clear(), monkeypatch.setattr(seen, "load_detector", load)
+    found = [seen.look("sam2", pictures, subjects, "", skip, "dino") for skip in (False, True)]
+    seen._detect.cache_clear()
+    assert asked == [("dino", ("person", "animal"), -1)] and [one.alpha.tolist() for one in found] == [[[0.5, 0.5]], [[0, 1]]]
+    assert found[0].backward.max() == -1
+
+
 def test_an_object_lost_everywhere_is_told():
     with pytest.raises(MotionLabError, match="lost in every frame"):
         masks(FRAMES, BOX, Fake([0.2, 0.0, 0.0]))

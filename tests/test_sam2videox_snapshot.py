@@ -114,7 +114,7 @@ def test_clips_are_dropped_for_a_reason_that_is_listed(place, tmp_path, monkeypa
     """Masks as a tracker would give them: of `left` both passes agree and it moves, of `right` they part, `still` stays."""
     calls = []
 
-    def look(teacher, pictures, subjects, checkpoint):
+    def look(teacher, pictures, subjects, checkpoint, detector):
         calls.append(1)
         t, step = pictures.shape[1], {1: 2, 2: 2, 3: 0}[len(calls)]
         masks = np.zeros((1, t, 32, 32), bool)
@@ -155,7 +155,7 @@ def test_boxes_may_come_from_a_detector_and_lie_on_the_video_itself(place, tmp_p
         asked.append((folder, words))
         return lambda picture: Prompt(box=(4, 6, 20, 24)) if len(asked) == 1 else None
 
-    monkeypatch.setattr("motionlab.teachers.detector.load_detector", load_detector)
+    monkeypatch.setattr("motionlab.data.filtering.load_detector", load_detector)
     source = Folder(place / "videos", 9, (32, 32), FPS)                             # of 48 x 64: its middle 48 x 48
     path = detected_boxes(source, "dino", tmp_path / "boxes.csv")
     assert detected_boxes(source, "dino", path) == path and len(asked) == 1 and path.read_text().splitlines()[1] == "left.mp4,14.2,9.2,38.2,36.2"

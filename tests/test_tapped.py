@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from motionlab.core.errors import MotionLabError
-from motionlab.correlation import OUTSIDE, exact_transport, inside, local_correlation, packed, unpacked
+from motionlab.correlation import OUTSIDE, exact_transport, inside, local_correlation, packed, unit, unpacked
 from motionlab.data import seen
 from motionlab.data.bank import BankConfig
 from motionlab.data.seen import Seen
@@ -59,13 +59,13 @@ def clips():
 @pytest.fixture
 def tracker(monkeypatch):
     """A stand-in for a tracker: features that are drawn once per clip and place, the backward pass's others; the second clip is lost."""
-    def look(teacher, pictures, subjects, checkpoint=""):
+    def look(teacher, pictures, subjects, checkpoint="", skip=False, detector=""):
         n, t = pictures.shape[:2]
         forward, backward = drawn(n, t, 6, 6, 8, seed=1), drawn(n, t, 6, 6, 8, seed=2)
         return Seen(forward, backward, torch.full((n, t - 1), 0.5), torch.arange(n) != 1, torch.from_numpy(subjects))
 
     monkeypatch.setattr("motionlab.data.correlations.look", look)
-    monkeypatch.setattr("motionlab.data.correlations.identity", lambda teacher, checkpoint="", boxes="": {"teacher": f"{teacher} {checkpoint}"})
+    monkeypatch.setattr("motionlab.data.correlations.identity", lambda teacher, checkpoint="", *more: {"teacher": f"{teacher} {checkpoint}"})
 
 
 def batch_of(method, pipe, clips):
@@ -271,6 +271,31 @@ def test_a_pair_with_one_valid_direction_has_its_map_twice(pipe, clips, monkeypa
     one, other = (packed(local_correlation(x)) for x in (f, b))
     assert torch.equal(maps[0, 0, 0], other[0, 0]) and torch.equal(maps[0, 1, 0], other[0, 0])
     assert torch.equal(maps[0, :, 1], torch.stack([one[0, 1], other[0, 1]])) and torch.equal(maps[1, 1], one[1])
+    # in the order of pairs that each has, and of raw features too
+    turned = encoded(Listed(clips), [Sidecar("correlation", {"teacher": "sam2", "how": "reversed"})], pipe)["correlation"]
+    back = [packed(local_correlation(x, reverse=True)) for x in (f, b)]
+    assert torch.equal(turned[0, :, 0], torch.stack([other[0, 0], back[1][0, 0]])) and torch.equal(turned[1], torch.stack([one[1], back[0][1]]))
+    mixed = encoded(Listed(clips), [Sidecar("correlation", {"teacher": "sam2", "how": "feature"})], pipe)["correlation"]
+    assert torch.equal(mixed[0, 0, 0], other[0, 0]) and torch.equal(mixed[1, 0], one[1])
+    assert torch.equal(mixed[0, 0, 1], packed(local_correlation(unit(f) + unit(b)))[0, 1])
+
+
+def test_prompts_are_settings_of_what_a_tracker_sees_and_of_nothing_else(tmp_path):
+    """Card 2.6: pairs beside the prompt from the other pass; a detector that looks again. They name the sidecar, and decide its content."""
+    settings = {"checkpoint": "a.pt", "detector": str(tmp_path), "skip_prompt_pairs": True}
+    one, = open_method("sam2videox", **settings).targets_of()
+    assert one.settings == {"teacher": "sam2"} | settings and "skip_prompt_pairs=True" in one.label
+    assert "skip_prompt_pairs" not in open_method("sam2videox").targets_of()[0].settings
+    assert "detector" not in open_method("sam2videox", teacher="image", detector=str(tmp_path)).targets_of()[0].settings
+    features, = open_method("sam2videox", loss_of="feat_cos", detector=str(tmp_path)).targets_of()
+    masks, = open_method("mask", detector=str(tmp_path)).targets_of()
+    assert features.settings["detector"] == masks.settings["detector"] == str(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    before = seen.identity("patches", detector=str(tmp_path))["detector"]
+    (tmp_path / "config.json").write_text('{"a": 1}')
+    assert seen.identity("patches", detector=str(tmp_path))["detector"] != before and "detector" not in seen.identity("patches")
+    with pytest.raises(MotionLabError, match="nothing at 'nowhere'"):
+        seen.identity("patches", detector="nowhere")
 
 
 def test_the_temperature_is_the_one_nearest_to_exact_transport(pipe):
@@ -315,6 +340,7 @@ def test_sidecars_of_another_teacher_or_clips_are_refused_and_a_killed_extractio
 @pytest.mark.parametrize("settings, says", [
     ({"tau": -1.0}, "tau -1.0"), ({"teacher": "sam"}, "Did you mean"), ({"loss_of": "lgf"}, "loss_of of sam2videox"), ({"weight": -2.0}, "weight of"),
     ({"teacher": "exact", "loss_of": "lgf_l2"}, "do not go together"), ({"noise": 1.0}, "do not go together"), ({"projector": "last"}, "projector"),
+    ({"skip_prompt_pairs": True, "fusion": "fwd_only"}, "skip_prompt_pairs True do not go"), ({"skip_prompt_pairs": True, "loss_of": "feat_l2"}, "do not go"),
     ({"alpha": 2.0}, "alpha 2.0"), ({"share": 0.0}, "share 0.0"), ({"where": "subjects"}, "Did you mean 'subject'")])
 def test_settings_that_cannot_be(settings, says):
     with pytest.raises(MotionLabError, match=says):

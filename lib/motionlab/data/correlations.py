@@ -99,25 +99,27 @@ def draw_shown(source, i: int, teacher: str, every: int = 4, other: bool = False
     return np.concatenate([clip.frames[order], 255 * subject[..., None].astype(np.uint8)], -1)
 
 
-def seen(shown: np.ndarray, teacher: str, checkpoint: str = "") -> Seen:
-    """What a teacher sees of clips of `draw_shown`, (n, t, H, W, 4). The last answer is kept: sidecars that are made together share it."""
-    key = (teacher, checkpoint, shown.shape, hashlib.sha256(np.ascontiguousarray(shown)).digest())
+def seen(shown: np.ndarray, teacher: str, checkpoint: str = "", skip_prompt_pairs: bool = False, detector: str = "") -> Seen:
+    """What a teacher sees of clips of `draw_shown`, (n, t, H, W, 4), as `data.seen.look`. The last answer is kept: sidecars that are made
+    together share it."""
+    how = (teacher, checkpoint, skip_prompt_pairs, detector)
+    key = (*how, shown.shape, hashlib.sha256(np.ascontiguousarray(shown)).digest())
     if key not in _LAST:
         _LAST.clear()
-        _LAST[key] = look(teacher, shown[..., :3], shown[..., 3] > 127, checkpoint)
+        _LAST[key] = look(teacher, shown[..., :3], shown[..., 3] > 127, *how[1:])
     return _LAST[key]
 
 
 def encode_correlation(shown: np.ndarray, pipe: Pipe, teacher: str, checkpoint: str = "", how: str = "both", radius: int = RADIUS,
-                       grid: tuple[int, int] = (0, 0)) -> torch.Tensor:
+                       grid: tuple[int, int] = (0, 0), skip_prompt_pairs: bool = False, detector: str = "") -> torch.Tensor:
     """Maps (n, k, t - 1, m): k = 2, forward and backward pass ("both"; "reversed": the backward pass's pairs from t + 1 to t), or 1, of the
     mean of both passes' unit features ("feature"), or of a teacher that has no direction.
 
-    A pair of frames that only one direction counts for (a pass that could not be prompted) has that direction's map twice; a clip whose
-    object was lost everywhere has NaN.
+    A pair of frames that only one direction counts for (a pass that could not be prompted, or `skip_prompt_pairs`) has that direction's
+    map twice, or for "feature" alone; a clip whose object was lost everywhere has NaN.
 
     Args:
-        grid: places; (0, 0): the tokens'.
+        grid: places; (0, 0): the tokens'. skip_prompt_pairs, detector: as `data.seen.look`.
 
     Raises:
         MotionLabError: an unknown teacher or `how`; a window larger than the grid.
@@ -125,27 +127,37 @@ def encode_correlation(shown: np.ndarray, pipe: Pipe, teacher: str, checkpoint: 
     one_of(how, MAPS, "maps")
     size = _grid(grid, pipe)
     demand_window(size, radius)
-    found = seen(shown, teacher, checkpoint).at(size)
+    found = seen(shown, teacher, checkpoint, skip_prompt_pairs, detector).at(size)
     if found.backward is None:
         maps = [local_correlation(found.forward, radius)]
     elif how == "feature":
-        maps = [local_correlation(unit(found.forward) + unit(found.backward), radius)]
+        maps = [_counted(found, local_correlation(unit(found.forward) + unit(found.backward), radius), radius)]
     else:
-        forward, backward = local_correlation(found.forward, radius), local_correlation(found.backward, radius, reverse=how == "reversed")
-        alpha = found.alpha[..., None, None, None].to(forward)
-        maps = [torch.where(alpha == 0, backward, forward), torch.where(alpha == 1, forward, backward)]
+        back = how == "reversed"
+        maps = [_counted(found, local_correlation(found.forward, radius), radius),
+                _counted(found, local_correlation(found.backward, radius, reverse=back), radius, back)]
     out = packed(torch.stack(maps, 1), radius)
     out[~found.kept.to(out.device)] = torch.nan
     return out
 
 
-def encode_features(shown: np.ndarray, pipe: Pipe, teacher: str, checkpoint: str = "", grid: tuple[int, int] = (0, 0)) -> torch.Tensor:
+def _counted(found, maps, radius, reverse=False):
+    """Maps of pairs of frames, those of one direction alone where only that one counts."""
+    alpha = found.alpha[..., None, None, None].to(maps)
+    for share, features in ((0, found.backward), (1, found.forward)):
+        if (found.alpha == share).any():
+            maps = torch.where(alpha == share, local_correlation(features, radius, reverse=reverse), maps)
+    return maps
+
+
+def encode_features(shown: np.ndarray, pipe: Pipe, teacher: str, checkpoint: str = "", grid: tuple[int, int] = (0, 0),
+                    detector: str = "") -> torch.Tensor:
     """Features (n, t', h, w, C) at the frames that the teacher looked at, both directions' unit features averaged.
 
     Of all frames (every = 1) those of each latent are averaged: frame 0, then in fours, as image teachers are aligned with latents (card
     sam2videox, 6.4).
     """
-    found = seen(shown, teacher, checkpoint).at(_grid(grid, pipe))
+    found = seen(shown, teacher, checkpoint, detector=detector).at(_grid(grid, pipe))
     out = found.forward if found.backward is None else (unit(found.forward) + unit(found.backward)) / 2
     if out.shape[1] == pipe.frames:
         out = torch.cat([out[:, :1], out[:, 1:].unflatten(1, (-1, pipe.group)).mean(2)], 1)
@@ -153,9 +165,9 @@ def encode_features(shown: np.ndarray, pipe: Pipe, teacher: str, checkpoint: str
     return out
 
 
-def encode_tracked(shown: np.ndarray, pipe: Pipe, teacher: str, checkpoint: str = "") -> torch.Tensor:
+def encode_tracked(shown: np.ndarray, pipe: Pipe, teacher: str, checkpoint: str = "", detector: str = "") -> torch.Tensor:
     """Share of the teacher's mask of the subject in each cell of the tokens, (n, t, h, w), of the forward pass; NaN where it lost it."""
-    found = seen(shown, teacher, checkpoint)
+    found = seen(shown, teacher, checkpoint, detector=detector)
     if found.masks is None:
         raise MotionLabError(f"Teacher '{teacher}' sees no masks.", fix="Use sam2.")
     out = F.adaptive_avg_pool2d(found.masks.float(), token_grid(pipe))
@@ -163,9 +175,9 @@ def encode_tracked(shown: np.ndarray, pipe: Pipe, teacher: str, checkpoint: str 
     return out
 
 
-def about_teacher(teacher: str = "", checkpoint: str = "", boxes: str = "", **other) -> dict[str, str]:
-    """What decides a sidecar beside its settings: the teacher's weights, and the file that prompts it, by contents."""
-    return identity(teacher, checkpoint, boxes)
+def about_teacher(teacher: str = "", checkpoint: str = "", boxes: str = "", detector: str = "", **other) -> dict[str, str]:
+    """What decides a sidecar beside its settings: the teacher's weights, the file that prompts it and what looks again, by contents."""
+    return identity(teacher, checkpoint, boxes, detector)
 
 
 def bytes_of(kind: str, settings: Mapping, frames: int, grid: tuple[int, int]) -> int:

@@ -16,12 +16,12 @@ import torch
 from motionlab.core.errors import MotionLabError
 from motionlab.core.files import write_atomic
 from motionlab.data.seen import boxed, look
+from motionlab.teachers.detector import WORDS, load_detector
 from motionlab.teachers.prompts import box_of, read_boxes
 from motionlab.video import find_cuts
 from motionlab.video.fitting import unplaced
 
 IOU, MOTION = 0.7, 0.01  # mean over frames; share of the diagonal
-WORDS = ("person", "animal")
 COLUMNS = ("file", "dropped", "iou", "motion")
 
 
@@ -36,18 +36,20 @@ class Judged:
     motion: float = float("nan")
 
 
-def judged_clips(source, boxes: str, checkpoint: str = "", path: Path | None = None, say: Callable[[str], None] = print) -> list[Judged]:
+def judged_clips(source, boxes: str, checkpoint: str = "", path: Path | None = None, say: Callable[[str], None] = print,
+                 detector: str = "") -> list[Judged]:
     """Every clip of a source, in its order.
 
     Args:
-        boxes, checkpoint: of the tracker (`data.seen`). path: a CSV of the verdicts, clip by clip, from which a killed call goes on.
+        boxes, checkpoint, detector: of the tracker (`data.seen`). path: a CSV of the verdicts, clip by clip, from which a killed call goes
+            on.
 
     Raises:
         MotionLabError: no table of boxes; no clip is kept.
     """
     table, out = read_boxes(boxes), _known(path)
     for i in range(len(out), len(source)):
-        out.append(_judge(source, i, table, boxes, checkpoint))
+        out.append(_judge(source, i, table, boxes, checkpoint, detector))
         if path is not None:
             write_atomic(path, _csv(out))
         if out[-1].dropped:
@@ -65,8 +67,6 @@ def detected_boxes(source, detector: str, path: Path) -> Path:
         MotionLabError: as `teachers.detector.load_detector`.
     """
     if not path.is_file():
-        from motionlab.teachers.detector import load_detector
-
         detect, lines = load_detector(detector, WORDS, "cuda" if torch.cuda.is_available() else "cpu"), ["file,x0,y0,x1,y1"]
         for i, file in enumerate(source.files):
             clip = source.clip(i)
@@ -83,7 +83,7 @@ def kept(found: list[Judged]) -> tuple[int, ...]:
     return tuple(i for i, one in enumerate(found) if not one.dropped)
 
 
-def _judge(source, i, table, boxes, checkpoint) -> Judged:
+def _judge(source, i, table, boxes, checkpoint, detector) -> Judged:
     file = source.files[i]
     first = [prompt for prompt in table.get(file, ()) if prompt.frame == 0]
     if len(first) != 1:
@@ -93,7 +93,7 @@ def _judge(source, i, table, boxes, checkpoint) -> Judged:
         return Judged(file, f"a cut at frame {cuts[0]}")
     subject = np.zeros(frames.shape[:3], bool)
     subject[0] = boxed(source, i, frames.shape[1:3], boxes)
-    seen = look("sam2", frames[None], subject[None], checkpoint)
+    seen = look("sam2", frames[None], subject[None], checkpoint, detector=detector)
     there, back = (masks[0].numpy() for masks in (seen.masks, seen.masks_back))
     iou, motion = agreement(there, back), box_motion(there)
     why = next(_reasons(bool(seen.kept[0]), iou, motion), "")

@@ -23,6 +23,7 @@ from motionlab.core.errors import MotionLabError, one_of
 from motionlab.models.checkpoint import fingerprint
 from motionlab.models.pretrained.files import component_fingerprint
 from motionlab.models.shipped import shipped
+from motionlab.teachers.detector import WORDS, load_detector
 from motionlab.teachers.masks import BothWays, both_ways, load_tracker
 from motionlab.teachers.patches import load_patches
 from motionlab.teachers.prompts import Prompt, box_of, read_boxes
@@ -59,33 +60,37 @@ def on_grid(features: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
     return moved.movedim(1, -1).unflatten(0, features.shape[:2])
 
 
-def look(teacher: str, pictures: np.ndarray, subjects: np.ndarray, checkpoint: str = "") -> Seen:
+def look(teacher: str, pictures: np.ndarray, subjects: np.ndarray, checkpoint: str = "", skip_prompt_pairs: bool = False,
+         detector: str = "") -> Seen:
     """What a teacher sees of clips.
 
     Args:
         pictures: uint8 (n, t, h, w, 3). subjects: (n, t, h, w) bool, what a tracker is to follow: a box around it in the first frame that
             is at either end prompts it.
-        checkpoint: a file or folder; "": the shipped one.
+        checkpoint: a file or folder; "": the shipped one. skip_prompt_pairs: the pair of frames next to a pass's prompt counts from the
+            other pass alone. detector: a folder of transformers that looks again for a subject that the forward pass lost, in the last
+            frame; "": there is then no backward pass (card sam2videox, 2.6).
 
     Raises:
-        MotionLabError: an unknown teacher, weights that are not there, fewer than two frames.
+        MotionLabError: an unknown teacher, weights or a detector that are not there, fewer than two frames.
     """
     one_of(teacher, TEACHERS, "teacher")
     if teacher in TRACKERS:
-        return _tracked(_tracker(teacher, checkpoint), pictures, subjects)
+        return _tracked(_tracker(teacher, checkpoint), pictures, subjects, skip_prompt_pairs, _detect(detector) if detector else None)
     features = _features(teacher, checkpoint)
     forward = torch.stack([torch.as_tensor(features(video)).movedim(1, -1) for video in pictures])
     n, t = forward.shape[:2]
     return Seen(forward, None, torch.full((n, t - 1), 0.5), torch.ones(n, dtype=torch.bool))
 
 
-def _tracked(tracker, pictures, subjects) -> Seen:
+def _tracked(tracker, pictures, subjects, skip, detect) -> Seen:
     first, last = ([_prompt(mask, end) for mask in subjects[:, end]] for end in (0, -1))
     from_first = [i for i, prompt in enumerate(first) if prompt]
     from_last = [i for i, prompt in enumerate(first) if not prompt and last[i]]          # the subject comes later: backwards alone
     found: dict[int, BothWays] = {}
     if from_first:
-        found |= zip(from_first, both_ways([pictures[i] for i in from_first], [first[i] for i in from_first], tracker))
+        shown, asked = [pictures[i] for i in from_first], [first[i] for i in from_first]
+        found |= zip(from_first, both_ways(shown, asked, tracker, detect=detect, skip_prompt_pairs=skip))
     if from_last:
         nothing = [None] * len(from_last)
         found |= zip(from_last, both_ways([pictures[i] for i in from_last], nothing, tracker, last=[last[i] for i in from_last]))
@@ -134,6 +139,12 @@ def _features(teacher, checkpoint):
     return load_patches("rgb") if teacher == "patches" else load_patches("dinov2", checkpoint=checkpoint)
 
 
+@lru_cache(maxsize=1)
+def _detect(detector):
+    """A picture -> the prompt of the subject found in it; loaded once."""
+    return load_detector(detector, WORDS, "cuda" if torch.cuda.is_available() else "cpu", frame=-1)
+
+
 def _file(teacher, checkpoint) -> Path:
     return Path(checkpoint) if checkpoint else shipped(SHIPPED[teacher])
 
@@ -143,10 +154,11 @@ def size_of(teacher: str) -> int:
     return SIZE if teacher.startswith("sam2") else 0
 
 
-def identity(teacher: str, checkpoint: str = "", boxes: str = "") -> dict[str, str]:
-    """{"teacher": its name and weights by contents, "boxes": that file's}: whose sight a sidecar holds."""
+def identity(teacher: str, checkpoint: str = "", boxes: str = "", detector: str = "") -> dict[str, str]:
+    """{"teacher": its name and weights by contents, "boxes", "detector": that file's or folder's}: whose sight a sidecar holds."""
     named = "" if teacher not in SHIPPED else _content(_file(teacher, checkpoint))
-    return {"teacher": f"{teacher} {named}".strip()} | ({"boxes": _content(Path(boxes))} if boxes else {})
+    others = {"boxes": boxes, "detector": detector}
+    return {"teacher": f"{teacher} {named}".strip()} | {name: _content(Path(path)) for name, path in others.items() if path}
 
 
 def _content(path: Path) -> str:

@@ -29,13 +29,14 @@ class MaskHead(nn.Module):
 
 @dataclass(frozen=True)
 class MaskSupervised(Tapped):
-    """teacher: whose masks: a tracker of `data.seen`, or "exact"; checkpoint, boxes: its files. inner: channels of the head. The rest as of
-    `Tapped`."""
+    """teacher: whose masks: a tracker of `data.seen`, or "exact"; checkpoint, boxes, detector: its files. inner: channels of the head. The
+    rest as of `Tapped`."""
 
     name: ClassVar[str] = "mask"
     teacher: str = "sam2"
     checkpoint: str = ""
     boxes: str = ""
+    detector: str = ""
     inner: int = 64
 
     def __post_init__(self):
@@ -45,8 +46,8 @@ class MaskSupervised(Tapped):
     def targets_of(self) -> tuple[Sidecar, ...]:
         if self.teacher == "exact":
             return (Sidecar("mask", key="target"),)
-        files = {name: value for name, value in (("checkpoint", self.checkpoint), ("boxes", self.boxes)) if value}
-        return (Sidecar("tracked", {"teacher": self.teacher} | files, key="target"),)
+        files = {"checkpoint": self.checkpoint, "boxes": self.boxes, "detector": self.detector}
+        return (Sidecar("tracked", {"teacher": self.teacher} | {name: value for name, value in files.items() if value}, key="target"),)
 
     def target_maps(self, batch: Mapping[str, torch.Tensor], grid: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
         """Raises MotionLabError: a mask does not say where a place goes."""

@@ -25,8 +25,8 @@ class SAM2VideoX(Tapped):
     """teacher: of `data.seen.TEACHERS`, or of flow: "exact", "dis". loss_of, fusion, tau, alpha, radius, projector: of
     `papers.sam2videox`; tau 0: of `TAUS` the nearest to exact transport on dev clips, 0.1 where there is none. grid: places; (0, 0): the
     tokens'. out: channels of the projection, the teacher's own where features themselves are compared. where: "subject": the places near
-    it alone. noise, in cells, and other: exact targets displaced, targets of another clip. reverse_backward: A5. checkpoint, boxes: of the
-    teacher and its prompts. The rest as of `Tapped`; the card's literal lambda is weight 0.5, with tau 0.1."""
+    it alone. noise, in cells, and other: exact targets displaced, targets of another clip. reverse_backward: A5. checkpoint, boxes,
+    detector, skip_prompt_pairs: of the teacher and its prompts. The rest as of `Tapped`; the card's lambda is weight 0.5, with tau 0.1."""
 
     name: ClassVar[str] = "sam2videox"
 
@@ -45,6 +45,8 @@ class SAM2VideoX(Tapped):
     reverse_backward: bool = False
     checkpoint: str = ""
     boxes: str = ""
+    detector: str = ""
+    skip_prompt_pairs: bool = False
 
     def __post_init__(self):
         super().__post_init__()
@@ -54,9 +56,11 @@ class SAM2VideoX(Tapped):
         if self.tau < 0 or self.radius < 0 or not 0 <= self.alpha <= 1 or self.noise < 0 or self.out < 1:
             raise MotionLabError(f"tau {self.tau}, radius {self.radius}, alpha {self.alpha}, noise {self.noise}, out {self.out}: one is "
                                  "out of range.", fix="tau is above 0 (0: chosen), alpha a share, out 1 or more, the others 0 or more.")
-        if self.teacher in FLOWS and self.loss_of != "lgf_kl" or self.noise and self.teacher not in FLOWS:
-            raise MotionLabError(f"teacher {self.teacher}, loss {self.loss_of}, noise {self.noise} do not go together.",
-                                 fix="Transport by flow is a distribution: loss_of lgf_kl; noise displaces it and nothing else.")
+        flows, one_way = self.teacher in FLOWS, self.loss_of.startswith("feat") or self.fusion.endswith("only")
+        if flows and self.loss_of != "lgf_kl" or self.noise and not flows or self.skip_prompt_pairs and (flows or one_way):
+            said = ("teacher", "loss_of", "fusion", "noise", "skip_prompt_pairs")
+            raise MotionLabError(", ".join(f"{name} {getattr(self, name)}" for name in said) + " do not go together.",
+                                 fix="Flow takes loss_of lgf_kl, and noise displaces flow alone; skipped pairs need two directions fused.")
 
     # ------------------------------------------------------------------ targets
     def targets_of(self) -> tuple[Sidecar, ...]:
@@ -66,7 +70,7 @@ class SAM2VideoX(Tapped):
         if self.loss_of.startswith("feat"):
             return (self._of_teacher("features"), *near)
         how = "feature" if self.fusion == "feature" else "reversed" if self.reverse_backward else "both"
-        return (self._of_teacher("correlation", how=how, radius=self.radius), *near)
+        return (self._of_teacher("correlation", how=how, radius=self.radius, skip_prompt_pairs=self.skip_prompt_pairs), *near)
 
     def judged(self) -> tuple[Sidecar, ...]:
         return () if self.tau or self.teacher in FLOWS or self.loss_of != "lgf_kl" else (self._transport("transport"),)
@@ -75,8 +79,9 @@ class SAM2VideoX(Tapped):
         return Sidecar("transport", self._given(radius=self.radius, **settings), key)
 
     def _of_teacher(self, kind, **settings):
-        files = {"checkpoint": self.checkpoint, "boxes": self.boxes if self.teacher in TRACKERS else ""}
-        return Sidecar(kind, {"teacher": self.teacher} | self._given(other=self.other, grid=self.grid, **files, **settings), "target")
+        settings |= {"boxes": self.boxes, "detector": self.detector} if self.teacher in TRACKERS else {}
+        said = self._given(other=self.other, grid=self.grid, checkpoint=self.checkpoint, **settings)
+        return Sidecar(kind, {"teacher": self.teacher} | said, "target")
 
     def _given(self, **settings):
         """Those that say anything: a sidecar's folder is named by its settings."""
@@ -113,7 +118,7 @@ class SAM2VideoX(Tapped):
         student, target = on_grid(head(hidden).float(), grid), batch["target"]
         near = None if "near" not in batch else self._known(batch["near"], grid)[1]
         if self.loss_of.startswith("feat"):
-            return paper.feature_loss(target.nan_to_num(), student, self.loss_of, _both(target.isfinite().all(-1), _of_frames(near)))
+            return paper.feature_loss(target.nan_to_num(), student, self.loss_of, _both(target.isfinite().all(-1), paper.of_frames(near)))
         maps = local_correlation(student, self.radius)
         if self.teacher in FLOWS:
             p, known = self._known(target, grid, 0.0)
@@ -142,8 +147,3 @@ class SAM2VideoX(Tapped):
 
 def _both(one, other):
     return one if other is None else one & other
-
-
-def _of_frames(pairs):
-    """Places of each frame from those of each pair: the last frame's are its pair's."""
-    return None if pairs is None else torch.cat([pairs, pairs[:, -1:]], 1)

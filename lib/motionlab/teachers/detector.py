@@ -12,6 +12,7 @@ from motionlab.teachers.weights import to_device
 
 BOX, TEXT = 0.35, 0.25                   # thresholds (method card sam2videox, 2.5)
 LEAST, MOST = 0.02, 0.80                 # of the frame: a box that is smaller or larger shows no subject
+WORDS = ("person", "animal")             # what a subject is where nothing else is said
 
 
 def load_detector(checkpoint: str | Path | None, words: Sequence[str], device: str = "cpu",

@@ -120,6 +120,11 @@ def feature_loss(target: torch.Tensor, student: torch.Tensor, how: str = "feat_c
     return _mean(1 - (a * b).sum(-1) if how == "feat_cos" else (a - b).square().mean(-1), where)
 
 
+def of_frames(pairs: torch.Tensor | None) -> torch.Tensor | None:
+    """Places of each frame (b, t, h, w) from those of each pair (b, t - 1, h, w): the last frame's are its pair's; None stays None."""
+    return None if pairs is None else torch.cat([pairs, pairs[:, -1:]], 1)
+
+
 def _mean(values, where):
     """Mean over all but the clips; over the places of `where` alone, and 0 for a clip that has none."""
     if where is None:
