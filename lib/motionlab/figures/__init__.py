@@ -8,6 +8,7 @@ from motionlab.figures.damage import dose_response, structure_and_motion
 from motionlab.figures.dots import arms, columns, distances, seed_spread
 from motionlab.figures.inside import attention_pictures, component_paths, key_frame_mass
 from motionlab.figures.lines import by_quantile, curve_panels, curves, end_to_end, training_curves
+from motionlab.figures.matching import best_arm, gap, mean_of, rungs, windows
 from motionlab.figures.metrics import NO_REFERENCE, REFERENCE, ladder, response_matrix, responses, teacher_errors
 from motionlab.figures.painting import enlarge, flow_frames, limb_frames, show, tile, track_frames, truth_frames
 from motionlab.figures.source import source
@@ -17,8 +18,8 @@ from motionlab.figures.way import way
 from motionlab.figures.ways import Seen, sampled_points, way_frames, ways
 
 __all__ = ["ACCENT", "ARMS", "DARK", "METRICS", "NO_REFERENCE", "PALETTE", "REFERENCE", "SOFT", "Seen", "arms", "attention_pictures",
-    "best_of", "by_difficulty", "by_quantile", "columns", "component_paths", "curve_panels", "curves", "difference", "distances",
-    "dose_response", "end_to_end", "enlarge", "film", "flow_frames", "interval", "key_frame_mass", "labels", "ladder", "leader",
-    "leaks", "limb_frames", "look", "metric", "plane", "response_matrix", "responses", "sampled_points", "seed_spread", "settings",
-    "show", "source", "structure_and_motion", "teacher_errors", "tiers", "tile", "titled", "track_frames", "training_curves",
-    "truth_frames", "way", "way_frames", "ways"]
+    "best_arm", "best_of", "by_difficulty", "by_quantile", "columns", "component_paths", "curve_panels", "curves", "difference",
+    "distances", "dose_response", "end_to_end", "enlarge", "film", "flow_frames", "gap", "interval", "key_frame_mass", "labels",
+    "ladder", "leader", "leaks", "limb_frames", "look", "mean_of", "metric", "plane", "response_matrix", "responses", "rungs",
+    "sampled_points", "seed_spread", "settings", "show", "source", "structure_and_motion", "teacher_errors", "tiers", "tile", "titled",
+    "track_frames", "training_curves", "truth_frames", "way", "way_frames", "ways", "windows"]

@@ -21,11 +21,11 @@ def attention_pictures(frames: np.ndarray, maps: dict[str, np.ndarray], query: t
         ax.imshow(frames[k], interpolation="nearest")
         ax.set_title(f"frame {k + 1}" + (" (query)" if k == at else ""), fontsize=9, color=DARK)
     h, w = next(iter(maps.values())).shape[1:]
-    _box(axes[0, at], (y, x), frames.shape[1] / h, frames.shape[2] / w)
+    outline(axes[0, at], (y, x), frames.shape[1] / h, frames.shape[2] / w)
     for row, (label, values) in zip(axes[1:], maps.items()):
         for k, ax in enumerate(row[:f]):
             ax.imshow(values[k], cmap="inferno", vmin=values.min(), vmax=values.max(), interpolation="nearest")
-        _box(row[at], (y, x))
+        outline(row[at], (y, x))
         row[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9, color=DARK)
         _mass_panel(row[f], mass[label], max(high for part in mass.values() for *_, high in part), label == list(maps)[-1])
     for ax in axes[:, :f].flat:
@@ -36,12 +36,13 @@ def attention_pictures(frames: np.ndarray, maps: dict[str, np.ndarray], query: t
     return fig
 
 
-def _box(ax, token, height=1.0, width=1.0):
-    """The outline of a token (y, x) whose cell is height x width picture elements, light on dark."""
+def outline(ax, token, height=1.0, width=1.0, cells=1):
+    """The outline of a token (y, x), or of a square of cells from it on, whose cell is height x width picture elements, light on dark."""
     from matplotlib.patches import Rectangle
 
     for colour, lw in (("white", 3.0), ("black", 1.2)):
-        ax.add_patch(Rectangle((token[1] * width - 0.5, token[0] * height - 0.5), width, height, fill=False, ec=colour, lw=lw))
+        ax.add_patch(Rectangle((token[1] * width - 0.5, token[0] * height - 0.5), cells * width, cells * height,
+                               fill=False, ec=colour, lw=lw))
 
 
 def _mass_panel(ax, found, top, last):
