@@ -53,6 +53,15 @@ def test_classes_are_their_sets(sweep):
     assert set(table["class"]) == {"people", "rigid"} and {"plain", "full"} == set(table.loc[table["class"] == "rigid", "arm"])
 
 
+def test_rows_of_teachers_are_called_by_their_teacher_and_told_apart_by_kind():
+    rows = [{"item": f"{kind}/{name}", "arm": f"{kind}@teacher={name}", "seed": 0, "hit": hit} for kind, hit in (("plain", 0.5), ("pillar", 0.3))
+            for name in ("sam2", "dis")] + [{"item": "plain/r", "arm": "plain@radius=2", "seed": 0, "hit": 0.1}]
+    table = distilled.of_teachers(pd.DataFrame(rows), ["sam2"])
+    assert table["arm"].tolist() == ["sam2"] * 2 and table["hit_pillar"].dropna().tolist() == [0.3] and table["hit_plain"].dropna().tolist() == [0.5]
+    short = distilled.renamed(pd.DataFrame(rows), {"small": "plain@radius=2", "none": "plain@radius=9"})
+    assert short["arm"].tolist() == ["small"]
+
+
 def test_features_are_averaged_over_noise_levels_and_rungs_stand_together(sweep):
     said = distilled.over_times(sweep)
     assert said.groupby("arm")["hit"].mean().to_dict() == pytest.approx({"plain": 0.25, "full": 0.65}) and len(said) == 24

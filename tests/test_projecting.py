@@ -81,6 +81,25 @@ def test_cross_terms_are_half_of_two_memories_that_know_nothing_of_each_other_an
     assert same[0]["cross_share"] == pytest.approx(0.5, abs=0.01) and same[0]["changed"] == 0
 
 
+def test_a_clip_through_a_trackers_eyes(prompts, monkeypatch):
+    """Masks as a tracker would give them, all but them paled; features as colours, both ways in one basis."""
+    from motionlab.experiments import followed
+
+    def look(shown, teacher, checkpoint):
+        features, masks = torch.randn(1, 5, 4, 4, 6, generator=torch.Generator().manual_seed(0)), torch.from_numpy(shown[..., 3] > 127)
+        return Seen(features, features.flip(2), torch.full((1, 4), 0.5), torch.ones(1, dtype=torch.bool), masks)
+
+    monkeypatch.setattr(followed, "seen", look)
+    monkeypatch.setattr(followed, "draw_shown", lambda source, i, teacher, every: np.concatenate(
+        [source.clip(i).frames[::every], 255 * source.clip(i).object_mask(0)[::every, :, :, None].astype(np.uint8)], -1))
+    strips, iou = followed.masks_of(prompts[0], "")
+    assert iou["sam2"] == 1 > iou["copied"] and np.array_equal(strips["sam2"], strips["exact_mask"]) and (strips["copied"][0] == strips["sam2"][0]).all()
+    outside = ~prompts[0].clip().object_mask(0)[0]
+    assert (strips["exact_mask"][0][outside] >= 191).all() and (strips["exact_mask"][0][~outside] == strips["clip"][0][~outside]).all()
+    pictures = followed.pictures_of(prompts[0], "")
+    assert pictures["memory_first"].shape == (5, 4, 4, 3) and np.array_equal(pictures["memory_first"], pictures["memory_last"][:, ::-1])
+
+
 # ---------------------------------------------------------------------------------------------- heads fitted alone
 def identity(kind, width):
     """A projector whose steps in time are its own and whose projection is none."""

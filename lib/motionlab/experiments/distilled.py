@@ -23,6 +23,22 @@ def one_name(table):
     return table.assign(arm=table["arm"].str.removesuffix(SEEDS))
 
 
+def renamed(table, rows: Mapping[str, str]):
+    """Rows of some arms under shorter names, {name: arm of the table}; an arm that was not measured is left out."""
+    names = {arm: name for name, arm in rows.items()}
+    kept = table[table["arm"].isin(names)]
+    return kept.assign(arm=kept["arm"].map(names))
+
+
+def of_teachers(table, names: Sequence[str]):
+    """Rows of a sweep of teachers, arms "<kind>@teacher=<name>" under the teacher's name, with hit_<kind> beside hit: one column a kind of
+    clip, undefined elsewhere."""
+    parts = table["arm"].str.extract(r"^(?P<clips>\w+)@teacher=(?P<teacher>\w+)$")
+    rows = table.assign(arm=parts["teacher"], clips=parts["clips"])
+    rows = rows[rows["arm"].isin(names)]
+    return rows.assign(**{f"hit_{kind}": rows["hit"].where(rows["clips"] == kind) for kind in rows["clips"].unique()})
+
+
 def judged(sweep, floor: str = "reconstruction"):
     """Rows of sampled (or real) clips of the main set, all seeds of an arm together, with broken_<detector> (`contrasts.flagged`) and
     third: 0, 1, 2, the tercile of the floor's speed that the prompt lies in (-1 where it is not known), which no arm decides.

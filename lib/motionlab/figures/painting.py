@@ -63,6 +63,12 @@ def truth_frames(clip, tracks, visible, sigma: float = 0.05, side: int = 192) ->
     return np.concatenate(panels, axis=2)
 
 
+def mask_frames(frames: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """Frames in which all but the masks (f, h, w) is paled, uint8 (f, h, w, 3)."""
+    pale = 0.25 * frames + 0.75 * 255
+    return np.where(masks[..., None], frames, pale).astype(np.uint8)
+
+
 def tile(videos: list[np.ndarray], columns: int) -> np.ndarray:
     """Several clips of one size and length as a grid of clips."""
     rows = [np.concatenate(videos[i:i + columns], axis=2) for i in range(0, len(videos), columns)]

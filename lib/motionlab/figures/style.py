@@ -221,6 +221,9 @@ METRICS: dict[str, Metric] = {
     "variance": Metric("variance over time / over all tokens"),
     # where places are found again (metrics.correspondence), masks followed, states probed
     "hit": Metric("found again,\nwhere something moves", "share of cells", "more"),
+    "hit_plain": Metric("found again,\none subject", "share of moving cells", "more"),
+    "hit_pillar": Metric("found again,\nbehind a pillar", "share of moving cells", "more"),
+    "hit_pair": Metric("found again,\nbeside a look-alike", "share of moving cells", "more"),
     "still_kept": Metric("kept, where\nnothing moves", "share of cells", "more"),
     "own_place": Metric("said to stay,\nwhere something moves", "share of cells", "less"),
     "kl": Metric("KL from exact\ntransport", "nats", "less"),
@@ -243,7 +246,6 @@ METRICS: dict[str, Metric] = {
     "step_seconds": Metric("a training step", "seconds", "less"),
     "sample_seconds": Metric("a sampling step", "seconds", "less"),
     "tau": Metric("temperature tau"),
-    "radius": Metric("radius of the window (cells)"),
     "block": Metric("block"),
     **{f"length_variation_{k}": Metric(f"length of limbs\nvaries, reader {k}", "share", "less") for k in (0, 1)},
     # what lies between two given frames
