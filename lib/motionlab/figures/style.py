@@ -177,6 +177,7 @@ METRICS: dict[str, Metric] = {
     **{f"look_ok_{k}": Metric(f"look as asked,\nevaluator {k}", SHARE, "more") for k in (0, 1)},
     **{f"move_ok_{k}": Metric(f"motion and heading\nas asked, evaluator {k}", SHARE, "more") for k in (0, 1)},
     "structure": Metric("structure error\n(palette; judges\nnothing)", "sum of terms", "less"),
+    "structure_mean": Metric("structure error,\nmean of both readers", "sum of terms", "less"),
     "articulation": Metric("structure error\n(palette; judges\nnothing)", "sum of terms", "less"),
     **{f"{name}_{k}": Metric(f"structure error\n(evaluator {k})", "sum of terms", "less") for name in ("structure", "articulation")
        for k in (0, 1)},
