@@ -50,6 +50,9 @@ def test_seeds_of_an_arm_are_one_arm_and_speeds_are_those_of_true_clips(sweep):
 
 def test_classes_are_their_sets(sweep):
     table = distilled.by_class(sweep)
+    gaps = distilled.by_part(dict(list(table.groupby("class"))), "full", "plain", ["structure_1"])
+    assert gaps.groupby("arm")["structure_1"].mean().to_dict() == pytest.approx({"people": -0.04, "rigid": 0.0}) and len(gaps) == 24
+    assert distilled.by_part({"people": table}, "full", "none", ["structure_1"]).empty
     assert set(table["class"]) == {"people", "rigid"} and {"plain", "full"} == set(table.loc[table["class"] == "rigid", "arm"])
 
 

@@ -61,6 +61,20 @@ def by_class(sweep):
     return clips.assign(arm=parts[0], **{"class": parts[1].fillna(MAIN)})
 
 
+def by_part(parts: Mapping, arm: str, minus: str, columns: Sequence[str]):
+    """Rows {item, arm: the part's name, seed 0, <column>} of paired differences arm - minus by prompt, seeds averaged first; the two may
+    have different seeds. A part that lacks either has no rows."""
+    import pandas as pd
+
+    out = [pd.DataFrame(columns=["item", "arm", "seed", *columns])]
+    for name, table in parts.items():
+        means = table[table["arm"].isin([arm, minus])].groupby(["arm", "item"])[list(columns)].mean()
+        if {arm, minus} <= set(means.index.get_level_values(0)):
+            gap = (means.loc[arm] - means.loc[minus]).dropna(how="all").reset_index()
+            out.append(gap.assign(arm=name, seed=0))
+    return pd.concat(out[1:] or out, ignore_index=True)
+
+
 def over_times(sweep, columns: Sequence[str] = ("hit", "still_kept", "kl", "entropy", "repeated", "corrected", "wrong")):
     """Rows {item, arm, seed, head, hidden, speed, ...} of what features say of held-out clips: means over the noise levels.
 

@@ -12,17 +12,17 @@ NOTHING = (np.nan,) * 3
 
 
 def arms(table, metrics: Sequence[str], names: Sequence[str], paper: str = "", floor: str | None = None,
-         bars: dict[str, float] | None = None, columns: int = 4):
+         bars: dict[str, float] | None = None, columns: int = 4, panel: float = 1.9):
     """Each arm's mean with its 95 % interval over items (seeds averaged first), one panel per metric, arms from top to bottom.
 
     Args:
         table: rows {item, arm, seed, <metric>}. metrics: columns, one panel each. names: arms, in order.
         paper: whose arms.yaml labels and colours them.
         floor: an arm whose mean is drawn as a dotted line: what the instruments say of real clips.
-        bars: metric -> a bar that a claim asks for, drawn dashed.
+        bars: metric -> a bar that a claim asks for, drawn dashed. columns: panels side by side, at most; panel: inches of each.
     """
     wide, rows = min(columns, len(metrics)), -(-len(metrics) // columns)
-    fig, axes = figure(2.0 + 1.9 * wide, rows * (0.9 + 0.26 * len(names)), rows, wide, sharey=True, squeeze=False)
+    fig, axes = figure(2.0 + panel * wide, rows * (0.9 + 0.26 * len(names)), rows, wide, sharey=True, squeeze=False)
     per_item = table.groupby(["arm", "item"], sort=False)[list(metrics)].mean()
     for ax, name in zip(axes.flat, metrics):
         for i, arm in enumerate(names):
