@@ -46,9 +46,10 @@ def tracker_file(tier: str, folder: Path) -> tuple[str, str]:
     return str(path), "a SAM2 with random weights (tier smoke)"
 
 
-def shown_prompts(tier: str, n: int, kind: str = "plain") -> list[Prompt]:
-    """True clips that a notebook measures on, of the split `test`; at tier smoke of `examples`, which must not look at what judges."""
-    return load_prompts(f"{'examples' if tier == 'smoke' else 'test'}/{kind}", n)
+def shown_prompts(tier: str, n: int, kind: str = "plain", judged: bool = False) -> list[Prompt]:
+    """True clips that a notebook looks at: of `dev`, of `test` where a claim is judged on them; of `examples` at tier smoke, which must not
+    look at what judges."""
+    return load_prompts(f"{'examples' if tier == 'smoke' else 'test' if judged else 'dev'}/{kind}", n)
 
 
 def fitting_prompts(tier: str, n: int) -> list[Prompt]:
