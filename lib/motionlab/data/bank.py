@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -136,10 +137,12 @@ def _in_turn(shown, wanted):
     return [found[kind][k] for k in range(turns) for kind in KINDS][:wanted]
 
 
+@lru_cache(maxsize=1 << 15)
 def _said(seed):
+    """What is said of a scene's actors; known once, since banks at one offset look at the same thousands of seeds."""
     from motionlab.world.captions import describe
 
-    return describe(training_scene(seed))
+    return {"actors": describe(training_scene(seed))["actors"]}
 
 
 def workers(n: int = 2):
