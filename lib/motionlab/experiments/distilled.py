@@ -15,7 +15,10 @@ from motionlab.metrics.edges import terciles
 
 SEEDS, IN, FEATURES, LOSS = "_seeds", "_in@prompts=", "_features", "_loss"
 MAIN = "people"          # what the set of all arms shows
-LADDER = ("targets", "features", "loss", "samples")
+WHOSE = ("item", "arm", "seed")
+JUDGED = ("structure_0", "structure_1", "jump_0", "jump_1", "length_variation_0", "length_variation_1", "move_ok", "look_ok", "m1", "m2",
+          "m3", "dynamic_degree", "speed", "edge", "broken", "broken_extra_part", "third")
+BY_CLASS = ("structure_0", "structure_1", "move_ok", "look_ok", "class")
 
 
 def one_name(table):
@@ -40,8 +43,9 @@ def of_teachers(table, names: Sequence[str]):
 
 
 def judged(sweep, floor: str = "reconstruction"):
-    """Rows of sampled (or real) clips of the main set, all seeds of an arm together, with broken_<detector> (`contrasts.flagged`) and
-    third: 0, 1, 2, the tercile of the floor's speed that the prompt lies in (-1 where it is not known), which no arm decides.
+    """Rows of sampled (or real) clips of the main set, all seeds of an arm together, of their columns `JUDGED`: broken is
+    `contrasts.flagged`'s; third: 0, 1, 2, the tercile of the floor's speed that the prompt lies in (-1 where it is not known), which no
+    arm decides.
 
     Raises:
         MotionLabError: the floor has no rows.
@@ -51,14 +55,19 @@ def judged(sweep, floor: str = "reconstruction"):
     if speed.empty:
         raise MotionLabError(f"There are no rows of arm '{floor}'.", fix="Measure it first: all else is told by it.")
     third = dict(zip(speed.index, terciles(speed)))
-    return flagged(clips, floor).assign(third=clips["item"].map(third).fillna(-1).astype(int))
+    return _of(flagged(clips, floor).assign(third=clips["item"].map(third).fillna(-1).astype(int)), JUDGED)
 
 
 def by_class(sweep):
     """Rows of sampled clips of all sets with the column class: `MAIN`, or the set's name; arms under the name that they have there."""
     clips = one_name(sweep[sweep["structure_0"].notna()])
     parts = clips["arm"].str.split(IN, n=1, expand=True, regex=False).reindex(columns=[0, 1])
-    return clips.assign(arm=parts[0], **{"class": parts[1].fillna(MAIN)})
+    return _of(clips.assign(arm=parts[0], **{"class": parts[1].fillna(MAIN)}), BY_CLASS)
+
+
+def _of(table, columns):
+    """The columns that are judged, as far as they are there: a sweep has a hundred, and what is judged is committed."""
+    return table[[c for c in (*WHOSE, *columns) if c in table]]
 
 
 def by_part(parts: Mapping, arm: str, minus: str, columns: Sequence[str]):
