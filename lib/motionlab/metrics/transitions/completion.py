@@ -63,7 +63,8 @@ def read_answers(path: str | Path) -> dict[str, list[dict]]:
         found = parse_json(path.read_text(encoding="utf-8"))
         out = {str(clip): [_answer(one) for one in answers] for clip, answers in found.items()}
     except (FileNotFoundError, IsADirectoryError):
-        raise MotionLabError(f"There is no file of answers '{path}'.", fix="Give TC-Bench's eval_results/gpt_eval/i2v/<model>.json.") from None
+        raise MotionLabError(f"There is no file of answers '{path}'.",
+                             fix="Give TC-Bench's eval_results/gpt_eval/i2v/<model>.json.") from None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise MotionLabError(f"'{path}' holds no answers in TC-Bench's form ({error}).",
                              fix='Write {"00003-00001": [{"type": "transition completion", "correct": 1}, ...], ...}.') from None

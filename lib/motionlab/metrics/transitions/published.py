@@ -46,8 +46,8 @@ def gini(steps: np.ndarray) -> float:
 
 
 def smoothness(steps: np.ndarray) -> dict[str, float]:
-    """smooth, 1 - G, as AID's code has it; smooth_inverse, 1 / G, as VTG's text; consistency and consistency_max, mean and largest distance,
-    without which the first two mean nothing: they do not ask how much moves."""
+    """smooth, 1 - G, as AID's code has it; smooth_inverse, 1 / G, as VTG's text; consistency and consistency_max, mean and largest
+    distance, without which the first two mean nothing: they do not ask how much moves."""
     steps = np.asarray(steps, float)
     g = gini(steps)
     return {"smooth": 1 - g, "smooth_inverse": 1 / g if g > 0 else float("nan"), "consistency": float(steps.mean()),

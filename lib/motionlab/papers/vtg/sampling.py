@@ -173,20 +173,20 @@ def _backward_known(pipe, pair, s, mode) -> Inputs:
 
 
 def _of_ends(pipe, pair, s, grid, rows, kept) -> tuple[EndLoras | None, torch.Tensor | None]:
-    """LoRAs of both ends, and their latents carried to noise (2b, c, h, w): made, or read where they were kept."""
-    if not s.lora and s.start not in ("slerp", "lerp"):
+    """LoRAs of both ends, and their latents carried to noise (2b, c, h, w): made, or read where they were kept, each in a file of its own,
+    so that runs that differ in the noise alone share their LoRAs."""
+    wants_noise = s.start in ("slerp", "lerp")
+    if not s.lora and not wants_noise:
         return None, None
     pictures, captions = torch.cat([pair.first, pair.last]), [*pair.texts, *pair.texts_last]
-    about = {"lora": s.lora, "steps": s.lora_steps, "lr": s.lora_lr, "noise": s.start in ("slerp", "lerp"), "until": s.early,
-             "grid": len(grid)}
-    name = name_of(pictures, captions, pipe, **about)
-    path = None if kept is None else Path(kept) / f"{name}.safetensors"
-    if path is not None and path.is_file():
-        noises, factors = load_ends(path, name)
-    else:
-        noises, factors = _make(pipe, pictures, captions, s, grid, rows)
-        if path is not None:
-            save_ends(path, name, noises, factors)
+    z, text = pipe.encode_video(pictures[:, None])[:, 0], pipe.text(captions)
+    about, factors, noises = {"lora": s.lora, "steps": s.lora_steps, "lr": s.lora_lr} if s.lora else {}, None, None
+    if s.lora:
+        _, factors = _kept(kept, name_of(pictures, captions, pipe, **about), lambda: (None, _fitted(pipe, z, text, s, rows)))
+    if wants_noise:
+        about |= {"noise": True, "until": s.early, "grid": len(grid)}
+        noises, _ = _kept(kept, name_of(pictures, captions, pipe, **about),
+                          lambda: (inverted(pipe, z, text, grid, s.early, rows, factors), None))
     if factors is None:
         return None, noises
     first, last = ({layer: tuple(x[part] for x in pair_of) for layer, pair_of in factors.items()}
@@ -194,14 +194,21 @@ def _of_ends(pipe, pair, s, grid, rows, kept) -> tuple[EndLoras | None, torch.Te
     return EndLoras(rows, first, last, frame_weights(pipe.shape[0]), s.mix), noises
 
 
-def _make(pipe, pictures, captions, s, grid, rows):
-    z, text = pipe.encode_video(pictures[:, None])[:, 0], pipe.text(captions)
-    factors: Factors | None = None
-    if s.lora:
-        with torch.enable_grad():
-            factors = fit_loras(pipe, rows, z, {name: value.detach() for name, value in text.items()}, s.lora, s.lora_steps, s.lora_lr)
-    noises = inverted(pipe, z, text, grid, s.early, rows, factors) if s.start in ("slerp", "lerp") else None
-    return noises, factors
+def _kept(folder, name, make) -> tuple[torch.Tensor | None, Factors | None]:
+    """(noise, factors) of folder/<name>.safetensors; made, and written there, where there is none."""
+    path = None if folder is None else Path(folder) / f"{name}.safetensors"
+    if path is not None and path.is_file():
+        return load_ends(path, name)
+    found = make()
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_ends(path, name, *found)
+    return found
+
+
+@torch.enable_grad()
+def _fitted(pipe, z, text, s, rows) -> Factors:
+    return fit_loras(pipe, rows, z, {name: value.detach() for name, value in text.items()}, s.lora, s.lora_steps, s.lora_lr)
 
 
 def _joined(noises, own, s):

@@ -126,6 +126,21 @@ def branch_losses(second: Second, x_t: torch.Tensor, t: torch.Tensor, text: Inpu
     return found | {"forward": (u - v).square().flatten(1).mean(1)}
 
 
+@torch.no_grad()
+def branch_velocities(second: Second, x_t: torch.Tensor, t: torch.Tensor, text: Inputs, x1: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What either branch says at x_t of clips x1 whose own ends are known, (b, f, c, h, w) each in the clip's order of time: "forward",
+    "backward" with both ends seen, "forward_one", "backward_one" with the branch's own alone."""
+    pipe, n, found = second.pipe, len(x_t), {}
+    known = pipe.draw_known({"x1": x1}, SampleNoise(0, 0, range(n), x_t.device), 0.0, 1.0)
+    with pipe.autocast():
+        for ending, seen in (("", True), ("_one", False)):
+            both = torch.full((n,), seen)
+            found[f"forward{ending}"] = second.first(x_t, t, text, only_first(known, both)).float()
+            said = second(pipe, x_t, t, text, known, both).float()
+            found[f"backward{ending}"] = reverse(said) if second.reversed_time else said
+    return found
+
+
 def projector(pipe: Pipe, layer: str, encoder: nn.Module) -> Projector:
     """y_phi from a layer's width to the encoder's."""
     return Projector(layer_width(pipe, layer), encoder.width)
