@@ -36,8 +36,9 @@ def clips(folder, name, file="between_examples"):
 
 def test_sources_show_the_true_clips_and_the_best_that_a_codec_can_do(root, tmp_path):
     found = {source: run_row({"name": source, "source": source}, 0, spot(tmp_path, source), "full", **COMMON)
-             for source in ("truth", "reconstruction", "shuffled")}
-    truth, made, mixed = (clips(tmp_path, source) for source in found)
+             for source in ("truth", "reconstruction", "shuffled", "blurred")}
+    truth, made, mixed, _ = (clips(tmp_path, source) for source in found)
+    assert found["blurred"][0]["edge"] < found["truth"][0]["edge"] - 0.05
     assert truth.shape == (2, 9, 48, 48, 3) and [row["grey"] for row in found["truth"]] == [0, 0]
     assert sorted(map(bytes, made[0])) == sorted(map(bytes, mixed[0])) and not np.array_equal(made, mixed)
     assert all(row["flicker_excess"] == 0 for row in found["reconstruction"])
@@ -158,3 +159,30 @@ def test_mistakes_are_named(arm, says):
 def test_a_method_is_attached_where_nothing_is_trained(root, tmp_path):
     pipe = generator(read_transition_arm({"name": "zero", "method": "vtg"}, COMMON), 0, tmp_path)
     assert pipe.exchange is not None and not any(p.requires_grad for p in pipe.parameters())
+
+
+def test_every_criterion_names_an_arm_a_set_and_a_column_that_code_makes(root, tmp_path):
+    claims = yaml.safe_load((repo_root_of_code() / "reproductions/vtg/claims.yaml").read_text(encoding="utf-8"))["claims"]
+    arms = {arm["name"]: arm for arm in DRAFT["arms"]}
+    made = {row["task"]: set(row) for task in ("between", "blend", "change", "pose")
+            for row in run_row({"name": "plain", "method": "between", "measure": {"swap": True}}, 0, spot(tmp_path, task), "full",
+                               **COMMON | {"sets": [f"{task}_examples"], "n": 1, "steps": 1})}
+    tables = {"prediction": {"loss"}, "alignment": {"cosine"}, "ends": {"lora_gain"}}
+    for key, claim in claims.items():
+        for leaf in leaves(claim["criterion"]):
+            assert leaf["raw"] == "sweep_full.csv"
+            for name in {leaf["arm"], leaf.get("minus"), leaf.get("over"), *leaf.get("minus_best", ())} - {None}:
+                measured = arms[name].get("measure", {})
+                sets = measured.get("sets", DRAFT["common"]["sets"])
+                task = leaf.get("where", {}).get("task", "between" if "half" in leaf.get("where", {}) else sets[0])
+                assert task in sets, (key, name)
+                columns = made[task] if measured.get("of", "clips") == "clips" else tables[measured["of"]]
+                assert leaf["metric"] in columns, (key, leaf["metric"])
+                assert measured.get("swap") or not leaf["metric"].startswith("order"), (key, name)
+
+
+def leaves(criterion):
+    if not criterion:
+        return []
+    parts = next((criterion[word] for word in ("all", "any", "agree") if word in criterion), None)
+    return [criterion] if parts is None else [leaf for part in parts for leaf in leaves(part)]

@@ -26,7 +26,8 @@ BATCH = 16
 
 def about(arm: Arm, pair: Ends, seed: int) -> dict:
     """What every row begins with."""
-    return {"item": pair.id, "arm": arm.name, "seed": seed, "task": pair.task, "half": pair.half}
+    return {"item": pair.id, "arm": arm.name, "seed": seed, "task": pair.task, "half": pair.half,
+            "species": pair.first.actors[0].species}
 
 
 def prediction_rows(arm: Arm, pipe: Pipe, pairs: Sequence[Ends], seed: int, data, config) -> list[dict]:

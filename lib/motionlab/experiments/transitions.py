@@ -32,6 +32,7 @@ from motionlab.experiments.arms import Arm, read_arm
 from motionlab.experiments.finetune import bank_home, trainings, tuned_once
 from motionlab.experiments.rows import keep_sheet, kept, load_evaluators, sampling_device
 from motionlab.experiments.transition_tables import TABLES
+from motionlab.metrics.still_changes import still_change
 from motionlab.metrics.transitions import transition_rows
 from motionlab.models.checkpoint import fingerprint
 from motionlab.models.image_encoder import load_image_encoder
@@ -43,7 +44,8 @@ from motionlab.models.small.unet import KIND as UNET
 from motionlab.training import TrainConfig
 from motionlab.video import as_video
 
-SOURCES = ("truth", "reconstruction", "shuffled", "generated")
+SOURCES = ("truth", "blurred", "reconstruction", "shuffled", "generated")
+BLUR = 0.7               # pixels, of source "blurred"
 LAST = ("picture", "true", "still")
 SETS = TASKS
 
@@ -93,8 +95,8 @@ def check_arm(arm: dict, common: dict) -> None:
 
 
 def read_transition_arm(arm: dict, common: dict) -> Arm:
-    """An arm of this experiment: source "truth" (the true clips as they are), "reconstruction" (through the codec), "shuffled" (these with
-    their frames in random order) or "generated"."""
+    """An arm of this experiment: source "truth" (the true clips as they are), "blurred" (these, blurred by 0.7 px), "reconstruction" (through
+    the codec), "shuffled" (these with their frames in random order) or "generated"."""
     return read_arm(arm, common, Tuning, Asked, SOURCES)
 
 
@@ -207,6 +209,8 @@ def clips_of(arm: Arm, pipe: Pipe, pairs: Sequence[Ends], seed: int, home: Path,
         true = np.stack([pair.truth(frames=pipe.frames) for pair in pairs])
         if arm.source == "truth":
             return every_frame(true, pipe)
+        if arm.source == "blurred":
+            return np.stack([still_change(clip, "blur", BLUR) for clip in every_frame(true, pipe)])
         made = every_frame(pipe.decode(pipe.encode_video(as_video(true))), pipe)
         order = np.random.default_rng(seed).permutation(made.shape[1]) if arm.source == "shuffled" else np.arange(made.shape[1])
         return made[:, order]
@@ -230,7 +234,7 @@ def every_frame(frames: np.ndarray, pipe: Pipe) -> np.ndarray:
 def ends_of(arm: Arm, pipe: Pipe, pairs: Sequence[Ends]) -> np.ndarray:
     """The given pictures (n, 2, h, w, 3) as the arm's clips could show them at best: through the codec, or as they are for the truth."""
     pictures = np.stack([np.stack(pair.pictures()) for pair in pairs])
-    if arm.source == "truth":
+    if arm.source in ("truth", "blurred"):
         return pictures
     z = pipe.encode_video(as_video(pictures.reshape(-1, 1, *pictures.shape[2:])))
     return pipe.decode(z)[:, 0].reshape(pictures.shape)

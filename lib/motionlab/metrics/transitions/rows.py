@@ -23,7 +23,7 @@ PEAK = 255.0 ** 2
 
 def transition_rows(frames: np.ndarray, pairs: Sequence[Ends], ends: np.ndarray, readers: Mapping[str, Evaluator],
                     encoder: ImageEncoder, arm: str, seed: int = 0, swapped: np.ndarray | None = None) -> list[dict]:
-    """Rows {item, arm, seed, task, half, metrics} of clips between the ends of pairs.
+    """Rows {item, arm, seed, task, half, species, metrics} of clips between the ends of pairs.
 
     Args:
         frames: uint8 (n, f, h, w, 3), one clip per pair. ends: (n, 2, h, w, 3), the given pictures as a clip could show them at best:
@@ -42,7 +42,8 @@ def transition_rows(frames: np.ndarray, pairs: Sequence[Ends], ends: np.ndarray,
         MotionLabError: another number of clips or ends than pairs, clips of fewer than three frames, no readers.
     """
     _check(frames, pairs, ends, readers, swapped)
-    rows = [{"item": pair.id, "arm": arm, "seed": seed, "task": pair.task, "half": pair.half} for pair in pairs]
+    rows = [{"item": pair.id, "arm": arm, "seed": seed, "task": pair.task, "half": pair.half,
+             "species": pair.first.actors[0].species} for pair in pairs]
     pooled = [[encoder.pooled(as_video(one)).numpy() for one in clip_and_ends] for clip_and_ends in zip(frames, ends)]
     for row, clip, own, pair, of_both in zip(rows, frames, ends, pairs, pooled):
         row |= _of_pixels(clip, own, pair) | _of_steps(perceptual_steps(clip, encoder)) | completion_by_embedding(*of_both)
