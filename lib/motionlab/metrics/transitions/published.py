@@ -6,6 +6,7 @@ given image encoder. Sources: method card vtg, 6.1 to 6.4.
 """
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from motionlab.core.errors import MotionLabError
-from motionlab.metrics.frechet import frechet_distance
+from motionlab.metrics.frechet import frechet_distance, unshrunk_distance
 from motionlab.models.image_encoder import ImageEncoder
 from motionlab.video import as_video
 
@@ -99,6 +100,18 @@ def fid_of_ends(features: np.ndarray, ends: np.ndarray, seed: int = 0) -> EndsFi
     whole, every = value(np.arange(n)), np.arange(n)
     left_out = np.array([value(every[every != k]) for k in every])
     return EndsFid(whole, n * ends.shape[1], n * whole - (n - 1) * left_out)
+
+
+def fid_of_frames(drawn: np.ndarray, ends: np.ndarray) -> float:
+    """The same as published, of features of drawn frames (n, k, d), k of each clip, to all ends (n, 2, d): covariances as they are, however
+    few pictures there are for their d directions, so that values compare at equal numbers only (card 6.1)."""
+    return unshrunk_distance(drawn.reshape(-1, drawn.shape[-1]), ends.reshape(-1, ends.shape[-1]))
+
+
+def draws_of(lengths: Sequence[int], seed: int = 0) -> list[list[np.ndarray]]:
+    """Ten draws of two frame numbers from the in-betweens of clips of these lengths."""
+    rng = np.random.default_rng(seed)
+    return [[rng.choice(np.arange(1, f - 1), min(PER_CLIP, f - 2), replace=False) for f in lengths] for _ in range(DRAWS)]
 
 
 def projected(features: np.ndarray, width: int = WIDTH) -> np.ndarray:
