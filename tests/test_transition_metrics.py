@@ -182,7 +182,7 @@ def test_a_file_of_answers_is_scored_and_mistakes_are_named(tmp_path):
     path = tmp_path / "answers.json"
     path.write_text(json.dumps({"00000-00001": [{"type": COMPLETION, "correct": 1, "frames": [1], "gpt_answer": "yes"}]}))
     assert metric.read_answers(path) == {"00000-00001": [{"type": COMPLETION, "correct": 1.0}]}
-    for text, said in (("[]", "in TC-Bench's form"), ('{"a": [{"type": "colour", "correct": 1}]}', "type 'colour'"), ("{}", "holds no answers"),
+    for text, said in (("[]", "in TC-Bench's form"), ('{"a": [{"correct": 1}]}', "'type'"), ("{}", "holds no answers"),
                        ('{"a": [{"type": "transition completion", "correct": 2}]}', "correct 2")):
         path.write_text(text)
         with pytest.raises(MotionLabError, match=said):
