@@ -8,7 +8,8 @@ import yaml
 from motionlab.core.errors import MotionLabError
 from motionlab.core.paths import repo_root
 from motionlab.experiments import transition_tables, transitions
-from motionlab.experiments.transitions import check_arm, generator, open_weights, read_transition_arm, run_row
+from motionlab.experiments.transitions import check_arm, generator, read_transition_arm, run_row
+from motionlab.models.open import open_own
 from motionlab.runner.sweep.ablations import read_sweep
 from tiny_repository import lay_out, spot
 
@@ -120,7 +121,7 @@ def test_a_generator_of_several_frames_a_latent_is_told_the_last_one_in_two_ways
         rows = run_row({"name": last, "weights": "base", "measure": {"last": last}}, 0, spot(tmp_path, last), "full", **COMMON | {"steps": 1})
         said[last] = clips(tmp_path, last)
         assert len(rows) == 2 and said[last].shape == (2, 9, 48, 48, 3)
-    assert open_weights("base").frames == 17 and open_weights("unet").frames == 9 and not np.array_equal(said["true"], said["still"])
+    assert open_own("base").frames == 17 and open_own("unet").frames == 9 and not np.array_equal(said["true"], said["still"])
 
 
 def test_smoke_never_looks_at_pairs_that_judge(root, tmp_path):

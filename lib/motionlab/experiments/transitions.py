@@ -20,7 +20,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
 
 from motionlab.core.errors import MotionLabError, one_of
 from motionlab.core.noise import prompt_seeds
@@ -36,11 +35,9 @@ from motionlab.metrics.still_changes import still_change
 from motionlab.metrics.transitions import transition_rows
 from motionlab.models.checkpoint import fingerprint
 from motionlab.models.image_encoder import load_image_encoder
+from motionlab.models.open import open_own
 from motionlab.models.pipe import Pipe
 from motionlab.models.shipped import shipped
-from motionlab.models.small.framewise import open_small_unet
-from motionlab.models.small.pipe import open_small
-from motionlab.models.small.unet import KIND as UNET
 from motionlab.training import TrainConfig
 from motionlab.video import as_video
 
@@ -95,8 +92,8 @@ def check_arm(arm: dict, common: dict) -> None:
 
 
 def read_transition_arm(arm: dict, common: dict) -> Arm:
-    """An arm of this experiment: source "truth" (the true clips as they are), "blurred" (these, blurred by 0.7 px), "reconstruction" (through
-    the codec), "shuffled" (these with their frames in random order) or "generated"."""
+    """An arm of this experiment: source "truth" (the true clips as they are), "blurred" (these, blurred by 0.7 px), "reconstruction"
+    (through the codec), "shuffled" (these with their frames in random order) or "generated"."""
     return read_arm(arm, common, Tuning, Asked, SOURCES)
 
 
@@ -141,20 +138,13 @@ def _count(name, n):
 def generator(arm: Arm, seed: int, home: Path) -> Pipe:
     """The arm's generator with its method attached: trained now, gone on with, or found below `home`."""
     if arm.budget is None:
-        pipe = open_weights(arm.weights)
+        pipe = open_own(arm.weights)
         arm.method.attach(pipe)
         return pipe.requires_grad_(False).to(sampling_device())
     folder = training_folder(arm, seed, home)
     config = tuning_config(arm.budget, seed, folder / "training")
-    pipe = tuned_once(arm.method, lambda: open_weights(arm.weights), partial(tuning_data, arm), config, folder, partial(_dev_data, arm))
+    pipe = tuned_once(arm.method, lambda: open_own(arm.weights), partial(tuning_data, arm), config, folder, partial(_dev_data, arm))
     return pipe.to(sampling_device())
-
-
-def open_weights(weights: str) -> Pipe:
-    """The generator of a checkpoint: the U-Net over single frames, or the DiT, whose clips have twice as many frames a second."""
-    with safe_open(str(shipped(weights)), "pt") as file:
-        kind = (file.metadata() or {}).get("kind")
-    return open_small_unet(weights, FRAMES) if kind == UNET else open_small(weights, 2 * FRAMES - 1)
 
 
 def training_folder(arm: Arm, seed: int, home: Path) -> Path:

@@ -68,9 +68,9 @@ class VTG(Method):
         return (Sidecar("stills"), *((Sidecar("pictures"),) if self.rar else ()))
 
     def check(self, pipe: Pipe) -> None:
-        if "first_last" not in pipe.modes or pipe.reads:
+        if not {"first", "first_last"} & set(pipe.modes):
             raise MotionLabError(f"Method {self.name} trains between two known frames, which '{pipe.name}' ({pipe.kind}) is not given.",
-                                 fix="Use a generator of mode first_last, such as the kit's own.")
+                                 fix="Use a generator of mode first_last, such as the kit's own, or of mode first.")
         if self.trained == "temporal" and "UNet" not in type(pipe.denoiser).__name__:
             raise MotionLabError(f"'{pipe.name}' has no temporal weights apart from the spatial ones.", fix="Use trained='vo', or a U-Net.")
 

@@ -13,7 +13,7 @@ from motionlab.core.noise import prompt_noise, stream_seeds
 from motionlab.models.exchange import Exchange
 from motionlab.models.pipe import FRAMES_OF, Inputs, Pipe
 from motionlab.models.row_lora import MIXES, Factors, RowLora, spatial_projections
-from motionlab.papers.vtg.branches import OPTIONS, Branches, EndLoras, framewise_text
+from motionlab.papers.vtg.branches import OPTIONS, Branches, EndLoras, framewise_text, read_by_pictures
 from motionlab.papers.vtg.ends import fit_loras, inverted, load_ends, name_of, save_ends
 from motionlab.papers.vtg.interpolation import STARTS, frame_lerp, frame_slerp, frame_weights, invert, start_noise, text_of_frames
 from motionlab.papers.vtg.motion import FUSIONS, fusion_weights, reverse
@@ -91,7 +91,10 @@ def check_pairs(pipe: Pipe, pair: Pair, s: Settings) -> None:
     if len(given) < 2 and (s.start in ("slerp", "lerp") or s.lora or s.ends == "one"):
         raise MotionLabError("Interpolated noises, LoRAs of the ends and branches of one end each need both pictures.",
                              fix="Give first and last.")
-    if s.text == "slerp" or s.lora:
+    if (s.lora or s.start in ("slerp", "lerp")) and pipe.modes and FRAMES_OF[pipe.modes[0]]:
+        raise MotionLabError(f"'{pipe.name}' ({pipe.kind}) makes no clip without known frames, so that no picture alone can be inverted or "
+                             "learned by a LoRA.", fix="Leave out lora, and start with iid.")
+    if (s.text == "slerp" and not read_by_pictures(pipe)) or s.lora:
         framewise_text(pipe, pipe.text([""]))
 
 
@@ -136,11 +139,11 @@ def transition(pipe: Pipe, pair: Pair, s: Settings, w: float | None = None, *, s
     """
     check_pairs(pipe, pair, s)
     w, grid, f = pipe.w if w is None else w, pipe.grid(steps), pipe.shape[0]
-    mode = "first_last" if s.ends == "both" and pair.last is not None else "first" if pair.first is not None else ""
+    mode = mode_of(pipe, pair, s)
     begun = pipe.begin(list(pair.texts), list(pair.seeds), mode, pair.first, pair.last)
     loras, noises = _of_ends(pipe, pair, s, grid, rows, kept)
-    second = _backward_known(pipe, pair, s, mode) if reversed_time else begun.known
-    u = Branches(pipe, _text(pipe, pair, s, f), begun.known, second, w, fusion_weights(f, s.lam, s.fusion), exchange if s.shared else None,
+    known, second = _both_known(pipe, pair, s, mode, begun.known, reversed_time)
+    u = Branches(pipe, _text(pipe, pair, s, f), known, second, w, fusion_weights(f, s.lam, s.fusion), exchange if s.shared else None,
                  s.option, reversed_time, loras)
     own = reverse(begun.x0) if s.swapped else begun.x0
     if s.start == "true":
@@ -156,20 +159,42 @@ def transition(pipe: Pipe, pair: Pair, s: Settings, w: float | None = None, *, s
     return pipe.solve(u, x0, steps=steps, solver=solver, grid=grid if s.early else None, callback=callback, draws=begun.draws)
 
 
+def mode_of(pipe: Pipe, pair: Pair, s: Settings) -> str:
+    """Which known frames a branch is given: both where the generator takes both, else its own end; "" for none."""
+    if pair.first is None:
+        return ""
+    return "first_last" if s.ends == "both" and pair.last is not None and "first_last" in pipe.modes else "first"
+
+
 def _text(pipe, pair, s, f) -> Inputs:
     text = pipe.text(list(pair.texts))
-    if s.text == "one":
+    if s.text == "one" or read_by_pictures(pipe):
         return text
     return {"states": text_of_frames(framewise_text(pipe, text), framewise_text(pipe, pipe.text(list(pair.texts_last))), frame_weights(f))}
 
 
-def _backward_known(pipe, pair, s, mode) -> Inputs:
-    """The ends as the branch sees them that begins at the last one."""
-    if not mode or s.option == "none":
-        return {}
+def _both_known(pipe, pair, s, mode, known, reversed_time) -> tuple[Inputs, Inputs]:
+    """The ends as the forward branch is shown them, and as the second one is, in its own order of time.
+
+    Of both ends the mirrored condition, latents in the order of the reversed clip (card 8.4); of one, the branch's own.
+    """
+    second = known
+    if reversed_time:
+        second = {} if not mode or s.option == "none" else _mirrored_known(pipe, pair, mode, known)
+    if s.text == "one" or not read_by_pictures(pipe) or pair.last is None:
+        return known, second
+    last = second if second and second is not known else pipe.mode_inputs("first", pair.last, None)
+    seen = frame_slerp(known["seen"], last["seen"], frame_weights(pipe.shape[0]))
+    turned = second | {"seen": seen.flip(1) if reversed_time else seen} if second else {}
+    return known | {"seen": seen}, turned
+
+
+def _mirrored_known(pipe, pair, mode, known) -> Inputs:
     if pair.last is None:
         raise MotionLabError("A branch that runs backwards begins at the last frame, and none was given.", fix="Give last.")
-    return pipe.mode_inputs(mode, pair.last, pair.first)
+    if mode == "first_last":
+        return {name: value.flip(1) for name, value in known.items()}
+    return pipe.mode_inputs(mode, pair.last, None)
 
 
 def _of_ends(pipe, pair, s, grid, rows, kept) -> tuple[EndLoras | None, torch.Tensor | None]:

@@ -52,15 +52,19 @@ class Second:
         """The second branch's velocity, in its own order of time, at x_t (b, f, c, h, w) and t (b,).
 
         Args:
-            model: the pipe as training wraps it. known: of both ends. both: (b,), whether both are seen.
+            model: the pipe as training wraps it. known: of both ends, or what either branch is shown, a pair. both: (b,), whether both are
+                seen.
         """
+        forward, backward = known if isinstance(known, tuple) else self._shown(known, both)
         if self.exchange is not None:
             with torch.no_grad(), (self.recording or self.exchange).recording():
-                self.first(x_t, t, text, only_first(known, both))
+                self.first(x_t, t, text, forward)
         if not self.reversed_time:
-            return self._run(model, x_t, t, text, only_first(known, both))
-        ends = {name: value.flip(1) for name, value in known.items()}
-        return self._run(model, reverse(x_t), t, mirrored_text(text), only_first(ends, both))
+            return self._run(model, x_t, t, text, forward)
+        return self._run(model, reverse(x_t), t, mirrored_text(text), backward)
+
+    def _shown(self, known, both):
+        return only_first(known, both), only_first({name: value.flip(1) for name, value in known.items()}, both)
 
     def _run(self, model, *inputs):
         if getattr(self.pipe.denoiser, "is_gradient_checkpointing", False):       # the backward pass runs layers again: states stay
@@ -151,10 +155,21 @@ def second_velocity(recipe: BackwardRecipe, second: Second, model, batch, noise)
     pipe, x1 = second.pipe, batch["x1"]
     t, x0 = pipe.times(noise), noise.randn(*x1.shape[1:])
     text = pipe.drop_text(batch["text"], noise, recipe.text_dropout, recipe.attribute_dropout)
-    known, both = pipe.draw_known(batch, noise, 0.0, 1.0), noise.rand() < recipe.both
+    if pipe.reads:
+        known, both = _known_of_pictures(pipe, batch["ends"], noise), None
+    else:
+        known, both = pipe.draw_known(batch, noise, 0.0, 1.0), noise.rand() < recipe.both
     with tapped(pipe, recipe.layer) if recipe.rar else nullcontext(list) as seen:
         u = second(model, interpolate(x0, x1, t), t, text, known, both).float()
     return u, x1, x0, t, seen()
+
+
+def _known_of_pictures(pipe, ends, noise):
+    """What either branch of an image-to-video class is shown: both ends, mirrored for the second, or its own end alone (SVD)."""
+    if pipe.modes[0] == "first_last":
+        known = pipe.draw(noise, first=ends[:, 0], last=ends[:, 1])[1]
+        return known, {name: value.flip(1) for name, value in known.items()}
+    return tuple(pipe.draw(noise, first=ends[:, k])[1] for k in (0, 1))
 
 
 def alignment(second: Second, projector, encoder, h: torch.Tensor, pictures: torch.Tensor, other: bool = False) -> torch.Tensor:
