@@ -98,7 +98,7 @@ def test_a_training_is_shared_by_what_samples_and_what_only_looks(root, tmp_path
 def test_an_alignments_weight_is_measured_before_it_is_trained_and_its_head_fitted_afterwards(root, tmp_path):
     arm = {**BMP, "name": "rar", "train": {**BMP["train"], "rar": -1.0}, "measure": {"of": "alignment"}}
     rows = run_row(arm, 0, spot(tmp_path, "rar"), "full", **COMMON)
-    assert all(-1 <= row["cosine"] <= 1 for row in rows)
+    assert all(-1 <= row["alignment"] <= 1 for row in rows)
     folder = trainings_of(tmp_path)[0].parent
     found = json.loads((folder / "settled.json").read_text())
     assert found["weight"] == pytest.approx(0.2 * found["main"] / found["own"]) and found["literal"] == pytest.approx(0.5 * found["own"] / found["main"])
@@ -168,7 +168,7 @@ def test_every_criterion_names_an_arm_a_set_and_a_column_that_code_makes(root, t
     made = {row["task"]: set(row) for task in ("between", "blend", "change", "pose")
             for row in run_row({"name": "plain", "method": "between", "measure": {"swap": True}}, 0, spot(tmp_path, task), "full",
                                **COMMON | {"sets": [f"{task}_examples"], "n": 1, "steps": 1})}
-    tables = {"prediction": {"loss"}, "alignment": {"cosine"}, "ends": {"lora_gain"}}
+    tables = {"prediction": {"loss"}, "alignment": {"alignment"}, "ends": {"lora_gain"}}
     for key, claim in claims.items():
         for leaf in leaves(claim["criterion"]):
             assert leaf["raw"] == "sweep_full.csv"

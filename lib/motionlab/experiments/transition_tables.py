@@ -80,8 +80,8 @@ def _means(by_time):
 
 
 def alignment_rows(arm: Arm, pipe: Pipe, pairs: Sequence[Ends], seed: int, data, config) -> list[dict]:
-    """cosine, of an image encoder's features with those of the backward branch through a head that is fitted afterwards, the same way for
-    every arm: at rest, on the training's own clips, for at most 200 steps.
+    """alignment, the cosine of an image encoder's features with those of the backward branch through a head that is fitted afterwards, the
+    same way for every arm: at rest, on the training's own clips, for at most 200 steps.
 
     Raises:
         MotionLabError: a method that has no such features, pairs without a true clip.
@@ -95,7 +95,7 @@ def alignment_rows(arm: Arm, pipe: Pipe, pairs: Sequence[Ends], seed: int, data,
         pictures = as_video(np.stack([pair.truth(frames=pipe.frames) for pair in part]))
         text = pipe.text([pair.text_first for pair in part])
         found = cosine({"x1": _true_latents(pipe, part), "pictures": pictures.to(pipe.device), "text": text})
-        rows += [about(arm, pair, seed) | {"cosine": float(value)} for pair, value in zip(part, found)]
+        rows += [about(arm, pair, seed) | {"alignment": float(value)} for pair, value in zip(part, found)]
     return rows
 
 
@@ -116,6 +116,20 @@ def end_rows(arm: Arm, pipe: Pipe, pairs: Sequence[Ends], seed: int, data, confi
         rows += [about(arm, pair, seed) | {"end_loss": float(a), "end_loss_lora": float(b), "lora_gain": float(1 - b / a)}
                  for pair, a, b in zip(part, base, own)]
     return rows
+
+
+def long_form(table, names: Sequence[str] = ("forward", "backward", "fused"), by: str = "t"):
+    """Rows {item, arm, half, predicted, t or frame, error} of a table of `prediction_rows`, for drawing: a curve per name.
+
+    Args:
+        names: of columns. by: "t", over times, or "frame".
+    """
+    import pandas as pd
+
+    places = {f"t{t:.2f}": t for t in TIMES} if by == "t" else {f"f{f}": f for f in range(64)}
+    parts = [table[["item", "arm", "half"]].assign(predicted=name, error=table[f"{name}_{ending}"], **{by: at})
+             for name in names for ending, at in places.items() if f"{name}_{ending}" in table]
+    return pd.concat(parts, ignore_index=True).dropna(subset=["error"])
 
 
 TABLES = {"prediction": prediction_rows, "alignment": alignment_rows, "ends": end_rows}

@@ -31,7 +31,8 @@ def transition_rows(frames: np.ndarray, pairs: Sequence[Ends], ends: np.ndarray,
         swapped: clips of the same pairs with their ends swapped, as sampled: from the last end to the first.
 
     Columns, NaN where a task does not have them:
-        edge, edge_fall (clips without a pillar), jump, flicker (where the place stays), psnr_ends (of the first and last frame, dB)
+        edge, edge_fall, and edge_f0, ... of each frame (clips without a pillar), jump, flicker (where the place stays), psnr_ends (of the
+            first and last frame, dB)
         ppl, smooth, smooth_inverse, consistency, consistency_max, tcr_clip, tc_clip; fid, a pair's share of its set's
             (`published.EndsFid.per_pair`), fid_set, fid_pictures
         grey (levels) and pose_<reader> (px) against the truth, frames in between
@@ -72,6 +73,7 @@ def _of_pixels(clip, ends, pair):
     f, size = len(clip), clip.shape[1]
     strengths = np.full(f, np.nan) if with_pillar(pair) else edge_strengths(clip, ends)
     out = {"edge": float(strengths[middle_frames(f)].mean()), "edge_fall": edge_fall(strengths)}
+    out |= {f"edge_f{k}": float(value) for k, value in enumerate(strengths)}
     out |= {"flicker": background_flicker(clip, background_of(pair, size, f)),
             "psnr_ends": float(np.mean([_psnr(clip[at], end) for at, end in zip((0, -1), ends)]))}
     truth = pair.truth(size, f)
