@@ -122,7 +122,8 @@ def beside_printed(printed: Sequence[Mapping], table, metrics: Mapping[str, tupl
             rows = table[(table["arm"] == cell["arm"]) & (table["task"] == task)]
             found = interval(rows.groupby("item")[name].mean()) if cell["arm"] and len(rows) else (np.nan,) * 3
             if np.isnan(found[0]):
-                ours.text(0.98, row + 0.14, "not built", transform=ours.get_yaxis_transform(), ha="right", va="center", fontsize=7,
+                said = "no rows" if cell["arm"] else "not built"
+                ours.text(0.98, row + 0.14, said, transform=ours.get_yaxis_transform(), ha="right", va="center", fontsize=7,
                           color=DARK)
             else:
                 colour = look(cell["arm"], paper)[1]
