@@ -103,6 +103,20 @@ def falls(table, names: Sequence[str], paper: str = "") -> str:
     return "Edge lost per frame: " + ",  ".join(told) if told else "No arm shows edges"
 
 
+def frame_maps(maps: Mapping[str, np.ndarray], says: str = ""):
+    """Attention from frame to frame, (f, f) each by name: rows are queries, columns keys, one scale of colours for all."""
+    fig, axes = figure(2.9 * len(maps) + 0.8, 3.4, 1, len(maps), squeeze=False)
+    top = max(float(np.max(one)) for one in maps.values())
+    for ax, (name, one) in zip(axes[0], maps.items()):
+        drawn = ax.imshow(one, cmap="Greys", vmin=0, vmax=top, interpolation="nearest")
+        ax.set_title(name, fontsize=9, color=DARK)
+        ax.set_xlabel("frame that is looked at", fontsize=8)
+        ax.tick_params(labelsize=7)
+    axes[0, 0].set_ylabel("frame that looks", fontsize=8)
+    fig.colorbar(drawn, ax=list(axes[0]), shrink=0.8).set_label("share of its attention", fontsize=8)
+    return titled(fig, says)
+
+
 # ---------------------------------------------------------------------------------------------- ours beside what was printed
 def beside_printed(printed: Sequence[Mapping], table, metrics: Mapping[str, tuple[str, str]], paper: str = "", says: str = ""):
     """A paper's table beside ours, a panel per column of it: its cells as grey diamonds, ours as means with 95 % intervals, each on its own
