@@ -43,6 +43,12 @@ def test_an_arm_without_a_jump_is_no_point(table):
     assert [text.get_text() for text in fig.legends[0].get_texts()] == ["generator alone", "VTG"]
 
 
+def test_contrasts_are_told_where_both_arms_are_there(table):
+    said = figures.contrasts(table, [("vtg", "plain", "edge", "blend"), ("gi", "vtg", "edge", "blend"), ("vtg", "plain", "edge", "pose")], "vtg")
+    assert said.startswith("edge of the middle on blend, VTG less generator alone: +0.10 [") and said.endswith("(n = 12)") and said.count("n = ") == 1
+    assert "None of these" in figures.contrasts(table, [("gi", "vtg", "edge", "blend")])
+
+
 def test_edges_by_frame_say_what_is_lost(table):
     fig = figures.edges_by_frame(table, ["truth", "plain", "cut"], "vtg")
     assert "true clips -0.000" in words(fig) and "generator alone +0.020" in words(fig) and len(fig.axes[0].lines) == 3

@@ -90,7 +90,7 @@ def order_rows(one: Arm, pairs: Sequence[Ends], home: Path, reader, pipe: Pipe |
 
 
 def high_share(frames: np.ndarray, above: float = 0.25) -> np.ndarray:
-    """Of each frame uint8 (f, h, w, 3), the share (f,) of its grey values' power at more than `above` cycles per pixel, the mean left out."""
+    """Of each frame uint8 (f, h, w, 3), the share (f,) of its grey values' power at more than `above` cycles per pixel, mean left out."""
     grey = frames.astype(float).mean(-1)
     power = np.abs(np.fft.fft2(grey - grey.mean((1, 2), keepdims=True))) ** 2
     fy, fx = np.fft.fftfreq(grey.shape[1])[:, None], np.fft.fftfreq(grey.shape[2])[None]
@@ -114,4 +114,4 @@ def forward_maps(pipe: Pipe, pair: Ends | YourPair, t: float = 0.5) -> dict[str,
     known, x = pipe.known(first=first, last=last), pipe.noise([pair.noise])
     with torch.no_grad(), pipe.exchange.recording():
         pipe.velocity(x, torch.tensor([t], device=pipe.device), pipe.text([pair.text_first]), known)
-    return dict(pipe.exchange.kept)
+    return {name: (q.float(), k.float()) for name, (q, k) in pipe.exchange.kept.items()}

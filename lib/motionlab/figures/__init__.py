@@ -13,12 +13,12 @@ from motionlab.figures.painting import enlarge, flow_frames, limb_frames, show, 
 from motionlab.figures.source import source
 from motionlab.figures.style import ACCENT, ARMS, DARK, METRICS, PALETTE, SOFT, labels, look, metric
 from motionlab.figures.transfer import best_of, by_difficulty, difference, leader, leaks, plane, settings, tiers
-from motionlab.figures.transitions import beside_printed, edges_by_frame, frame_maps, transition_plane
+from motionlab.figures.transitions import beside_printed, contrasts, edges_by_frame, frame_maps, transition_plane
 from motionlab.figures.way import way
 from motionlab.figures.ways import Seen, sampled_points, way_frames, ways
 
 __all__ = ["ACCENT", "ARMS", "DARK", "METRICS", "NO_REFERENCE", "PALETTE", "REFERENCE", "SOFT", "Seen", "arms",
-    "attention_pictures", "beside_printed", "best_of", "by_difficulty", "by_quantile", "columns", "component_paths",
+    "attention_pictures", "beside_printed", "best_of", "by_difficulty", "by_quantile", "columns", "component_paths", "contrasts",
     "curve_panels", "curves", "difference", "distances", "dose_response", "edges_by_frame", "end_to_end", "enlarge", "film",
     "flow_frames", "frame_maps", "interval", "key_frame_mass", "labels", "ladder", "leader", "leaks", "limb_frames", "look",
     "metric", "plane", "response_matrix", "responses", "sampled_points", "seed_spread", "settings", "show", "source",

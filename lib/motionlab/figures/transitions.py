@@ -67,6 +67,24 @@ def nearest_to_truth(per_item, names: Sequence[str], paper: str = "") -> str:
     return "\n".join(one[0].upper() + one[1:] for one in told) if told else "No two methods share a pair: nothing can be compared"
 
 
+def contrasts(table, asked: Sequence[tuple[str, str, str, str]], paper: str = "") -> str:
+    """In words: differences of arms, paired by pair (seeds averaged first), with 95 % intervals; what is not there is left out.
+
+    Args:
+        asked: (arm, minus, column, task).
+    """
+    told = []
+    for arm, minus, column, task in asked:
+        rows = table[table["arm"].isin([arm, minus]) & (table["task"] == task)]
+        wide = rows.pivot_table(index="item", columns="arm", values=column) if len(rows) else rows
+        if {arm, minus} <= set(wide.columns):
+            gap = interval((wide[arm] - wide[minus]).dropna())
+            first, second = (look(one, paper)[0].replace("\n", " ") for one in (arm, minus))
+            what = metric(column).label.replace("\n", " ")
+            told.append(f"{what} on {task}, {first} less {second}: {gap[0]:+.2f} [{gap[1]:+.2f}, {gap[2]:+.2f}] (n = {len(wide.dropna())})")
+    return "\n".join(told) if told else "None of these arms share a pair"
+
+
 # ---------------------------------------------------------------------------------------------- edges over the frames
 def edges_by_frame(table, names: Sequence[str], paper: str = "", says: str | None = None):
     """Strength of each frame's edges as a share of the ends', mean and 95 % band over pairs, a curve per arm.
