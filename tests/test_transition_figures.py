@@ -30,7 +30,7 @@ def words(fig):
 
 def test_the_plane_says_who_is_crisp_and_who_is_even_and_leaves_out_what_is_not_there(table):
     fig = figures.transition_plane(table, ["truth", "cross_fade", "cut", "plain", "vtg"], "vtg")
-    assert "Crispest middle: VTG 0.90, generator alone 0.80; difference +0.10" in words(fig) and "Most even way: VTG" in words(fig)
+    assert "Crispest middle (n = 12): VTG 0.90, then generator alone, +0.10" in words(fig) and "Most even way (n = 12): VTG" in words(fig)
     assert "n = 12" in words(fig) and len(fig.legends[0].get_texts()) == 4
     close = table.assign(edge=table["edge"].where(table["arm"] != "vtg", 0.8 + 0.05 * np.tile([1, -1], len(table) // 2)))
     assert "not apart" in nearest_to_truth(close.groupby(["arm", "item"])[["jump", "edge"]].mean(), ["plain", "vtg"], "vtg")
@@ -45,7 +45,7 @@ def test_an_arm_without_a_jump_is_no_point(table):
 
 def test_contrasts_are_told_where_both_arms_are_there(table):
     said = figures.contrasts(table, [("vtg", "plain", "edge", "blend"), ("gi", "vtg", "edge", "blend"), ("vtg", "plain", "edge", "pose")], "vtg")
-    assert said.startswith("edge of the middle on blend, VTG less generator alone: +0.10 [") and said.endswith("(n = 12)") and said.count("n = ") == 1
+    assert said.startswith("edge of the middle, VTG − generator alone: +0.10 [") and said.endswith("n = 12 of blend") and said.count("n = ") == 1
     assert "None of these" in figures.contrasts(table, [("gi", "vtg", "edge", "blend")])
 
 

@@ -10,7 +10,7 @@ from motionlab.figures.axes import figure, interval, plain, said_of, titled
 from motionlab.figures.style import DARK, MARKERS, PALETTE, SOFT, STYLES, Metric, look, metric
 
 TRUE = ("truth", "blurred", "reconstruction")                  # what bounds the plane; drawn open
-FAKES = ("cross_fade", "cut", "frozen", "shuffled")
+FAKES = ("cross_fade", "cut", "frozen", "shuffled", "latent_slerp")
 EVEN = 1 / 8                                                   # the jump of nine evenly spaced frames
 
 
@@ -38,7 +38,7 @@ def transition_plane(table, names: Sequence[str], paper: str = "", says: str | N
     ax.text(0.99, 0.55, "two pictures at once", transform=ax.get_yaxis_transform(), ha="right", va="center", fontsize=8, color=DARK)
     ax.annotate("better", (0.42, 0.88), (0.54, 0.74), xycoords="axes fraction", textcoords="axes fraction", fontsize=8, color=DARK,
                 arrowprops={"arrowstyle": "->", "color": DARK})
-    ax.set_xlim(left=0.1), ax.set_ylim(bottom=0.4)
+    ax.set_xlim(0.1, max(1.03, ax.get_xlim()[1])), ax.set_ylim(bottom=min(0.4, ax.get_ylim()[0]))
     ax.set_xlabel(said_of("jump"), fontsize=9), ax.set_ylabel(said_of("edge"), fontsize=9)
     plain(ax)
     fig.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=8)
@@ -62,8 +62,8 @@ def nearest_to_truth(per_item, names: Sequence[str], paper: str = "") -> str:
         gap = interval(wide[order[0]] - wide[order[1]])
         first, second = (look(arm, paper)[0].replace("\n", " ") for arm in order[:2])
         sure = "" if gap[1] > 0 or gap[2] < 0 else ", not apart"
-        told.append(f"{better}: {first} {wide[order[0]].mean():.2f}, {second} {wide[order[1]].mean():.2f}; "
-                    f"difference {gap[0]:+.2f} [{gap[1]:+.2f}, {gap[2]:+.2f}]{sure} (n = {len(wide)})")
+        told.append(f"{better} (n = {len(wide)}): {first} {wide[order[0]].mean():.2f}, then {second}, {gap[0]:+.2f} "
+                    f"[{gap[1]:+.2f}, {gap[2]:+.2f}]{sure}")
     return "\n".join(one[0].upper() + one[1:] for one in told) if told else "No two methods share a pair: nothing can be compared"
 
 
@@ -81,7 +81,7 @@ def contrasts(table, asked: Sequence[tuple[str, str, str, str]], paper: str = ""
             gap = interval((wide[arm] - wide[minus]).dropna())
             first, second = (look(one, paper)[0].replace("\n", " ") for one in (arm, minus))
             what = metric(column).label.replace("\n", " ")
-            told.append(f"{what} on {task}, {first} less {second}: {gap[0]:+.2f} [{gap[1]:+.2f}, {gap[2]:+.2f}] (n = {len(wide.dropna())})")
+            told.append(f"{what}, {first} − {second}: {gap[0]:+.2f} [{gap[1]:+.2f}, {gap[2]:+.2f}], n = {len(wide.dropna())} of {task}")
     return "\n".join(told) if told else "None of these arms share a pair"
 
 
@@ -124,9 +124,9 @@ def falls(table, names: Sequence[str], paper: str = "") -> str:
 def frame_maps(maps: Mapping[str, np.ndarray], says: str = ""):
     """Attention from frame to frame, (f, f) each by name: rows are queries, columns keys, one scale of colours for all."""
     fig, axes = figure(2.9 * len(maps) + 0.8, 3.4, 1, len(maps), squeeze=False)
-    top = max(float(np.max(one)) for one in maps.values())
+    low, top = min(float(one.min()) for one in maps.values()), max(float(one.max()) for one in maps.values())
     for ax, (name, one) in zip(axes[0], maps.items()):
-        drawn = ax.imshow(one, cmap="Greys", vmin=0, vmax=top, interpolation="nearest")
+        drawn = ax.imshow(one, cmap="Greys", vmin=low, vmax=top, interpolation="nearest")
         ax.set_title(name, fontsize=9, color=DARK)
         ax.set_xlabel("frame that is looked at", fontsize=8)
         ax.tick_params(labelsize=7)
