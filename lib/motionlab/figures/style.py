@@ -244,6 +244,9 @@ METRICS: dict[str, Metric] = {
         ("mix", "mixture of species", "0 one of them, 1 even", "more"), ("tcr", "transition complete", SHARE, "more"),
         ("tc_score", "TC-Score", "score", "more"), ("species_ok", "species as named", SHARE, "more"))},
     "error": Metric("squared error of the velocity", "", "less"),
+    **{name: Metric(label, "squared error of the velocity", "less") for name, label in (
+        ("forward", "forward branch"), ("backward", "second branch"), ("fused", "mean of both"))},
+    "apart": Metric("both branches\napart", "squared distance"),
     "frame": Metric("frame"),
     # losses and attention, along noise levels, blocks and frames
     "gap": Metric("relative loss gap"),
