@@ -57,6 +57,7 @@ def test_sha_follows_criterion_and_paper_value_but_not_layout(tmp_path):
         ('paper_value: "128"', "paper_value: 128", ["audit.A4", "paper_value", "quotes"]),
         ("    not_run: {reason: needs a paid rater study, command: motionlab run 99, cost: 200 EUR}", "",
          ["audit.A5", "neither criterion nor"]),
+        ("version: 1\n", "title: 3\nversion: 1\n", ["audit/claims.yaml", "title of the file", "must be text", "3"]),
         ("version: 1\n", "version: 2\n", ["one entry for each version from 1 to 2"]),
         ("says: Jitter is seen.", "says:", ["audit.A3", "lacks 'says'"]),
         ("says: Jitter is seen.", "says: ' '", ["audit.A3", "is empty"]),

@@ -201,6 +201,21 @@ def test_banks_show_held_out_pairs_only_where_the_protocol_says_so():
     assert shown["pretraining"][-1] - shown["pretraining"][0] > 299          # some seeds were passed over
 
 
+def test_a_balanced_bank_has_the_kinds_of_motion_in_turn_and_never_a_held_out_pair():
+    from motionlab.data.sources import World
+    from motionlab.world import random_scene
+    from motionlab.world.motions import KINDS, MOTIONS
+
+    config = BankConfig(split="pretraining", clips=10, balanced=True)
+    seeds = bank_seeds(config)
+    kinds = [MOTIONS[random_scene(seed).actors[0].motion].kind for seed in seeds]
+    assert kinds == [KINDS[k % len(KINDS)] for k in range(10)] and len(set(seeds)) == 10
+    assert bank_seeds(BankConfig(split="pretraining", offset=4, clips=6, balanced=True)) == seeds[4:]
+    assert set(seeds) <= set(bank_seeds(BankConfig(split="pretraining", clips=400)))
+    plain = BankConfig(split="pretraining", clips=10)
+    assert World(config).name == World(plain).name + "_balanced" and World(config).hash() != World(plain).hash()
+
+
 @pytest.mark.parametrize("change, message", [
     ({"codex": {}}, "Did you mean 'codec'"), ({"codec": {"bnak": {}}}, "Did you mean 'bank'"),
     ({"codec": {"bank": {"clisp": 3}}}, "Did you mean 'clips'")])

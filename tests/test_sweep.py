@@ -205,6 +205,24 @@ def test_named_data_counts_with_its_contents(root):
         sweeps.read_sweep("example", root)
 
 
+def test_from_protocol_7_on_a_row_goes_stale_with_the_prompts_and_the_budget_of_the_protocol(root):
+    def protocol(version=7, n=2, steps=8, offset=0):
+        (root / "reproductions/protocol.yaml").write_text(json.dumps({
+            "version": version, "prompts": {"few": {"split": "dev", "n": n}, "others": {"split": "dev", "offset": offset}},
+            "budget": {"fine_tune_clip_steps": steps, "limits": offset}}))
+
+    write(root, YAML.replace("gain: 0.5", "measure: {prompts: few}"))
+    protocol()
+    row = sweeps.plan(sweeps.read_sweep("example", root), "full", ["cure@lr=1e-4"])[0]
+    measure(row)
+    changed = {"nothing": ({"offset": 3}, "finished", []), "prompts": ({"n": 3}, "stale", ["set few"]), "budget": ({"steps": 16}, "stale", ["budget"]),
+               "version": ({"version": 6}, "stale", None)}
+    for new, state, said in changed.values():
+        protocol(**new)
+        now = sweeps.plan(sweeps.read_sweep("example", root), "full", ["cure@lr=1e-4"])[0].state()
+        assert now[0] == state and (said is None or now[1] == said)
+
+
 def test_a_row_goes_stale_with_a_file_that_it_names_and_notes_other_code(root):
     (root / "base.safetensors").write_bytes(b"old")
     write(root, YAML.replace("gain: 0.5", "checkpoint: base.safetensors"))
@@ -372,6 +390,12 @@ def test_another_file_of_a_paper_publishes_under_its_own_name(root):
     for row in rows:
         measure(row)
     assert sweeps.publish(read, rows).name == "longer_full.csv"
+    longer.write_text(YAML + "publishes: branches\n")         # beside rows of an earlier protocol, which stay
+    read = sweeps.read_sweep(longer, root)
+    assert sweeps.publish(read, sweeps.plan(read, "full", ["base"])).name == "branches_full.csv"
+    longer.write_text(YAML + "publishes: ../branches\n")
+    with pytest.raises(MotionLabError, match="no name of a file of rows"):
+        sweeps.read_sweep(longer, root)
 
 
 def measure(row) -> None:

@@ -6,6 +6,7 @@ arrays that any number of readers share; it is a function of its settings alone 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from motionlab.core.processes import pool
 from motionlab.flow_rgb import WORLD_SIGMA, flow_video
 from motionlab.core.protocol import held_out, read_protocol, split_seeds
 from motionlab.world import random_scene, render
+from motionlab.world.motions import KINDS, MOTIONS
 
 CHUNK = 64
 
@@ -28,7 +30,8 @@ CHUNK = 64
 @dataclass(frozen=True)
 class BankConfig:
     """Which clips. split: of the protocol; offset: seeds of it to leave out; clips, frames, size: how many, how long,
-    how large; flow: with a flow picture of every clip (4 bytes become 7 a pixel).
+    how large; flow: with a flow picture of every clip (4 bytes become 7 a pixel); balanced: the kinds of motion take turns (drawn as
+    they come, a species' motions share what it has: one clip in fifty is a flip).
 
     Raises:
         MotionLabError: a value out of range, frames that are not 1 + 4k (the nearest is named).
@@ -40,6 +43,7 @@ class BankConfig:
     frames: int = 17
     size: int = 48
     flow: bool = False
+    balanced: bool = False
 
     def __post_init__(self):
         for name, least, most in (("clips", 1, 10 ** 7), ("offset", 0, 10 ** 8), ("frames", 1, 1025), ("size", 32, 1024)):
@@ -76,7 +80,7 @@ def open_bank(config: BankConfig, root: Path, n_workers: int = 2) -> Bank:
     Raises:
         MotionLabError: full disk; a split with too few seeds.
     """
-    values = dataclasses.asdict(config)
+    values = {name: value for name, value in dataclasses.asdict(config).items() if name != "balanced" or value}
     folder = Path(root) / ("bank_" + "_".join(str(v) for v in values.values()))
     if not _whole(folder, config):
         with turn(folder.with_name(f".lock-{folder.name}"), f"bank {folder.name}"):
@@ -100,18 +104,36 @@ def _whole(folder, config) -> bool:
 
 def bank_seeds(config: BankConfig) -> list[int]:
     """World seeds of the bank; no seed whose scene the protocol keeps from this split."""
-    protocol = read_protocol()
-    wanted, out = config.offset + config.clips, []
+    wanted = config.offset + config.clips
     if wanted > len(split_seeds(config.split, None)):           # told at once, and not after a look at every seed
         raise MotionLabError(f"Split '{config.split}' has {len(split_seeds(config.split, None))} seeds, fewer than {wanted}.",
                              fix="Ask for fewer clips, or a smaller offset.")
-    shows_all = config.split in protocol["held_out"]["shown_only_in"]
-    for seed in split_seeds(config.split, None):
-        if shows_all or not held_out(_said(seed), protocol):
-            out.append(seed)
-        if len(out) == wanted:
-            return out[config.offset:]
-    raise MotionLabError(f"Split '{config.split}' has only {len(out)} usable seeds.", fix="Ask for fewer clips.")
+    shown = _shown(config.split)
+    out = _in_turn(shown, wanted) if config.balanced else [seed for seed, _ in itertools.islice(shown, wanted)]
+    if len(out) < wanted:
+        raise MotionLabError(f"Split '{config.split}' has only {len(out)} usable seeds.", fix="Ask for fewer clips.")
+    return out[config.offset:]
+
+
+def _shown(split):
+    """(seed, what is said of its scene) of every seed of a split that may be shown."""
+    protocol = read_protocol()
+    shows_all = split in protocol["held_out"]["shown_only_in"]
+    for seed in split_seeds(split, None):
+        said = _said(seed)
+        if shows_all or not held_out(said, protocol):
+            yield seed, said
+
+
+def _in_turn(shown, wanted):
+    """Seeds whose scenes' kinds of motion take turns, each kind's in their order; fewer than wanted where a kind runs out."""
+    found: dict[str, list[int]] = {kind: [] for kind in KINDS}
+    for seed, said in shown:
+        found[MOTIONS[said["actors"][0]["motion"]].kind].append(seed)
+        if min(map(len, found.values())) * len(KINDS) >= wanted:
+            break
+    turns = min(map(len, found.values()))
+    return [found[kind][k] for k in range(turns) for kind in KINDS][:wanted]
 
 
 def _said(seed):

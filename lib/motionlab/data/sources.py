@@ -36,7 +36,8 @@ class World:
     def name(self) -> str:
         """Readable, for folders and messages."""
         c = self.config
-        return f"{c.split}_{c.offset}_{c.clips}x{c.frames}x{c.size}" + ("" if self.fps == 16 else f"_{self.fps:g}fps")
+        said = ("_balanced" if c.balanced else "") + ("" if self.fps == 16 else f"_{self.fps:g}fps")
+        return f"{c.split}_{c.offset}_{c.clips}x{c.frames}x{c.size}{said}"
 
     @cached_property
     def seeds(self) -> list[int]:
@@ -61,7 +62,7 @@ class World:
 
     def hash(self) -> str:
         """Names these very clips."""
-        config = {k: v for k, v in asdict(self.config).items() if k != "flow"}
+        config = {k: v for k, v in asdict(self.config).items() if k != "flow" and (k != "balanced" or v)}
         return digest({"config": config, "seeds": self.seeds} | ({} if self.fps == 16 else {"fps": self.fps}))
 
 

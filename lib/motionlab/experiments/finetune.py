@@ -104,8 +104,10 @@ def training_folder(arm: Arm, seed: int, home: Path) -> Path:
 
 
 def tuning_bank(clips: int = 0, frames: int = 17) -> BankConfig:
-    """The fine-tuning split's clips, as many as the protocol says: one set for all arms of all papers."""
-    return BankConfig(split="fine_tuning", clips=clips or read_protocol()["budget"]["fine_tune_clips"], frames=frames)
+    """The fine-tuning split's clips, as many as the protocol says and in its balance of motions: one set for all arms of all papers."""
+    budget = read_protocol()["budget"]
+    return BankConfig(split="fine_tuning", clips=clips or budget["fine_tune_clips"], frames=frames,
+                      balanced=bool(budget.get("fine_tune_balanced")))
 
 
 def dev_bank(budget: Budget, frames: int = 17) -> BankConfig:

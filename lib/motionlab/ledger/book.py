@@ -134,8 +134,9 @@ class Book:
         check_name(name, r"[\w.-]+\.csv", "raw file")
         source = self.root / "reproductions" / self.claims.paper / "raw" / name
         if not source.is_file():
-            paper, stem = self.claims.paper, name.rpartition("_")[0]
-            arms = paper if stem == "sweep" else f"reproductions/{paper}/{stem}.yaml"
+            paper, stem, main = self.claims.paper, name.rpartition("_")[0], source.parents[1] / "ablations.yaml"
+            mains = stem == "sweep" or main.is_file() and f"\npublishes: {stem}\n" in main.read_text(encoding="utf-8")
+            arms = paper if mains else f"reproductions/{paper}/{stem}.yaml"
             raise MotionLabError(f"{shown(source, self.root)} is not there: its arms have not been published.",
                                  fix=f"motionlab sweep {arms} --tier full --publish")
         return self._keep_raw(name, source.read_bytes(), pandas.read_csv(source, dtype={"item": str, "arm": str}))

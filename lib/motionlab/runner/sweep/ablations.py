@@ -64,7 +64,7 @@ class Choose:
 @dataclass(frozen=True)
 class Written:
     """An ablations.yaml as written; arms are still plain values. protocol: the version that they follow; from 7 on, rates are chosen by
-    rule and budgets are equal.
+    rule and budgets are equal. publishes: what its file of rows is called, where it is not "sweep" or, of another file, its own name.
 
     Raises:
         MotionLabError: a paper that is no name, keyword arguments that every row has already.
@@ -79,10 +79,12 @@ class Written:
     cost: Cost = Cost()
     protocol: int = RULED - 1
     choose: Choose | None = None
+    publishes: str = ""
 
     def __post_init__(self):
-        if not re.fullmatch(r"[\w-]+", self.paper):
-            raise MotionLabError(f"'{self.paper}' is no name of a paper.", fix="Use letters, digits, _ and -.")
+        for name, what in ((self.paper, "a paper"), (self.publishes or "sweep", "a file of rows")):
+            if not re.fullmatch(r"[\w-]+", name):
+                raise MotionLabError(f"'{name}' is no name of {what}.", fix="Use letters, digits, _ and -.")
         if set(self.common) & set(GIVEN):
             raise MotionLabError(f"common is {self.common!r}.", fix=f"Write keyword arguments other than {', '.join(GIVEN)}.")
         for text in filter(None, (self.row, self.check)):
@@ -108,6 +110,7 @@ class Sweep:
     protocol: int
     choose: Choose | None
     unequal: dict[str, str]  # {arm: why its budget is another}
+    publishes: str  # <publishes>_<tier>.csv is its file of rows
     written: dict[str, dict]  # {arm: its PARTS with the word `chosen` still in them}
     rates: dict[str, dict[str, str]]  # {arm: {field: the arm whose grid it was chosen from}}
     code: str  # sha256 over the row function's module and all of motionlab that it imports
@@ -136,7 +139,8 @@ def read_sweep(file: str | Path, root: Path) -> Sweep:
         code = _code(written.row.partition(":")[0], path)
     common = _numbers(written.common)
     return Sweep(path, Path(root), written.paper, written.row, written.check, common, arms, seeds, data, written.cost,
-                 written.protocol, written.choose, unequal, given, rates, code)
+                 written.protocol, written.choose, unequal,
+                 written.publishes or {"ablations": "sweep"}.get(path.stem, path.stem), given, rates, code)
 
 
 def _find(file: str | Path, root: Path) -> Path:

@@ -57,8 +57,8 @@ def check_publishable(tier: str, rows: list[Row], selected: Sequence[Row] = ()) 
 def publish(sweep: Sweep, rows: list[Row], say: Callable[[str], None] = print, name: str | None = None) -> Path:
     """Write all finished rows of the sweep as reproductions/<paper>/raw/sweep_<tier>.csv; return its path.
 
-    The rows' records (settings, code, commit, seconds) go beside it as sweep_<tier>.json. Of a file other than
-    ablations.yaml, its own name stands in the place of "sweep", and `name` where it is given.
+    The rows' records (settings, code, commit, seconds) go beside it as sweep_<tier>.json. In the place of "sweep" stands what the
+    sweep `publishes`, and `name` where it is given.
 
     Raises:
         MotionLabError: tier smoke, a stale row, nothing finished, a protocol that is not in force yet, or published rows that would
@@ -72,8 +72,7 @@ def publish(sweep: Sweep, rows: list[Row], say: Callable[[str], None] = print, n
     done = [row for row in rows if row.measured]
     if not done:
         raise MotionLabError("No row is finished, so there is nothing to publish.", fix="Run the sweep first.")
-    name = name or ("sweep" if sweep.path.stem == "ablations" else sweep.path.stem)
-    path = sweep.root / "reproductions" / sweep.paper / "raw" / f"{name}_{tier}.csv"
+    path = sweep.root / "reproductions" / sweep.paper / "raw" / f"{name or sweep.publishes}_{tier}.csv"
     missing = [row.name for row in rows if row not in done]
     lost = sorted(set(missing) & _published(path))
     if lost:

@@ -3,14 +3,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from motionlab.core.errors import MotionLabError, one_of
 from motionlab.core.files import read_json
-from motionlab.core.protocol import RULED, protocol_version
+from motionlab.core.protocol import RULED, protocol_version, read_protocol
 from motionlab.runner import fingerprint as prints
 from motionlab.runner.sweep.ablations import Sweep, waiting
 
@@ -105,8 +105,7 @@ def _settings(sweep: Sweep, arm: str, seed: int, tier: str) -> dict[str, Any]:
     if sweep.protocol >= RULED:             # rows of before do not say, and stay what they are
         parts |= {"protocol": sweep.protocol, "rates": sweep.rates.get(arm, {})}
         parts |= {"unequal": sweep.unequal[arm]} if arm in sweep.unequal else {}
-    in_force = protocol_version(sweep.root) or 0
-    parts |= {"protocol in force": in_force} if in_force >= RULED else {}    # it decides the noise: rows of before become stale
+    parts |= _of_protocol(values, sweep.root)
     parts |= {f"data {name}": sha for name, sha in sweep.data.items()}
     for key, value in values.items():
         if isinstance(value, str) and value.strip(". ") and "\n" not in value:
@@ -114,6 +113,30 @@ def _settings(sweep: Sweep, arm: str, seed: int, tier: str) -> dict[str, Any]:
                 if Path(sweep.root, value).is_file():
                     parts[f"file of {key}"] = prints.sha_file(Path(sweep.root, value))
     return json.loads(json.dumps(parts, default=str))
+
+
+def _of_protocol(values: dict[str, Any], root: Path) -> dict[str, Any]:
+    """What the protocol in force decides of a row: its version (the noise), the budget of trainings, and what each set that a value
+    names consists of. Rows of versions before `RULED` do not say, and stay what they are."""
+    if (protocol_version(root) or 0) < RULED:
+        return {}
+    protocol = read_protocol(root)
+    sets = {**protocol.get("prompts", {}), **protocol.get("ends", {}), **protocol.get("transfer", {}).get("sets", {})}
+    budget = {name: value for name, value in protocol.get("budget", {}).items() if name.startswith("fine_tune")}
+    named = {f"set {name}": sets[name] for name in _texts(values) if name in sets}
+    return {"protocol in force": protocol["version"], "budget": budget, **named}
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All texts in a value, however deep."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _texts(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _texts(item)
 
 
 def refuse_stale(rows: list[Row]) -> None:
