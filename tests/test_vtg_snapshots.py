@@ -155,3 +155,9 @@ def test_bad_pairs_are_refused_before_anything_long(folders, ends, tmp_path):
     same = PairConfig(str(folders["svd"]), first=good["first"], last=good["first"], out_dir=str(tmp_path / "twice"), frames=9, height=32, width=32, cpu=True)
     with pytest.warns(UserWarning, match="one picture twice"):
         sample_pairs("vtg", same, method_class("vtg").Sampling(steps=1))
+
+
+@pytest.mark.parametrize("kind", ("svd", "wan-last"))
+def test_what_a_training_takes_is_told_without_weights(kind, folders, capsys):
+    assert cli.main(["size", "vtg", "--backbone", str(folders[kind]), "--frames", "9", "--height", "32", "--width", "32", "--tflops", "1", "--steps", "10"]) == 0
+    assert "10 steps: " in capsys.readouterr().out

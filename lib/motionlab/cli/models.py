@@ -134,9 +134,12 @@ def _kept_beside(method, found):
 def _attaching(method):
     """What the method does to a network that nothing was attached to, for the count."""
 
+    from motionlab.models.residuals import use_residuals
+
     def attach(network, channels):
         network.requires_grad_(method.tunes_base)
         method.attach_to(network, channels)
+        use_residuals(network, "all")                # a training's backward pass goes through them
 
     return attach
 
