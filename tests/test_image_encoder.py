@@ -58,6 +58,7 @@ def test_layers_count_from_one():
     for layer in (0, 3):
         with pytest.raises(MotionLabError, match="with 2"):
             model.features(frames, layer=layer)
+    assert all(torch.equal(one, model.features(frames, layer)) for layer, one in enumerate(model.every_layer(frames), 1))
 
 
 def test_gradients_reach_the_frames_through_forward():

@@ -100,8 +100,10 @@ def test_in_a_mirrored_task_loras_texts_and_ends_mirror_too(pipe, pictures):
 def test_kept_ends_are_read_again_and_those_of_others_refused(pipe, pictures, tmp_path, monkeypatch):
     settings = {"lora": 2, "lora_steps": 3, "lora_lr": 1e-2, "start": "slerp", "kept": str(tmp_path)}
     first = between(pipe, pictures, **settings)
-    path, = tmp_path.glob("*.safetensors")
-    monkeypatch.setattr(sampling, "_make", lambda *a: pytest.fail("made again"))
+    assert len(paths := sorted(tmp_path.glob("*.safetensors"))) == 2                     # LoRAs, and the noises made with them
+    path = paths[0]
+    for name in ("fit_loras", "inverted"):
+        monkeypatch.setattr(sampling, name, lambda *a, **k: pytest.fail("made again"))
     assert torch.allclose(between(pipe, pictures, **settings), first, atol=1e-6)
     with pytest.raises(MotionLabError, match="made of other ends"):
         ends.load_ends(path, "0123")

@@ -12,6 +12,7 @@ from motionlab.models.evaluator import Evaluator, EvaluatorConfig, save_evaluato
 from motionlab.models.image_encoder import ImageEncoder, ImageEncoderConfig, save_image_encoder
 from motionlab.models.small.backbone import Backbone, BackboneConfig, save_backbone
 from motionlab.models.small.codec import Codec, CodecConfig, load_codec, save_codec
+from motionlab.models.small.unet import UNet, UNetConfig, save_unet
 
 
 def lay_out(home: Path, length: int = 3) -> Path:
@@ -28,6 +29,9 @@ def lay_out(home: Path, length: int = 3) -> Path:
     base = Backbone(BackboneConfig(channels=4, d=32, layers=2, heads=2, max_frames=length, d_text=16, d_time=16))
     base.codec_fingerprint = load_codec(place / "codec.safetensors").fingerprint
     save_backbone(base, place / "base.safetensors")
+    unet = UNet(UNetConfig(channels=4, widths=(32, 32), heads=(2, 2), max_frames=9, d_text=16))
+    unet.codec_fingerprint = base.codec_fingerprint
+    save_unet(unet, place / "unet.safetensors")
     small = EvaluatorConfig(fine=16, width=16, embedding=8, fine_blocks=1, frame_blocks=1, time_blocks=1)
     for seed in (0, 1):
         save_evaluator(Evaluator(small), place / f"evaluator_{seed}.safetensors")

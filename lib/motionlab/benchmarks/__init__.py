@@ -16,7 +16,12 @@ from motionlab.benchmarks.base import Benchmark
 from motionlab.core.errors import one_of
 
 # name: module:class. A new benchmark is its module and a line here.
-BENCHMARKS = {"mtbench": "motionlab.benchmarks.mtbench:MTBench"}
+BENCHMARKS = {
+    "mtbench": "motionlab.benchmarks.mtbench:MTBench",
+    "morphbench": "motionlab.benchmarks.transitions:MorphBench",
+    "tcbench": "motionlab.benchmarks.transitions:TCBench",
+    "transitbench": "motionlab.benchmarks.transitions:TransitBench",
+}
 
 
 def benchmark_class(name: str) -> type[Benchmark]:

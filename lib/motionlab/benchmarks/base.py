@@ -104,3 +104,7 @@ class Benchmark(ABC):
     @abstractmethod
     def parts(self) -> tuple[Part, ...]:
         """What scores a video, in the order of the columns."""
+
+    def after(self, scoring: Any) -> list[str]:
+        """What is to be said of the whole set once all videos are scored, in lines; scoring: `scoring.Scoring`."""
+        return []

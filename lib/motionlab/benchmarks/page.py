@@ -69,4 +69,6 @@ def _html(scoring, rows, columns, summary, about):
 
 def _number(value):
     """A score for people; a dash where there is none."""
-    return "–" if value is None else f"{value:.1f}" if isinstance(value, float) else value
+    if value is None:
+        return "–"
+    return (f"{value:.1f}" if abs(value) >= 1 else f"{value:.3f}") if isinstance(value, float) else value

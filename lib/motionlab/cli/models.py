@@ -12,6 +12,10 @@ ONE_VIDEO = (("video", "FILE", "one video in place of a folder"), ("caption", "T
              ("tracks", "FILE", "tracks of its points (frames, points, x y visible), .npz or .csv, where the method wants tracks"),
              ("mask", "FILE", "or a picture that marks the subject in its first frame: points on it are tracked"))
 
+PAIR = (("first", "PICTURE", "of a transition between two pictures, the first"), ("last", "PICTURE", "and the last"),
+        ("text-first", "TEXT", "what the first shows"), ("text-last", "TEXT", "what the last shows"),
+        ("pairs", "FILE", "or many, .csv with columns first, last, text_first, text_last"))
+
 
 def add_commands(commands) -> None:
     """Add them to the parser."""
@@ -58,6 +62,8 @@ def _add_methods(commands) -> None:
         if name == "sample":
             parser.add_argument("--prompts", metavar="FILE",
                                 help=".csv with columns prompt, category, first, last (pictures), .json or .txt")
+            for option, kind, about in PAIR:
+                parser.add_argument(f"--{option}", metavar=kind, help=about)
         parser.add_argument("--out", dest="out_dir", metavar="DIR", help="folder to write to")
         parser.add_argument("--steps", type=int, help="of the training" if name == "train" else "of the sampler")
         parser.add_argument("--config", metavar="YAML", help="settings to start from; the other options come on top")
@@ -128,9 +134,12 @@ def _kept_beside(method, found):
 def _attaching(method):
     """What the method does to a network that nothing was attached to, for the count."""
 
+    from motionlab.models.residuals import use_residuals
+
     def attach(network, channels):
         network.requires_grad_(method.tunes_base)
         method.attach_to(network, channels)
+        use_residuals(network, "all")                # a training's backward pass goes through them
 
     return attach
 
@@ -166,10 +175,22 @@ def train(options: argparse.Namespace) -> int:
 
 def sample(options: argparse.Namespace) -> int:
     """`motionlab sample`."""
+    if options.first or options.last or options.pairs:
+        return _between(options)
     from motionlab.experiments.tuning import SampleConfig, sample as run
 
     sampling, config = _settings(SampleConfig, _method_kind(options.method).Sampling, options, ("weights", "prompts", "out_dir"))
     run(config, sampling)
+    return 0
+
+
+def _between(options):
+    """Clips between two pictures."""
+    from motionlab.experiments.pairs import PairConfig, sample_pairs
+
+    may = ("weights", *(option.replace("-", "_") for option, *_ in PAIR))
+    sampling, config = _settings(PairConfig, _method_kind(options.method).Sampling, options, ("out_dir",), may)
+    sample_pairs(options.method, config, sampling)
     return 0
 
 
@@ -201,7 +222,7 @@ def _settings(kind: type, of_method: type, options: argparse.Namespace, needed: 
     values = dict(converted(dict, read_yaml(options.config) or {}, "settings", f"file {options.config}")) if options.config else {}
     values |= {name: getattr(options, name) for name in (*needed, *may, "backbone", "steps") if getattr(options, name, None) is not None}
     values |= _parsed(options.parameters)
-    for name in needed[1:] if may and values.get(may[0]) else needed:
+    for name in needed[1:] if len(needed) > 1 and may and values.get(may[0]) else needed:
         if not values.get(name):
             raise MotionLabError(f"--{name.removesuffix('_dir')} is missing.", fix="Give the option, or put it into the file of --config.")
     known, own = ({f.name for f in dataclasses.fields(one)} for one in (kind, of_method))

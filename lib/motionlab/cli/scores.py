@@ -14,7 +14,7 @@ def add_commands(commands) -> None:
     """Add it to the parser."""
     parser = common.add(commands, "score", score, "score a folder of generated videos against a benchmark; a second call goes on")
     parser.add_argument("folder", metavar="FOLDER", help="<prompt>/*.mp4 or <prompt>.mp4, with '_' for ' '")
-    parser.add_argument("--benchmark", required=True, metavar="NAME", help="mtbench; an unknown one lists them")
+    parser.add_argument("--benchmark", required=True, metavar="NAME", help="mtbench, morphbench, tcbench or transitbench")
     parser.add_argument("--data", required=True, metavar="DIR", help="the benchmark's own folder")
     parser.add_argument("--out", metavar="DIR", help="folder to write to (default runs/score/BENCHMARK/FOLDER's name)")
     common.add_parameters(parser, "a setting of the benchmark, such as the folder of an encoder; an unknown one lists them")
@@ -36,7 +36,7 @@ def score(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print(f"\ninterrupted; what is scored is kept in {out}. This goes on from there:\n  {_command(options)}", file=sys.stderr)
         return common.INTERRUPTED
-    print("\n".join(["", *scoring.told(todo, rows), f"report: {out / 'index.html'}"]))
+    print("\n".join(["", *scoring.told(todo, rows), *todo.benchmark.after(todo), f"report: {out / 'index.html'}"]))
     return common.FAILED if todo.failed else 0
 
 

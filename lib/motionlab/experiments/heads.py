@@ -46,7 +46,9 @@ def settled(method: Method, pipe: Pipe, data: Data, config: TrainConfig, folder:
     Raises:
         MotionLabError: a head whose loss gives no gradient at the block.
     """
-    if not isinstance(method, Tapped) or not method.weight:
+    if not isinstance(method, Tapped):
+        return method.settled(pipe, data, config, folder, dev)
+    if not method.weight:
         return method
     path, judging = folder / "settled.json", data if dev is None else dev((*method.wants(), *method.judged()))
     before = read_json(path)

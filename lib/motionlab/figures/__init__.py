@@ -14,12 +14,14 @@ from motionlab.figures.painting import enlarge, flow_frames, limb_frames, mask_f
 from motionlab.figures.source import source
 from motionlab.figures.style import ACCENT, ARMS, DARK, METRICS, PALETTE, SOFT, labels, look, metric
 from motionlab.figures.transfer import best_of, by_difficulty, difference, leader, leaks, plane, settings, tiers
+from motionlab.figures.transitions import beside_printed, contrasts, edges_by_frame, frame_maps, transition_plane
 from motionlab.figures.way import way
 from motionlab.figures.ways import Seen, sampled_points, way_frames, ways
 
-__all__ = ["ACCENT", "ARMS", "DARK", "METRICS", "NO_REFERENCE", "PALETTE", "REFERENCE", "Seen", "SOFT", "arms", "attention_pictures",
-    "best_arm", "best_of", "by_difficulty", "by_quantile", "columns", "component_paths", "curve_panels", "curves", "difference",
-    "distances", "dose_response", "end_to_end", "enlarge", "film", "flow_frames", "gap", "interval", "key_frame_mass", "labels",
-    "ladder", "leader", "leaks", "limb_frames", "look", "mask_frames", "mean_of", "metric", "plane", "response_matrix", "responses",
-    "rungs", "sampled_points", "seed_spread", "settings", "show", "source", "structure_and_motion", "teacher_errors", "tiers", "tile",
-    "titled", "track_frames", "training_curves", "truth_frames", "way", "way_frames", "ways", "windows"]
+__all__ = ["ACCENT", "ARMS", "DARK", "METRICS", "NO_REFERENCE", "PALETTE", "REFERENCE", "SOFT", "Seen", "arms", "attention_pictures",
+    "beside_printed", "best_arm", "best_of", "by_difficulty", "by_quantile", "columns", "component_paths", "contrasts",
+    "curve_panels", "curves", "difference", "distances", "dose_response", "edges_by_frame", "end_to_end", "enlarge", "film",
+    "flow_frames", "frame_maps", "gap", "interval", "key_frame_mass", "labels", "ladder", "leader", "leaks", "limb_frames",
+    "look", "mask_frames", "mean_of", "metric", "plane", "response_matrix", "responses", "rungs", "sampled_points", "seed_spread",
+    "settings", "show", "source", "structure_and_motion", "teacher_errors", "tiers", "tile", "titled", "track_frames",
+    "training_curves", "transition_plane", "truth_frames", "way", "way_frames", "ways", "windows"]

@@ -63,6 +63,10 @@ class Method:
         """`loss_fn` of `training.train`."""
         raise NotImplementedError
 
+    def settled(self, pipe: Pipe, data, config, folder, dev: Callable | None = None) -> Method:
+        """The method as it is trained, after what it settles first on the pipe that it is attached to (see `experiments.heads.settled`)."""
+        return self
+
     # ------------------------------------------------------------------ sampling
     def start(self, pipe: Pipe, x0: torch.Tensor, seeds: Sequence[int]) -> torch.Tensor:
         """The state that sampling begins with, from the video's noise x0."""

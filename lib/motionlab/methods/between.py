@@ -12,7 +12,9 @@ import torch
 from motionlab.methods.base import Method, Sampling
 from motionlab.models.exchange import Exchange
 from motionlab.models.pipe import Pipe
+from motionlab.models.row_lora import RowLora, spatial_projections
 from motionlab.papers.vtg import sampling
+from motionlab.papers.vtg.ends import fit_loras, picture_losses
 
 
 @dataclass(frozen=True)
@@ -50,3 +52,10 @@ class Between(Method):
         how = {"steps": o.steps or None, "solver": o.solver or None, "kept": Path(o.kept) if o.kept else None, "callback": callback}
         return sampling.transitions(pipe, prompts, seeds, o, None if o.w < 0 else o.w, first=first, last=last, prompts_last=prompts_last,
                                     true=(given or {}).get("x1"), mode=o.mode, batch=batch, **how)
+
+    def end_losses(self, pipe: Pipe, pictures: torch.Tensor, texts: Sequence[str], o: TwoEnds) -> tuple[torch.Tensor, torch.Tensor]:
+        """Losses (n,) of pictures (n, 3, h, w) as one-frame clips, by the base and by the base with each one's own LoRA."""
+        rows, text = RowLora(pipe.denoiser, spatial_projections(pipe.denoiser)), pipe.text(list(texts))
+        z = pipe.encode_video(pictures[:, None])[:, 0]
+        factors = fit_loras(pipe, rows, z, text, o.lora, o.lora_steps, o.lora_lr)
+        return tuple(picture_losses(pipe, rows, one, z, text) for one in (None, factors))

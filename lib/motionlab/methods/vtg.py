@@ -19,9 +19,9 @@ from motionlab.models.image_encoder import load_image_encoder
 from motionlab.models.pipe import Pipe
 from motionlab.models.residuals import add_residuals
 from motionlab.models.shipped import shipped
-from motionlab.papers.vtg import sampling, training
+from motionlab.papers.vtg import sampling, settling, training
 
-TRAINED, TARGETS = ("vo", "o", "temporal"), ("own", "other")
+TRAINED, TARGETS, MEASURED = ("vo", "o", "temporal"), ("own", "other"), -1.0
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class VTG(Method):
     """trained: "vo", dW of value and output projections of temporal self-attention; "o", output alone (O6); "temporal", every temporal
     weight of a U-Net. shared: False: the backward branch has its own q and k; rotated: False: it gets them as they are; reversed_time:
     False: two forward branches. rank: of dW, 0 is whole matrices; -1, the latter in a U-Net and a sixteenth of the width elsewhere.
-    both, text_dropout, attribute_dropout, rar, layer: of `papers.vtg.training.BackwardRecipe`; targets: the clip's own or another's;
-    encoder: "" is the kit's, else a folder of DINOv2."""
+    both, text_dropout, attribute_dropout, rar, layer: of `papers.vtg.training.BackwardRecipe`; rar -1: measured, so that its gradient is a
+    fifth of L_BMP's; targets: the clip's own or another's; encoder: "" is the kit's, else a folder of DINOv2."""
 
     name: ClassVar[str] = "vtg"
     tunes_base: ClassVar[bool] = False
@@ -60,18 +60,17 @@ class VTG(Method):
     def __post_init__(self):
         one_of(self.trained, TRAINED, "trained weights")
         one_of(self.targets, TARGETS, "targets of the alignment")
-        if not 0 <= self.both <= 1 or self.rar < 0 or self.rank < -1:
+        if not 0 <= self.both <= 1 or (self.rar < 0 and self.rar != MEASURED) or self.rank < -1:
             raise MotionLabError(f"both {self.both}, rar {self.rar}, rank {self.rank}: one is out of range.",
-                                 fix="both is a share, rar 0 or more.")
+                                 fix="both is a share, rar 0 or more, or -1 for measured.")
 
     def wants(self) -> tuple[Sidecar, ...]:
         return (Sidecar("stills"), *((Sidecar("pictures"),) if self.rar else ()))
 
     def check(self, pipe: Pipe) -> None:
-        """Raises MotionLabError for a generator that takes no two ends, and for one whose temporal weights cannot be told."""
-        if "first_last" not in pipe.modes or pipe.reads:
+        if not {"first", "first_last"} & set(pipe.modes):
             raise MotionLabError(f"Method {self.name} trains between two known frames, which '{pipe.name}' ({pipe.kind}) is not given.",
-                                 fix="Use a generator of mode first_last, such as the kit's own.")
+                                 fix="Use a generator of mode first_last, such as the kit's own, or of mode first.")
         if self.trained == "temporal" and "UNet" not in type(pipe.denoiser).__name__:
             raise MotionLabError(f"'{pipe.name}' has no temporal weights apart from the spatial ones.", fix="Use trained='vo', or a U-Net.")
 
@@ -100,9 +99,15 @@ class VTG(Method):
         encoder = self._encoder().to(pipe.device) if self.rar else None
         return training.backward_loss(self.recipe, self.second(pipe), getattr(pipe, "projector", None), encoder)
 
+    def settled(self, pipe: Pipe, data, config, folder: Path, dev=None) -> VTG:
+        if not self.rar:
+            return self
+        judging = dev(self.wants()) if dev and self.rar == MEASURED else data
+        weight = settling.settle(self.recipe, self.second(pipe), pipe.projector, self._encoder(), data, judging, config, folder)
+        return replace(self, rar=weight)
+
     @property
     def recipe(self) -> training.BackwardRecipe:
-        """What the loss draws and adds."""
         return training.BackwardRecipe(self.both, self.text_dropout, self.attribute_dropout, self.rar, self.layer, self.targets == "other")
 
     def second(self, pipe: Pipe) -> training.Second:
@@ -117,8 +122,7 @@ class VTG(Method):
         if self.trained == "temporal":
             raise MotionLabError("With every temporal weight trained there are two networks, which are compared by their losses only.",
                                  fix="Sample with trained='vo'.")
-        o = options or self.Sampling()
-        o = replace(o, shared=o.shared and self.shared)
+        o = replace(options or self.Sampling(), shared=(options or self.Sampling()).shared and self.shared)
         how = {"reversed_time": self.reversed_time, "steps": o.steps or None, "solver": o.solver or None,
                "kept": Path(o.kept) if o.kept else None, "callback": callback}
         return sampling.transitions(pipe, prompts, seeds, o, None if o.w < 0 else o.w, first=first, last=last, prompts_last=prompts_last,
@@ -128,6 +132,15 @@ class VTG(Method):
     def losses(self, pipe: Pipe, x_t, t, text, data, noise) -> dict[str, torch.Tensor]:
         """Of the second branch with both ends, "loss", and with one, "one"; of the first with both, "forward"."""
         return training.branch_losses(self.second(pipe), x_t, t, text, data, noise["x1"])
+
+    def branch_velocities(self, pipe: Pipe, x_t, t, text, x1) -> dict[str, torch.Tensor]:
+        """`papers.vtg.training.branch_velocities`."""
+        return training.branch_velocities(self.second(pipe), x_t, t, text, x1)
+
+    def alignment_of(self, pipe: Pipe, data, config, folder: Path) -> Callable:
+        """`papers.vtg.settling.fitted_afterwards`."""
+        recipe = replace(self, rar=1.0, targets="own").recipe
+        return settling.fitted_afterwards(recipe, self.second(pipe), self._encoder(), data, config, folder)
 
     def _encoder(self):
         if not self.encoder:

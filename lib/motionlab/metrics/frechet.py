@@ -40,6 +40,11 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
     return _distance(a, b, _is_small(a, b))
 
 
+def unshrunk_distance(a: np.ndarray, b: np.ndarray) -> float:
+    """`frechet_distance` with covariances as they are, as published values have it; errors as there."""
+    return _distance(*_checked(a, b), shrink=False)
+
+
 def frechet(a: np.ndarray, reference: np.ndarray, resamples: int = 200, seed: int = 0) -> Frechet:
     """Distance of a (n, d) to a reference (m, d) with a 95 % bootstrap interval over rows of both, and the floor.
 

@@ -37,6 +37,30 @@ class FrameText:
         return None if self.states is None else rearrange(output, "(b f) s d -> (b s) f d", b=len(self.states))
 
 
+class TokenText:
+    """Hooks of a video transformer whose cross-attention `attn2` stands apart from self-attention (Wan's): the embedded text of its next
+    calls, `states` (b, f, n, d); None: the class's own way. Frames are folded into the batch there, and whatever stands before the text in
+    the context (an image encoder's view) is every frame's."""
+
+    def __init__(self, transformer: nn.Module):
+        self.states: torch.Tensor | None = None
+        for name, module in transformer.named_modules():
+            if name.endswith(".attn2"):
+                module.register_forward_pre_hook(self._fold)
+                module.register_forward_hook(self._unfold)
+
+    def _fold(self, module, args):
+        if self.states is None:
+            return None
+        b, f, n, _ = self.states.shape
+        tokens, context = args[0].unflatten(1, (f, -1)).flatten(0, 1), args[1]
+        before = context[:, :context.shape[1] - n].repeat_interleave(f, 0)
+        return (tokens, torch.cat([before, self.states.flatten(0, 1).to(context)], 1), *args[2:])
+
+    def _unfold(self, module, args, output):
+        return None if self.states is None else output.unflatten(0, self.states.shape[:2]).flatten(1, 2)
+
+
 def per_frame(states: torch.Tensor, f: int) -> torch.Tensor:
     """States (b, n, d), the same for all frames, or (b, f, n, d), as (b, f, n, d)."""
     return states[:, None].expand(-1, f, -1, -1) if states.dim() == 3 else states

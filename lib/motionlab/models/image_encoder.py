@@ -104,6 +104,15 @@ class ImageEncoder(nn.Module):
         return self(frames, layer=layer).float()
 
     @torch.no_grad()
+    def every_layer(self, frames: torch.Tensor) -> list[torch.Tensor]:
+        """`features` (b, n, d) of layers 1, 2, ..., in one pass."""
+        x, found = self.tokens(frames), []
+        for block in self.blocks:
+            x = block(x)
+            found.append(F.layer_norm(x, x.shape[-1:]).float())
+        return found
+
+    @torch.no_grad()
     def pooled(self, frames: torch.Tensor, layer: int | None = None) -> torch.Tensor:
         """Mean of the patch features, (b, d)."""
         return self.features(frames, layer).mean(1)

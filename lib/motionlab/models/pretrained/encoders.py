@@ -38,6 +38,15 @@ class Clip:
             found.append(self.model(**inputs).logits_per_image[:, 0].float().cpu())
         return torch.cat(found).numpy()
 
+    @torch.inference_mode()
+    def images(self, frames: np.ndarray) -> np.ndarray:
+        """Image embeddings (f, d), in the space that texts share, of uint8 frames (f, h, w, 3); not of unit length."""
+        found = []
+        for part in _batches(frames):
+            pixels = self.processor(images=part, return_tensors="pt").to(self.device)["pixel_values"]
+            found.append(self.model.visual_projection(self.model.vision_model(pixel_values=pixels).pooler_output).float().cpu())
+        return torch.cat(found).numpy()
+
 
 class Dino:
     """A ViT trained by DINO (Caron et al. 2021, arXiv 2104.14294). trained_pooler: whether its file holds a pooler.

@@ -5,6 +5,7 @@ import importlib
 
 import torch
 
+from motionlab.models.frame_text import FrameText
 from motionlab.models.pretrained.base import SnapshotPipe
 from motionlab.models.pretrained.borders import Karras, diffusion_border
 from motionlab.models.pretrained.pictures import as_pictures
@@ -32,7 +33,8 @@ class FramewisePipe(SnapshotPipe):
 
 
 class StableVideoPipe(FramewisePipe):
-    """Stable Video Diffusion: no text at all. known is {"pictures": (b, f, c, h, w), "seen": (b, 1, d)}.
+    """Stable Video Diffusion: no text at all. known is {"pictures": (b, f, c, h, w), "seen": (b, 1, d)}, or each frame's own view of a
+    picture, "seen" (b, f, 1, d).
 
     Guidance grows over the frames, from none on the first to w on the last, and takes the picture away, not a text.
     """
@@ -76,8 +78,16 @@ class StableVideoPipe(FramewisePipe):
     def native(self, z, timestep, text, known):
         dtype = self.denoiser.dtype
         about = torch.tensor([[self.fps - 1, self.bucket, self.noise_added]], device=z.device).repeat(len(z), 1)
-        return self.denoiser(self.beside(z, known["pictures"]).to(dtype), timestep, known["seen"].to(dtype), about.to(dtype),
-                             return_dict=False)[0]
+        seen = known["seen"].to(dtype)
+        if seen.dim() == 4 and "frame_text" not in self.__dict__:
+            self.__dict__["frame_text"] = FrameText(self.denoiser)
+        try:
+            if seen.dim() == 4:
+                self.frame_text.states, seen = seen, seen[:, 0]
+            return self.denoiser(self.beside(z, known["pictures"]).to(dtype), timestep, seen, about.to(dtype), return_dict=False)[0]
+        finally:
+            if "frame_text" in self.__dict__:
+                self.frame_text.states = None
 
     def null_known(self, known):
         return {name: torch.zeros_like(value) for name, value in known.items()}

@@ -12,6 +12,7 @@ import torch
 
 from motionlab.core.errors import MotionLabError
 from motionlab.diffusion import time_grid
+from motionlab.models.frame_text import TokenText
 from motionlab.models.pretrained.base import SnapshotPipe
 from motionlab.models.pretrained.borders import flow_border
 from motionlab.models.pretrained.pictures import as_pictures
@@ -22,7 +23,9 @@ FLOW_SHIFT = 3.0                            # at 480p, where a scheduler says no
 
 
 class WanPipe(SnapshotPipe):
-    """Text to video; text is {"states": (b, 512, d)}."""
+    """Text to video; text is {"states": (b, 512, d)}, or each latent frame's own, (b, f, 512, d)."""
+
+    text_per_frame = True
 
     kind, pipeline_class, w, fps, text_length, vae_dtype, blocks = "wan", "WanPipeline", 4.0, 16.0, TEXT, torch.float32, ("blocks",)
 
@@ -54,8 +57,23 @@ class WanPipe(SnapshotPipe):
         if "condition" in known:
             z = self.beside(z, known["condition"])
         seen = known["seen"].flatten(0, 1).to(self.denoiser.dtype) if "seen" in known else None
-        return self.denoiser(z.transpose(1, 2).to(self.denoiser.dtype), timestep, text["states"].to(self.denoiser.dtype),
-                             encoder_hidden_states_image=seen, return_dict=False)[0].transpose(1, 2)
+        states = text["states"].to(self.denoiser.dtype)
+        self._own_texts(states)
+        try:
+            return self.denoiser(z.transpose(1, 2).to(self.denoiser.dtype), timestep, states[:, 0] if states.dim() == 4 else states,
+                                 encoder_hidden_states_image=seen, return_dict=False)[0].transpose(1, 2)
+        finally:
+            self._own_texts(None)
+
+    def _own_texts(self, states):
+        """Let each latent frame of the next call read its own text, states (b, f, n, d); None or (b, n, d): one for all."""
+        if states is not None and states.dim() == 4:
+            if "token_text" not in self.__dict__:
+                self.__dict__["token_text"] = TokenText(self.denoiser)
+            embed = self.denoiser.condition_embedder.text_embedder
+            self.token_text.states = embed(states.flatten(0, 1)).unflatten(0, states.shape[:2])
+        elif "token_text" in self.__dict__:
+            self.token_text.states = None
 
     def grid(self, steps=None):
         return time_grid(steps or self.steps, self.shift)         # its scheduler's timesteps are rounded, its sigmas are not

@@ -103,10 +103,17 @@ def framewise_text(pipe: Pipe, text: Inputs) -> torch.Tensor:
     Raises:
         MotionLabError: a generator that reads one text for the whole clip.
     """
-    if not hasattr(pipe, "states") or not callable(pipe.states):
+    if getattr(pipe, "text_per_frame", False):                   # a snapshot's text is its states
+        return text["states"]
+    if hasattr(pipe, "pipeline") or not callable(getattr(pipe, "states", None)):
         raise MotionLabError(f"'{pipe.name}' ({pipe.kind}) reads one text for the whole clip.",
                              fix="Use a generator with a text per frame, or one caption.")
     return pipe.states(text)
+
+
+def read_by_pictures(pipe: Pipe) -> bool:
+    """Whether an image encoder's view stands where others have a text (Stable Video Diffusion)."""
+    return getattr(pipe, "text_parts", None) == ()
 
 
 def mirrored_text(text: Inputs) -> Inputs:
@@ -118,7 +125,7 @@ def null_text(pipe: Pipe, text: Inputs) -> Inputs:
     """The text that says nothing, in the form of `text`; the same for all frames."""
     n = len(next(iter(text.values())))
     nothing = pipe.text([""] * n)
-    if "states" not in text or "states" in nothing:
+    if "states" not in text or (text["states"].dim() == 3 and "states" in nothing):
         return nothing
     states = framewise_text(pipe, nothing)
     return {"states": per_frame(states, text["states"].shape[1]) if text["states"].dim() == 4 else states}

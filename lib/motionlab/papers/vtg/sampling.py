@@ -13,7 +13,7 @@ from motionlab.core.noise import prompt_noise, stream_seeds
 from motionlab.models.exchange import Exchange
 from motionlab.models.pipe import FRAMES_OF, Inputs, Pipe
 from motionlab.models.row_lora import MIXES, Factors, RowLora, spatial_projections
-from motionlab.papers.vtg.branches import OPTIONS, Branches, EndLoras, framewise_text
+from motionlab.papers.vtg.branches import OPTIONS, Branches, EndLoras, framewise_text, read_by_pictures
 from motionlab.papers.vtg.ends import fit_loras, inverted, load_ends, name_of, save_ends
 from motionlab.papers.vtg.interpolation import STARTS, frame_lerp, frame_slerp, frame_weights, invert, start_noise, text_of_frames
 from motionlab.papers.vtg.motion import FUSIONS, fusion_weights, reverse
@@ -91,7 +91,10 @@ def check_pairs(pipe: Pipe, pair: Pair, s: Settings) -> None:
     if len(given) < 2 and (s.start in ("slerp", "lerp") or s.lora or s.ends == "one"):
         raise MotionLabError("Interpolated noises, LoRAs of the ends and branches of one end each need both pictures.",
                              fix="Give first and last.")
-    if s.text == "slerp" or s.lora:
+    if (s.lora or s.start in ("slerp", "lerp")) and pipe.modes and FRAMES_OF[pipe.modes[0]]:
+        raise MotionLabError(f"'{pipe.name}' ({pipe.kind}) makes no clip without known frames, so that no picture alone can be inverted or "
+                             "learned by a LoRA.", fix="Leave out lora, and start with iid.")
+    if (s.text == "slerp" and not read_by_pictures(pipe)) or s.lora:
         framewise_text(pipe, pipe.text([""]))
 
 
@@ -136,11 +139,11 @@ def transition(pipe: Pipe, pair: Pair, s: Settings, w: float | None = None, *, s
     """
     check_pairs(pipe, pair, s)
     w, grid, f = pipe.w if w is None else w, pipe.grid(steps), pipe.shape[0]
-    mode = "first_last" if s.ends == "both" and pair.last is not None else "first" if pair.first is not None else ""
+    mode = mode_of(pipe, pair, s)
     begun = pipe.begin(list(pair.texts), list(pair.seeds), mode, pair.first, pair.last)
     loras, noises = _of_ends(pipe, pair, s, grid, rows, kept)
-    second = _backward_known(pipe, pair, s, mode) if reversed_time else begun.known
-    u = Branches(pipe, _text(pipe, pair, s, f), begun.known, second, w, fusion_weights(f, s.lam, s.fusion), exchange if s.shared else None,
+    known, second = _both_known(pipe, pair, s, mode, begun.known, reversed_time)
+    u = Branches(pipe, _text(pipe, pair, s, f), known, second, w, fusion_weights(f, s.lam, s.fusion), exchange if s.shared else None,
                  s.option, reversed_time, loras)
     own = reverse(begun.x0) if s.swapped else begun.x0
     if s.start == "true":
@@ -156,37 +159,59 @@ def transition(pipe: Pipe, pair: Pair, s: Settings, w: float | None = None, *, s
     return pipe.solve(u, x0, steps=steps, solver=solver, grid=grid if s.early else None, callback=callback, draws=begun.draws)
 
 
+def mode_of(pipe: Pipe, pair: Pair, s: Settings) -> str:
+    """Which known frames a branch is given: both where the generator takes both, else its own end; "" for none."""
+    if pair.first is None:
+        return ""
+    return "first_last" if s.ends == "both" and pair.last is not None and "first_last" in pipe.modes else "first"
+
+
 def _text(pipe, pair, s, f) -> Inputs:
     text = pipe.text(list(pair.texts))
-    if s.text == "one":
+    if s.text == "one" or read_by_pictures(pipe):
         return text
     return {"states": text_of_frames(framewise_text(pipe, text), framewise_text(pipe, pipe.text(list(pair.texts_last))), frame_weights(f))}
 
 
-def _backward_known(pipe, pair, s, mode) -> Inputs:
-    """The ends as the branch sees them that begins at the last one."""
-    if not mode or s.option == "none":
-        return {}
+def _both_known(pipe, pair, s, mode, known, reversed_time) -> tuple[Inputs, Inputs]:
+    """The ends as the forward branch is shown them, and as the second one is, in its own order of time.
+
+    Of both ends the mirrored condition, latents in the order of the reversed clip (card 8.4); of one, the branch's own.
+    """
+    second = known
+    if reversed_time:
+        second = {} if not mode or s.option == "none" else _mirrored_known(pipe, pair, mode, known)
+    if s.text == "one" or not read_by_pictures(pipe) or pair.last is None:
+        return known, second
+    last = second if second and second is not known else pipe.mode_inputs("first", pair.last, None)
+    seen = frame_slerp(known["seen"], last["seen"], frame_weights(pipe.shape[0]))
+    turned = second | {"seen": seen.flip(1) if reversed_time else seen} if second else {}
+    return known | {"seen": seen}, turned
+
+
+def _mirrored_known(pipe, pair, mode, known) -> Inputs:
     if pair.last is None:
         raise MotionLabError("A branch that runs backwards begins at the last frame, and none was given.", fix="Give last.")
-    return pipe.mode_inputs(mode, pair.last, pair.first)
+    if mode == "first_last":
+        return {name: value.flip(1) for name, value in known.items()}
+    return pipe.mode_inputs(mode, pair.last, None)
 
 
 def _of_ends(pipe, pair, s, grid, rows, kept) -> tuple[EndLoras | None, torch.Tensor | None]:
-    """LoRAs of both ends, and their latents carried to noise (2b, c, h, w): made, or read where they were kept."""
-    if not s.lora and s.start not in ("slerp", "lerp"):
+    """LoRAs of both ends, and their latents carried to noise (2b, c, h, w): made, or read where they were kept, each in a file of its own,
+    so that runs that differ in the noise alone share their LoRAs."""
+    wants_noise = s.start in ("slerp", "lerp")
+    if not s.lora and not wants_noise:
         return None, None
     pictures, captions = torch.cat([pair.first, pair.last]), [*pair.texts, *pair.texts_last]
-    about = {"lora": s.lora, "steps": s.lora_steps, "lr": s.lora_lr, "noise": s.start in ("slerp", "lerp"), "until": s.early,
-             "grid": len(grid)}
-    name = name_of(pictures, captions, pipe, **about)
-    path = None if kept is None else Path(kept) / f"{name}.safetensors"
-    if path is not None and path.is_file():
-        noises, factors = load_ends(path, name)
-    else:
-        noises, factors = _make(pipe, pictures, captions, s, grid, rows)
-        if path is not None:
-            save_ends(path, name, noises, factors)
+    z, text = pipe.encode_video(pictures[:, None])[:, 0], pipe.text(captions)
+    about, factors, noises = {"lora": s.lora, "steps": s.lora_steps, "lr": s.lora_lr} if s.lora else {}, None, None
+    if s.lora:
+        _, factors = _kept(kept, name_of(pictures, captions, pipe, **about), lambda: (None, _fitted(pipe, z, text, s, rows)))
+    if wants_noise:
+        about |= {"noise": True, "until": s.early, "grid": len(grid)}
+        noises, _ = _kept(kept, name_of(pictures, captions, pipe, **about),
+                          lambda: (inverted(pipe, z, text, grid, s.early, rows, factors), None))
     if factors is None:
         return None, noises
     first, last = ({layer: tuple(x[part] for x in pair_of) for layer, pair_of in factors.items()}
@@ -194,14 +219,21 @@ def _of_ends(pipe, pair, s, grid, rows, kept) -> tuple[EndLoras | None, torch.Te
     return EndLoras(rows, first, last, frame_weights(pipe.shape[0]), s.mix), noises
 
 
-def _make(pipe, pictures, captions, s, grid, rows):
-    z, text = pipe.encode_video(pictures[:, None])[:, 0], pipe.text(captions)
-    factors: Factors | None = None
-    if s.lora:
-        with torch.enable_grad():
-            factors = fit_loras(pipe, rows, z, {name: value.detach() for name, value in text.items()}, s.lora, s.lora_steps, s.lora_lr)
-    noises = inverted(pipe, z, text, grid, s.early, rows, factors) if s.start in ("slerp", "lerp") else None
-    return noises, factors
+def _kept(folder, name, make) -> tuple[torch.Tensor | None, Factors | None]:
+    """(noise, factors) of folder/<name>.safetensors; made, and written there, where there is none."""
+    path = None if folder is None else Path(folder) / f"{name}.safetensors"
+    if path is not None and path.is_file():
+        return load_ends(path, name)
+    found = make()
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_ends(path, name, *found)
+    return found
+
+
+@torch.enable_grad()
+def _fitted(pipe, z, text, s, rows) -> Factors:
+    return fit_loras(pipe, rows, z, {name: value.detach() for name, value in text.items()}, s.lora, s.lora_steps, s.lora_lr)
 
 
 def _joined(noises, own, s):

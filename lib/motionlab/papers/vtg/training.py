@@ -52,15 +52,19 @@ class Second:
         """The second branch's velocity, in its own order of time, at x_t (b, f, c, h, w) and t (b,).
 
         Args:
-            model: the pipe as training wraps it. known: of both ends. both: (b,), whether both are seen.
+            model: the pipe as training wraps it. known: of both ends, or what either branch is shown, a pair. both: (b,), whether both are
+                seen.
         """
+        forward, backward = known if isinstance(known, tuple) else self._shown(known, both)
         if self.exchange is not None:
             with torch.no_grad(), (self.recording or self.exchange).recording():
-                self.first(x_t, t, text, only_first(known, both))
+                self.first(x_t, t, text, forward)
         if not self.reversed_time:
-            return self._run(model, x_t, t, text, only_first(known, both))
-        ends = {name: value.flip(1) for name, value in known.items()}
-        return self._run(model, reverse(x_t), t, mirrored_text(text), only_first(ends, both))
+            return self._run(model, x_t, t, text, forward)
+        return self._run(model, reverse(x_t), t, mirrored_text(text), backward)
+
+    def _shown(self, known, both):
+        return only_first(known, both), only_first({name: value.flip(1) for name, value in known.items()}, both)
 
     def _run(self, model, *inputs):
         if getattr(self.pipe.denoiser, "is_gradient_checkpointing", False):       # the backward pass runs layers again: states stay
@@ -126,6 +130,21 @@ def branch_losses(second: Second, x_t: torch.Tensor, t: torch.Tensor, text: Inpu
     return found | {"forward": (u - v).square().flatten(1).mean(1)}
 
 
+@torch.no_grad()
+def branch_velocities(second: Second, x_t: torch.Tensor, t: torch.Tensor, text: Inputs, x1: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What either branch says at x_t of clips x1 whose own ends are known, (b, f, c, h, w) each in the clip's order of time: "forward",
+    "backward" with both ends seen, "forward_one", "backward_one" with the branch's own alone."""
+    pipe, n, found = second.pipe, len(x_t), {}
+    known = pipe.draw_known({"x1": x1}, SampleNoise(0, 0, range(n), x_t.device), 0.0, 1.0)
+    with pipe.autocast():
+        for ending, seen in (("", True), ("_one", False)):
+            both = torch.full((n,), seen)
+            found[f"forward{ending}"] = second.first(x_t, t, text, only_first(known, both)).float()
+            said = second(pipe, x_t, t, text, known, both).float()
+            found[f"backward{ending}"] = reverse(said) if second.reversed_time else said
+    return found
+
+
 def projector(pipe: Pipe, layer: str, encoder: nn.Module) -> Projector:
     """y_phi from a layer's width to the encoder's."""
     return Projector(layer_width(pipe, layer), encoder.width)
@@ -136,10 +155,21 @@ def second_velocity(recipe: BackwardRecipe, second: Second, model, batch, noise)
     pipe, x1 = second.pipe, batch["x1"]
     t, x0 = pipe.times(noise), noise.randn(*x1.shape[1:])
     text = pipe.drop_text(batch["text"], noise, recipe.text_dropout, recipe.attribute_dropout)
-    known, both = pipe.draw_known(batch, noise, 0.0, 1.0), noise.rand() < recipe.both
+    if pipe.reads:
+        known, both = _known_of_pictures(pipe, batch["ends"], noise), None
+    else:
+        known, both = pipe.draw_known(batch, noise, 0.0, 1.0), noise.rand() < recipe.both
     with tapped(pipe, recipe.layer) if recipe.rar else nullcontext(list) as seen:
         u = second(model, interpolate(x0, x1, t), t, text, known, both).float()
     return u, x1, x0, t, seen()
+
+
+def _known_of_pictures(pipe, ends, noise):
+    """What either branch of an image-to-video class is shown: both ends, mirrored for the second, or its own end alone (SVD)."""
+    if pipe.modes[0] == "first_last":
+        known = pipe.draw(noise, first=ends[:, 0], last=ends[:, 1])[1]
+        return known, {name: value.flip(1) for name, value in known.items()}
+    return tuple(pipe.draw(noise, first=ends[:, k])[1] for k in (0, 1))
 
 
 def alignment(second: Second, projector, encoder, h: torch.Tensor, pictures: torch.Tensor, other: bool = False) -> torch.Tensor:
