@@ -71,8 +71,12 @@ def test_what_is_trained_between_two_frames_needs_a_generator_of_two_frames(conf
         tuning.tune(open_method("vtg"), config())
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", [name for name in METHODS if name not in ("oracle", "sma", "vtg") and method_class(name).trains])
+# Every method on one class, and on the other those that stand for a way into the network: its own weights, adapters, wider projections, taps.
+ON_BOTH = ("plain", "lora", "videojam", "sam2videox")
+TRAINED = [name for name in METHODS if name not in ("oracle", "sma", "vtg") and method_class(name).trains]
+
+
+@pytest.mark.parametrize("name, kind", [(name, kind) for name in TRAINED for kind in KINDS if kind == "cogvideox" or name in ON_BOTH])
 def test_videos_become_weights_and_prompts_become_clips(config, name, kind, monkeypatch, tmp_path, capsys):
     method = open_method(name, **dict.fromkeys(("det", "sam2videox", "mask"), {"weight": 0.0}).get(name, {}))     # without tracks and boxes: a folder has none
     whole = tuning.tune(method, config(kind))
