@@ -78,6 +78,14 @@ def test_the_rotation_is_diffusers_own_to_the_bit_and_its_gradient_to_the_precis
         assert (a - b).float().abs().max() <= (4e-2 if dtype == torch.bfloat16 else 1e-5) * scale + 1e-6
 
 
+def test_a_mask_is_refused_and_not_passed_over():
+    from motionlab.core.errors import MotionLabError
+    from motionlab.models.small.attention import JointAttention
+
+    with pytest.raises(MotionLabError, match="takes no mask"):
+        JointAttention()(None, torch.zeros(1, 2, 8), torch.zeros(1, 1, 8), attention_mask=torch.ones(1, 3))
+
+
 def test_without_gradient_attention_gives_the_same_bits_and_keeps_no_maps():
     parts = leaves()
     with PlainAttention():

@@ -1,7 +1,6 @@
 """VTG on snapshots: Stable Video Diffusion is trained and sampled, CogVideoX and Wan are sampled, by option E; bad pairs are refused."""
 import csv
 import dataclasses
-import json
 import shutil
 
 import imageio.v3 as iio
@@ -12,6 +11,7 @@ import torch
 import videos
 from motionlab import cli
 from motionlab.core.errors import MotionLabError
+from motionlab.core.yamls import read_yaml
 from motionlab.experiments import tuning
 from motionlab.experiments.pairs import PairConfig, given_pairs, sample_pairs
 from motionlab.methods import method_class, open_method
@@ -116,7 +116,7 @@ def test_stable_video_is_trained_and_sampled(folders, ends, tmp_path):
     plain = sample_pairs("vtg", PairConfig(str(folders["svd"]), first=str(ends / "a.png"), last=str(ends / "b.png"), out_dir=str(tmp_path / "plain"), cpu=True,
                                            frames=9, height=32, width=32), method_class("vtg").Sampling(steps=2))
     a, b = (read_video(paths[0]).frames for paths in (found, plain))
-    assert a.shape == b.shape == (9, 32, 32, 3) and json.loads((tmp_path / "made" / "pairs.json").read_text())["config"]["weights"] == str(path)
+    assert a.shape == b.shape == (9, 32, 32, 3) and read_yaml(tmp_path / "made" / "sampling.yaml")["weights"] == str(path)
 
 
 def test_a_class_of_two_frames_learns_from_both_and_its_mirror(folders):
@@ -136,7 +136,7 @@ def test_bad_pairs_are_refused_before_anything_long(folders, ends, tmp_path):
     iio.imwrite(small, np.zeros((16, 32, 3), np.uint8))
     good = {"first": str(ends / "a.png"), "last": str(ends / "b.png")}
     for given, says in (({}, "No pictures"), ({"first": good["first"]}, "no last picture"), (good | {"last": str(small)}, "32x32 and 16x32"),
-                        (good | {"text_first": "a cat"}, "one text of two"), (good | {"pairs": "x.csv"}, "Both a file"), ({"pairs": str(tmp_path / "x.csv")}, "no readable file"),
+                        (good | {"text_first": "a cat"}, "one text of two"), (good | {"pairs": "x.csv"}, "Both a file"), ({"pairs": str(tmp_path / "x.csv")}, "There is no"),
                         (good | {"last": str(tmp_path / "none.png")}, "There is no")):
         with pytest.raises(MotionLabError, match=says):
             given_pairs(PairConfig(**given))
@@ -155,6 +155,22 @@ def test_bad_pairs_are_refused_before_anything_long(folders, ends, tmp_path):
     same = PairConfig(str(folders["svd"]), first=good["first"], last=good["first"], out_dir=str(tmp_path / "twice"), frames=9, height=32, width=32, cpu=True)
     with pytest.warns(UserWarning, match="one picture twice"):
         sample_pairs("vtg", same, method_class("vtg").Sampling(steps=1))
+
+
+def test_clips_of_a_picture_that_was_edited_do_not_pass_for_new_ones_and_a_mistake_leaves_no_trace(folders, ends, tmp_path):
+    shutil.copy(ends / "a.png", tmp_path), shutil.copy(ends / "b.png", tmp_path)
+    (tmp_path / "pairs.csv").write_text("first,last,text_first,text_last\na.png,b.png,,\n")
+    config = PairConfig(str(folders["svd"]), pairs=str(tmp_path / "pairs.csv"), out_dir=str(tmp_path / "made"), frames=9, height=32, width=32, cpu=True)
+    one = method_class("vtg").Sampling(steps=1)
+    with pytest.raises(MotionLabError, match="is not given"):
+        sample_pairs("vtg", dataclasses.replace(config, backbone=str(SNAPSHOTS["wan"](tmp_path / "wan"))), one)
+    made = sample_pairs("vtg", config, one)[0]
+    before = made.read_bytes()
+    sample_pairs("vtg", config, one)
+    assert made.read_bytes() == before
+    shutil.copy(ends / "b.png", tmp_path / "a.png"), shutil.copy(ends / "a.png", tmp_path / "b.png")
+    with pytest.raises(MotionLabError, match="belongs to another run: contents was"):
+        sample_pairs("vtg", config, one)
 
 
 @pytest.mark.parametrize("kind", ("svd", "wan-last"))

@@ -6,7 +6,6 @@ TC-Bench's own JSON is read as it is; its videos are called 00012-00003.mp4, pro
 """
 from __future__ import annotations
 
-import csv
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 from motionlab.benchmarks.base import Benchmark, Column, Item, Part
 from motionlab.core.errors import MotionLabError
 from motionlab.core.files import parse_json
+from motionlab.data import pairs as data
 from motionlab.metrics.transitions.completion import completed, read_answers, tc_score
 from motionlab.metrics.transitions.plane import jump
 from motionlab.metrics.transitions.published import completion_by_embedding, draws_of, fid_of_frames, path_length, smoothness
@@ -26,7 +26,7 @@ from motionlab.teachers.folders import check_encoder
 from motionlab.video import RealClip, read_video
 
 PAIRS, PROMPTS = "pairs.csv", "i2v_prompts.json"
-COLUMNS = ("first", "last", "text_first", "text_last", "split")
+COLUMNS = (*data.COLUMNS, "split")
 WITHOUT = "No {} were given ({})."
 
 
@@ -151,17 +151,7 @@ def read_pairs(path: Path, tiers: tuple[str, ...]) -> list[tuple[str, dict[str, 
     Raises:
         MotionLabError: no such file, a column that is missing, no rows, an unknown split, one text of two, a name twice.
     """
-    try:
-        rows = list(csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines()))
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-        raise MotionLabError(f"There is no '{path}'.", fix=f"Write {PAIRS} with the columns {', '.join(COLUMNS)}.") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise MotionLabError(f"'{path}' is no readable CSV ({error}).", fix=f"Write the columns {', '.join(COLUMNS)}.") from None
-    missing = [name for name in COLUMNS if not rows or name not in rows[0]]
-    if missing:
-        raise MotionLabError(f"'{path}' lacks {'rows' if not rows else f'the column {missing[0]!r}'}.",
-                             fix=f"Write the columns {', '.join(COLUMNS)}, a row per pair.")
-    out = [_pair(path, number, {key: (value or "").strip() for key, value in row.items() if key}, tiers) for number, row in enumerate(rows)]
+    out = [_pair(path, number, where, row, tiers) for number, (where, row) in enumerate(data.read_pairs(path, COLUMNS))]
     names = [name for name, *_ in out]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
@@ -169,12 +159,9 @@ def read_pairs(path: Path, tiers: tuple[str, ...]) -> list[tuple[str, dict[str, 
     return out
 
 
-def _pair(path, number, row, tiers):
-    where = f"{path.name}, row {number + 1}"
+def _pair(path, number, where, row, tiers):
     if row["split"] not in tiers:
         raise MotionLabError(f"{where}: the split is '{row['split']}'.", fix=f"Write {' or '.join(tiers)}.")
-    if bool(row["text_first"]) != bool(row["text_last"]):
-        raise MotionLabError(f"{where}: one text of two is given.", fix="Give both; of one caption twice the same.")
     found = [path.parent / row[side] if row[side] else None for side in ("first", "last")]
     return row.get("name") or f"{number:03d}", row, Ends(*(one if one is not None and one.is_file() else None for one in found))
 

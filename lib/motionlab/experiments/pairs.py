@@ -1,14 +1,12 @@
 """Clips between pictures of yours: `motionlab sample METHOD --first A.png --last B.png`, or `--pairs pairs.csv`.
 
-A pairs.csv is that of `motionlab score --benchmark morphbench`: first, last (pictures beside it), text_first, text_last. Clips are called
-000.mp4, 001.mp4, ... in the order of its rows.
+A pairs.csv (`data.pairs`): first, last (pictures beside it), text_first, text_last. Clips are called 000.mp4, 001.mp4, ... in the order of
+its rows.
 """
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,17 +14,18 @@ import torch
 
 from motionlab.core.config import from_values
 from motionlab.core.errors import MotionLabError, one_of
-from motionlab.core.files import ensure_writable, write_atomic
+from motionlab.core.files import ensure_writable
 from motionlab.core.locks import held
+from motionlab.data.pairs import COLUMNS, both_texts, read_pairs
+from motionlab.experiments.tuning import check_same
 from motionlab.methods import method_class, open_method
 from motionlab.methods.base import Sampling
 from motionlab.methods.files import load_method, read_about
+from motionlab.models.checkpoint import fingerprint
 from motionlab.models.open import open_pipe, pipe_class
 from motionlab.models.pipe import Pipe
 from motionlab.models.shipped import shipped
 from motionlab.video import as_video, read_video, write_mp4
-
-COLUMNS = ("first", "last", "text_first", "text_last")
 
 
 @dataclass(frozen=True)
@@ -72,26 +71,16 @@ def given_pairs(config: PairConfig) -> list[GivenPair]:
     if bool(config.pairs) == bool(config.first or config.last):
         raise MotionLabError("No pictures were given." if not config.pairs else "Both a file of pairs and pictures were given.",
                              fix="Give --first and --last, or --pairs FILE.")
-    rows = _rows(Path(config.pairs)) if config.pairs else [("the pair", {name: getattr(config, name) for name in COLUMNS}, Path())]
-    return [_looked_at(where, row, home) for where, row, home in rows]
-
-
-def _rows(path):
-    try:
-        rows = list(csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines()))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise MotionLabError(f"'{path}' is no readable file of pairs ({error}).", fix=f"Write the columns {', '.join(COLUMNS)}.") from None
-    if not rows or any(name not in rows[0] for name in COLUMNS):
-        raise MotionLabError(f"'{path}' holds no pairs.", fix=f"Write the columns {', '.join(COLUMNS)}, a row per pair.")
-    return [(f"{path.name}, row {k}", {name: (row[name] or "").strip() for name in COLUMNS}, path.parent) for k, row in enumerate(rows, 1)]
+    home = Path(config.pairs).parent if config.pairs else Path()
+    rows = read_pairs(Path(config.pairs)) if config.pairs else [("the pair", {name: getattr(config, name) for name in COLUMNS})]
+    return [_looked_at(where, row, home) for where, row in rows]
 
 
 def _looked_at(where, row, home):
     for name in ("first", "last"):
         if not row[name]:
             raise MotionLabError(f"{where}: no {name} picture is given.", fix="A transition needs both.")
-    if bool(row["text_first"]) != bool(row["text_last"]):
-        raise MotionLabError(f"{where}: one text of two is given.", fix="Give both; of one caption twice the same.")
+    both_texts(where, row)
     sizes = [read_video(home / row[name], max_frames=1).source_size for name in ("first", "last")]
     if sizes[0] != sizes[1]:
         raise MotionLabError(f"{where}: the two ends are {sizes[0][0]}x{sizes[0][1]} and {sizes[1][0]}x{sizes[1][1]} pixels.",
@@ -120,23 +109,26 @@ def sample_pairs(name: str, config: PairConfig, options: Sampling | None = None)
 
 
 def _sampled(kind, config, options, pairs, about, out):
-    settings = json.dumps({"config": dataclasses.asdict(config), "options": dataclasses.asdict(options)}, sort_keys=True, default=str)
-    before = out / "pairs.json"
-    if before.is_file() and before.read_text(encoding="utf-8") != settings:
-        raise MotionLabError(f"'{out}' holds clips of other settings.", fix="Choose another --out, or delete it.")
-    write_atomic(before, settings)
     pipe = generator(config, about, out)
     method = open_method(kind.name) if about is None else from_values(kind, json.loads(about["settings"]), f"settings in {config.weights}")
     method.attach(pipe) if about is None else load_method(method, pipe, config.weights)
-    options = fitted(options, pipe, out)
+    fits = fitted(options, pipe, out)
+    check_same(out / "sampling.yaml", _settings(config, options, pairs))         # now that clips can be made: a mistake leaves no trace
     paths = [out / f"{k:03d}.mp4" for k in range(len(pairs))]
     for k, (path, pair) in enumerate(zip(paths, pairs)):
         if not path.is_file():
             first, last = (as_video(read_video(file, size=pipe.size, max_frames=1).frames) for file in (pair.first, pair.last))
-            latents = method.sample(pipe, [pair.text_first], [config.seed], options, first=first, last=last, prompts_last=[pair.text_last])
+            latents = method.sample(pipe, [pair.text_first], [config.seed], fits, first=first, last=last, prompts_last=[pair.text_last])
             write_mp4(path, pipe.decode(latents)[0], pipe.fps)
         print(f"clip {k + 1}/{len(pairs)}: {path}", flush=True)
     return paths
+
+
+def _settings(config, options, pairs):
+    """What decides the clips: pictures and weights count with their contents, so that none of an edited file passes for the new one."""
+    contents = [[fingerprint(pair.first), fingerprint(pair.last), pair.text_first, pair.text_last] for pair in pairs]
+    return dataclasses.asdict(config) | {"options": dataclasses.asdict(options), "contents": contents,
+                                         "digest": fingerprint(config.weights) if config.weights else ""}
 
 
 def generator(config: PairConfig, about: dict[str, str] | None, out: Path) -> Pipe:

@@ -175,7 +175,7 @@ def tune(method: Method, config: TuneConfig) -> Path:
     check_clips(config, method.wants())
     processes, out = PartialState(cpu=config.cpu, timeout=PATIENCE), ensure_writable(config.out_dir)
     settings = {"method": method.name, "settings": dataclasses.asdict(method)}
-    _check_same(out / "tuning.yaml", dataclasses.asdict(config) | settings, MAY_CHANGE)
+    check_same(out / "tuning.yaml", dataclasses.asdict(config) | settings, MAY_CHANGE)
     pipe = open_pipe(config.backbone, config.frames or None, config.height or None, config.width or None, device=str(processes.device),
                      cache=out / "text", dtype=torch.float32)
     method.check(pipe)
@@ -276,7 +276,7 @@ def sample(config: SampleConfig, options: Sampling | None = None) -> list[Path]:
     method = from_values(method_class(about["method"]), json.loads(about["settings"]), f"settings in {config.weights}")
     options, out = options or method.Sampling(), ensure_writable(config.out_dir)
     settings = {"options": dataclasses.asdict(options), "digest": fingerprint(config.weights)}
-    _check_same(out / "sampling.yaml", dataclasses.asdict(config) | settings)
+    check_same(out / "sampling.yaml", dataclasses.asdict(config) | settings)
     with held(out / ".lock-sampling", f"sampling to '{out}'"):
         return _sampled(config, method, options, tasks, about, out)
 
@@ -312,8 +312,12 @@ def _write(path, streams, fps):
     write_mp4(path, streams["video"], fps)                    # last: it marks the prompt as done
 
 
-def _check_same(path, now, may_change=()):
-    """A folder holds the work of one set of settings."""
+def check_same(path: Path, now: dict, may_change: Sequence[str] = ()) -> None:
+    """Hold a folder to one set of settings: those in the file `path`, which is written with `now`.
+
+    Raises:
+        MotionLabError: a setting that differs, but for those named in may_change.
+    """
     import yaml
 
     now = json.loads(json.dumps(now))

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from motionlab.core.errors import MotionLabError
+
 
 TOGETHER = 2 ** 16                # entries of the maps that are made at once: samples of few tokens go together
 
@@ -118,7 +120,13 @@ class JointAttention:
 
     def __call__(self, attn: nn.Module, hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor,
                  attention_mask: None = None, image_rotary_emb: tuple[torch.Tensor, torch.Tensor] | None = None):
-        """(video, text) after attention, from video (b, n, d) and text (b, m, d); image_rotary_emb: cos and sin (n, head width)."""
+        """(video, text) after attention, from video (b, n, d) and text (b, m, d); image_rotary_emb: cos and sin (n, head width).
+
+        Raises:
+            MotionLabError: a mask is given; the transformer of this class gives none.
+        """
+        if attention_mask is not None:
+            raise MotionLabError("This attention takes no mask.", fix="Give it diffusers' own processor, CogVideoXAttnProcessor2_0.")
         words = encoder_hidden_states.shape[1]
         x = torch.cat([encoder_hidden_states, hidden_states], 1)
         q, k, v = (f(x).unflatten(-1, (attn.heads, -1)).transpose(1, 2) for f in (attn.to_q, attn.to_k, attn.to_v))
