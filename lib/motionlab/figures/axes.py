@@ -65,7 +65,7 @@ def row_labels(ax, said, below: float = 0.5):
 def titled(fig, says: str):
     """The figure under the finding that its numbers give, in words."""
     if says:
-        fig.suptitle("\n".join(textwrap.fill(line, int(14 * fig.get_figwidth())) for line in says.split("\n")), fontsize=10, color=DARK)
+        fig.suptitle("\n".join(textwrap.fill(line, int(12.5 * fig.get_figwidth())) for line in says.split("\n")), fontsize=10, color=DARK)
     return fig
 
 
