@@ -47,6 +47,26 @@ def test_float32_goes_to_the_kernel_and_autocast_to_the_plain_route(monkeypatch)
     assert out.dtype == torch.bfloat16 and (out.float() - exact).abs().max() < 2e-2
 
 
+def test_gelu_from_a_table_is_the_kernels_at_every_number():
+    every = torch.arange(2 ** 16, dtype=torch.int32).to(torch.uint16).view(torch.bfloat16)
+    every = every[every.isfinite()]
+    ours, theirs = every.clone().requires_grad_(), every.clone().requires_grad_()
+    with PlainAttention():
+        out = F.gelu(ours, approximate="tanh")
+    assert type(out.grad_fn).__name__ == "_GeluBackward" and type(F.gelu(theirs, approximate="tanh").grad_fn).__name__ == "GeluBackward0"
+    for a, b in ((out, F.gelu(theirs, approximate="tanh")),
+                 *zip(torch.autograd.grad(3 * out.sum(), ours), torch.autograd.grad(3 * F.gelu(theirs, approximate="tanh").sum(), theirs))):
+        assert torch.allclose(a.float(), b.float(), rtol=2 ** -7, atol=1e-30, equal_nan=True)
+
+
+def test_a_thread_too_many_changes_no_bit_of_attention(monkeypatch):
+    q, k, v = (p.detach() for p in leaves(b=5, heads=3))
+    with PlainAttention():
+        alone = F.scaled_dot_product_attention(q, k, v)
+        monkeypatch.setattr(torch, "get_num_threads", lambda: 2)     # slices of two samples, and one left over
+        assert torch.equal(F.scaled_dot_product_attention(q, k, v), alone)
+
+
 def joint(processor, grad, dtype=torch.bfloat16):
     """What an attention of CogVideoX makes of 37 video and 3 text tokens with a processor, and the gradients."""
     from diffusers.models.attention_processor import Attention
