@@ -114,7 +114,13 @@ class _Gelu(torch.autograd.Function):
 
 
 def _looked_up(x, table):
-    return table.index_select(0, x.contiguous().view(torch.uint16).to(torch.int32).flatten()).view(x.shape)
+    """Row by row of the first dimension: what a row needs besides stays in the cache."""
+    x, out = x.contiguous(), torch.empty(x.shape, dtype=x.dtype)
+    places = torch.empty(x[0].numel(), dtype=torch.int32)
+    for row, into in zip(x.view(torch.uint16), out):
+        places.copy_(row.flatten())
+        torch.index_select(table, 0, places, out=into.view(-1))
+    return out
 
 
 @cache
@@ -143,10 +149,14 @@ class _Rotation(torch.autograd.Function):
 
 
 def _turned(x, turn, skip):
-    pairs = torch.view_as_complex(x[:, :, skip:].float().unflatten(-1, (-1, 2)).contiguous())
-    out = torch.empty_like(x)
+    """Sample by sample: what a sample needs in float32 stays in the cache."""
+    out, exact = torch.empty_like(x), torch.empty(*x[0, :, skip:].shape)
+    pairs = torch.view_as_complex(exact.unflatten(-1, (-1, 2)))
     out[:, :, :skip] = x[:, :, :skip]
-    out[:, :, skip:] = torch.view_as_real(pairs * turn).flatten(-2)
+    for sample, into in zip(x[:, :, skip:], out[:, :, skip:]):
+        exact.copy_(sample)
+        pairs.mul_(turn)
+        into.copy_(exact)
     return out
 
 
