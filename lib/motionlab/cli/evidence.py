@@ -32,12 +32,13 @@ def power(options: argparse.Namespace) -> int:
 
 def report(options: argparse.Namespace) -> int:
     """`motionlab report`."""
+    from motionlab.figures import style
     from motionlab.ledger import manifest
     from motionlab.ledger.report import render_report
     from motionlab.ledger.results import update_readme
     from motionlab.ledger.standings import left_out
 
-    path = render_report(common.root())
+    path = render_report(common.root(), words=style)
     for note in left_out(common.root() / "runs"):
         print(f"  note: {note}")
     _tell_changes(manifest.enter_written(common.root()))
@@ -50,12 +51,13 @@ def render(root: Path, changed: bool, published: bool) -> None:
     """The report grows after each notebook; a broken report never costs a result."""
     if not changed and (root / "reproductions" / "report" / "index.html").exists():
         return
+    from motionlab.figures import style
     from motionlab.ledger import manifest
     from motionlab.ledger.report import render_report
     from motionlab.ledger.results import update_readme
 
     try:
-        render_report(root)
+        render_report(root, words=style)
         if published:
             _tell_changes(manifest.enter_written(root))
             update_readme(root)

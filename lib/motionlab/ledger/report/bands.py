@@ -92,10 +92,20 @@ def ends(values: list[float], padding: float) -> tuple[float, float]:
     return low - room, high + room
 
 
+def joined(marks: tuple[Mark, ...]) -> list[Mark]:
+    """The marks, with two bounds that lie too near for a text each as one: "0.98 to 1.02"."""
+    bounds = [mark for mark in marks if mark.kind == "bound"]
+    room = LETTER * sum(len(mark.text) for mark in bounds) / 2 + 4
+    if len(bounds) < 2 or abs(bounds[1].at - bounds[0].at) > room:
+        return list(marks)
+    texts = dict.fromkeys(mark.text for mark in bounds)
+    return [Mark("bound", (bounds[0].at + bounds[1].at) / 2, " to ".join(texts)), *(mark for mark in marks if mark.kind != "bound")]
+
+
 def roomy(marks: tuple[Mark, ...]) -> Iterator[Mark]:
     """Marks whose texts do not run into those before them; moved inside where they would leave the drawing."""
     taken: list[tuple[float, float]] = []
-    for mark in marks:
+    for mark in joined(marks):
         half = LETTER * len(mark.text) / 2
         at = min(max(mark.at, half), WIDTH - half)
         if all(at + half + 4 < start or stop < at - half - 4 for start, stop in taken):

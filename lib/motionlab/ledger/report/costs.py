@@ -100,7 +100,7 @@ class Costs:
     def weights_sentence(self, rows: list[Row]) -> list[str]:
         """What had been trained before those rows began."""
         minutes = {card.rpartition("/")[2]: self.training_minutes(card) for row in rows for card in row.weights}
-        told = [f"{name} {seconds_text(60 * took)}" for name, took in sorted(minutes.items(), key=lambda one: -one[1]) if took]
+        told = [f"{name.replace('_', ' ')} {seconds_text(60 * took)}" for name, took in sorted(minutes.items(), key=lambda one: -one[1]) if took]
         return [f"Before that, the shipped weights it starts from were trained: {', '.join(told)}."] if told else []
 
 

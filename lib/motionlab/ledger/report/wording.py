@@ -22,12 +22,13 @@ BEARING = {"direct": "Tests the sentence itself", "proxy": "Tests something that
 MEANING = {
     "holds": "the whole 95 % interval lies inside what was wanted.",
     "fails": "the whole interval lies outside of it.",
-    "inconclusive": "neither: the interval reaches over the edge, or what the paper means is open.",
+    "inconclusive": "the interval reaches over the edge of what was wanted, or what the paper means is open.",
     "blind": "the test could not have seen what it looks for: a control that must hold does not, or there is no room for the effect.",
     "not transferable": "what the paper found at its size says nothing about a model of ours.",
     "not run": "not measured; the command and its cost stand there.",
 }
 TOGETHER = {"all": "All of these must hold", "any": "One of these is enough", "agree": "These readers must say the same"}
+LIE = {"holds": "lie inside", "fails": "lie outside", "inconclusive": "reach over the edge of"}
 LIES = {"holds": "lies inside", "fails": "lies outside", "inconclusive": "reaches over the edge of"}
 
 
@@ -53,9 +54,8 @@ class Wording:
     def value(self, column: str, value: Any) -> str:
         """A value of a column by which rows are chosen, in words."""
         values = value if isinstance(value, list) else [value]
-        called = [self._called(one, column) for one in values]
-        known = [text != spaced(one) for text, one in zip(called, values)]
-        return " or ".join(text if sure else f"{self.column(column)} {text}" for text, sure in zip(called, known))
+        called = [(self._called(one, column), one) for one in values]
+        return " or ".join(f"{self.column(column)} {text}" if text == str(one) and is_number(text) else text for text, one in called)
 
     def column(self, name: str) -> str:
         """A column in words."""
@@ -71,7 +71,7 @@ class Wording:
         kind = {"median": "median of ", "share_true": "share of "}.get(part["statistic"], "")
         what = self.column(part["metric"]) + (f" minus {self.column(part['against'])}" if part.get("against") else "")
         who = self.arm(part["arm"]) + (f" minus {self.arm(part['minus'])}" if part.get("minus") else "")
-        who += f", divided by {self.arm(part['over'])}" if part.get("over") else ""
+        who += f" divided by {self.arm(part['over'])}" if part.get("over") else ""
         who += f" minus the best of {', '.join(map(self.arm, part['minus_best']))}" if part.get("minus_best") else ""
         where = ", ".join(self.value(str(column), value) for column, value in part["where"].items())
         return f"{kind}{what}: {who}" + (f" ({where})" if where else "")
@@ -84,12 +84,24 @@ class Wording:
         part, held = deciding(parts, row.record["verdict"]), sum(one["verdict"] == "holds" for one in parts)
         told = f"{self.test(part)} is {judging.measured_text(part)}, wanted {judging.wanted(part['within'])}."
         told = told[:1].upper() + told[1:]
-        return told if len(parts) == 1 else f"{told} Of its {len(parts)} tests {held} hold{'s' * (held == 1)}."
+        return told if len(parts) == 1 else f"{told} {how_many(held, len(parts))}"
+
+
+def how_many(held: int, tests: int) -> str:
+    """How many of several tests hold, in a sentence."""
+    if held in (0, tests):
+        return f"None of its {tests} tests holds." if not held else "Both of its tests hold." if tests == 2 else f"All of its {tests} tests hold."
+    return f"Of its {tests} tests {held} hold{'s' * (held == 1)}."
 
 
 def spaced(name: Any) -> str:
     """A name of code as text, where nobody has given it a label."""
     return re.sub(r"[_@]+", " ", str(name)).replace("=", " = ").strip()
+
+
+def is_number(text: str) -> bool:
+    """A value that says nothing without its column."""
+    return re.fullmatch(r"[-+\d.]+", text) is not None
 
 
 def deciding(parts: Sequence[dict], verdict: str) -> dict:
@@ -105,7 +117,7 @@ def reasons(row: Standing, how: str | None) -> list[str]:
     if len(parts) == 1:
         found = [f"The interval {LIES.get(parts[0]['verdict'], 'is not compared with')} what was wanted, so its criterion says: {word}."]
     else:
-        told = ", ".join(f"{count} {LIES[one]} what was wanted" for one, count in counts.items() if count)
+        told = ", ".join(f"{count} {LIES[one] if count == 1 else LIE[one]} what was wanted" for one, count in counts.items() if count)
         found = [f"Of {len(parts)} intervals {told}. {TOGETHER.get(how, TOGETHER['all'])}, so its criterion says: {word}."]
     found += [f"{part['reason'][:1].upper()}{part['reason'][1:]}." for part in parts[:1] if part.get("reason")]
     if row.verdict != word:
