@@ -336,7 +336,8 @@ METRICS: dict[str, Metric] = {
     "auc_all": Metric("AUC, foreground against background"),
     "auc_shuffled_all": Metric("AUC on permuted labels"),
     **{f"auc_pca3{name}_all": Metric(f"AUC of three components{label}") for name, label in (
-        ("", ""), ("_worst", ", worst frame"), ("_smoothed", ", smoothed in time"), ("_smoothed_worst", ", smoothed in time, worst frame"))},
+        ("", ""), ("_worst", ", worst frame"), ("_smoothed", ", smoothed in time"),
+        ("_smoothed_worst", ", smoothed in time, worst frame"))},
     "fisher_worst": Metric("Fisher's ratio, worst frame"),
     "gain_foreground": Metric("gain of the cosine along the subject's tracks"),
     "gain_background_half": Metric("gain on the background, less half of the subject's"),

@@ -179,6 +179,8 @@ class Card:
             "Criterion": f"version {record['criterion_version']}, protocol {protocol_of(record)}",
             "Parameters": ", ".join(f"`{key} = {value}`" for key, value in record["params"].items()),
             "Seeds": ", ".join(sorted({str(seed) for part in record["parts"] for seed in (part.get("by_seed") or {})})),
+            "Rows measured by": ", ".join(dict.fromkeys(f"`{row.function}` at commit {row.commit or 'unknown'}" for raw in record["raw"]
+                                                        for row in self.desk.costs.rows(self.claim.paper, raw) if row.function)),
             "Commit": f"{record['commit'] or 'unknown'}" + (" with uncommitted changes" if record.get("dirty") else ""),
             "Device": record["device"],
             "Date": record["date"],

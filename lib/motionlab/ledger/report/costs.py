@@ -32,12 +32,13 @@ def seconds_text(seconds: float | None) -> str:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a sweep (an arm and a seed): what it took, by which function, on which weights."""
+    """A row of a sweep (an arm and a seed): what it took, by which function at which commit, on which weights."""
 
     arm: str
     seconds: float
     resumed: bool
     function: str
+    commit: str
     weights: tuple[str, ...]
 
 
@@ -64,7 +65,8 @@ class Costs:
             stems = read_yaml(self.root / "reproductions" / paper / "params" / f"{tier}.yaml")
         except (MotionLabError, OSError):
             return {}
-        costs = {stem: values.get("_cost") for stem, values in stems.items() if isinstance(values, dict)} if isinstance(stems, dict) else {}
+        entries = stems.items() if isinstance(stems, dict) else ()
+        costs = {stem: values.get("_cost") for stem, values in entries if isinstance(values, dict)}
         return {stem: cost["minutes"] for stem, cost in costs.items() if isinstance(cost, dict) and is_finite(cost.get("minutes"))}
 
     def to_come(self, claim: Claim) -> str:
@@ -94,13 +96,15 @@ class Costs:
         found = [compared(raw, rows, record["parts"]) for raw, rows in own.items()]
         found.append(f"The notebook that judged it took {seconds_text(seconds)} on {record['device']}"
                      + ("." if own else ", which is where its numbers were measured." if not also else "."))
-        found += [f"The same notebook reads the {len(rows)} committed rows of {raw}, which took {total(rows)}." for raw, rows in also.items()]
+        found += [f"The same notebook reads the {len(rows)} committed rows of {raw}, which took {total(rows)}."
+                  for raw, rows in also.items()]
         return found + self.weights_sentence([one for rows in own.values() for one in rows])
 
     def weights_sentence(self, rows: list[Row]) -> list[str]:
         """What had been trained before those rows began."""
         minutes = {card.rpartition("/")[2]: self.training_minutes(card) for row in rows for card in row.weights}
-        told = [f"{name.replace('_', ' ')} {seconds_text(60 * took)}" for name, took in sorted(minutes.items(), key=lambda one: -one[1]) if took]
+        longest = sorted(((took, name.replace("_", " ")) for name, took in minutes.items() if took), reverse=True)
+        told = [f"{name} {seconds_text(60 * took)}" for took, name in longest]
         return [f"Before that, the shipped weights it starts from were trained: {', '.join(told)}."] if told else []
 
 
@@ -110,13 +114,14 @@ def read_row(data: Any) -> Row | None:
         return None
     settings = data["settings"] if isinstance(data.get("settings"), dict) else {}
     weights = tuple(found[1] for name in map(str, settings) if (found := WEIGHTS.fullmatch(name)))
-    return Row(data["arm"], float(data["seconds"]), bool(data.get("resumed")), str(settings.get("row") or ""), weights)
+    function, commit = str(settings.get("row") or ""), str(data.get("commit") or "")[:7]
+    return Row(data["arm"], float(data["seconds"]), bool(data.get("resumed")), function, commit, weights)
 
 
 def compared(raw: str, rows: tuple[Row, ...], parts: list[dict]) -> str:
     """What the rows took that a claim compares, and the sweep to which they belong."""
-    named = {arm for part in parts if part["raw"] == raw for arm in (part["arm"], part["minus"], part.get("over"), *part.get("minus_best", []))
-             if isinstance(arm, str)}
+    mine = [part for part in parts if part["raw"] == raw]
+    named = [arm for part in mine for arm in (part["arm"], part["minus"], part.get("over"), *part.get("minus_best", []))]
     chosen = [row for row in rows if row.arm in named]
     whole = f"the whole sweep behind {raw} ({len(rows)} rows, an arm and a seed each) took {total(rows)}"
     if not chosen or len(chosen) == len(rows):

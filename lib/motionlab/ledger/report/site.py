@@ -4,6 +4,7 @@ It is rendered again after each notebook, and works before anything is measured.
 """
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections import Counter
@@ -20,13 +21,13 @@ from motionlab.ledger.report.cards import Desk, Group
 from motionlab.ledger.report.costs import Costs
 from motionlab.ledger.report.pictures import Run, runs_of
 from motionlab.ledger.report.sources import Sources
-from motionlab.ledger.report.wording import BEARING, MEANING, SOURCES, Words, Wording
+from motionlab.ledger.report.wording import BEARING, MEANING, SOURCES, Words
 from motionlab.ledger.results import SIGNS, WHOSE
 from motionlab.ledger.standings import Chapter, Standing, chapters, counted, totals
 
 KIT = "kit"                                   # name of the page of the kit's own claims
-SHOWN_FIRST = ("holds", "fails", "inconclusive", "blind")
 TEMPLATES = Path(__file__).parents[1] / "templates"
+MARKUP = re.compile(r"(<[^>]*>|&[#\w]+;)")    # tags and entities
 PLAIN = ("report.css", "report.js")
 
 
@@ -85,14 +86,13 @@ def pages_of(root: Path, folder: Path, runs_dir: Path, words: Words | None) -> d
     desk = Desk(Sources(root, costs), costs, runs, standings, words)
     papers = [section(one, "paper", runs) for one in found if one.counts_of("paper")]
     own = [section(one, "kit", runs, with_runs=not one.counts_of("paper")) for one in found if one.counts_of("kit")]
-    page = environment(folder, standings, desk)
-    page.globals |= {"papers": papers, "own": own, "totals": totals(found)}
-    listed = {one.name: page.get_template("report_claims.html").render(page=one.name, title=one.title, sections=[one], about="paper")
-              for one in papers}
+    shared = {"papers": papers, "own": own, "totals": totals(found), "place": Place(folder, standings), "card_of": desk.card}
+    claims = environment().get_template("report_claims.html")
+    pages = {one.name: claims.render(shared, page=one.name, title=one.title, sections=[one], about="paper") for one in papers}
     if own:
-        listed[KIT] = page.get_template("report_claims.html").render(page=KIT, title=WHOSE["kit"], sections=own, about="kit")
+        pages[KIT] = claims.render(shared, page=KIT, title=WHOSE["kit"], sections=own, about="kit")
     measured = any(one.judged or one.your_runs for one in found)
-    return listed | {"index": page.get_template("report_index.html").render(page="index", measured=measured)}
+    return pages | {"index": environment().get_template("report_index.html").render(shared, page="index", measured=measured)}
 
 
 def section(one: Chapter, about: str, runs: dict[str, dict[str, Run]], with_runs: bool = True) -> Section:
@@ -101,33 +101,43 @@ def section(one: Chapter, about: str, runs: dict[str, dict[str, Run]], with_runs
     return Section(one.claims.paper, one.claims.title, rows, tuple(runs[one.claims.paper].values()) if with_runs else ())
 
 
-def page_name(row: Standing) -> str:
-    """The page on which a claim's card is."""
-    return row.claim.paper if row.claim.about == "paper" else KIT
+class Place:
+    """Where things are, as links from the report's folder."""
+
+    def __init__(self, folder: Path, standings: dict[str, Standing]):
+        self.folder, self.standings = folder, standings
+        names = "|".join(map(re.escape, sorted(standings, key=len, reverse=True)))
+        self.names = re.compile(rf"(?<![\w.-])(?:{names})(?![\w-])" if names else "(?!)")
+
+    def href(self, row: Standing) -> str:
+        """A claim's card."""
+        return f"{quote(row.claim.paper if row.claim.about == 'paper' else KIT)}.html#{quote(row.claim.id)}"
+
+    def link(self, path: Path) -> str:
+        """A file."""
+        return quote(Path(os.path.relpath(path, self.folder)).as_posix())
+
+    def told(self, text: Any) -> str:
+        """Text as HTML, with the claims that it names as links."""
+        from jinja2.filters import do_mark_safe
+
+        pieces = MARKUP.split(html_text(text))          # text and markup by turns
+        return do_mark_safe("".join(piece if k % 2 else self.names.sub(self.linked, piece) for k, piece in enumerate(pieces)))
+
+    def linked(self, found: re.Match) -> str:
+        """A claim's name as a link to its card."""
+        return f'<a href="{self.href(self.standings[found[0]])}">{found[0]}</a>'
 
 
-def environment(folder: Path, standings: dict[str, Standing], desk: Desk):
-    """Jinja's, with everything escaped that is not said to be HTML, and what the templates ask for."""
+@functools.cache
+def environment():
+    """Jinja's, with everything escaped that is not said to be HTML; kept, since compiling takes longer than rendering."""
     import jinja2
-    from jinja2.filters import do_mark_safe as safe
+    from jinja2.filters import do_mark_safe
 
     page = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True,
                               finalize=visible, undefined=jinja2.StrictUndefined)
-    known = re.compile("|".join(rf"(?<![\w.-]){re.escape(name)}(?![\w-])" for name in sorted(standings, key=len, reverse=True)) or "(?!)")
-
-    def href(row: Standing) -> str:
-        return f"{quote(page_name(row))}.html#{quote(row.claim.id)}"
-
-    def told(text: Any) -> str:
-        """Text as HTML, with claims as links."""
-        whole = re.split(r"(<[^>]*>|&[#\w]+;)", html_text(text))
-        linked = (known.sub(lambda name: f'<a href="{href(standings[name[0]])}">{name[0]}</a>', part) if k % 2 == 0 else part
-                  for k, part in enumerate(whole))
-        return safe("".join(linked))
-
-    page.filters |= {"code": lambda text: safe(html_text(text)), "told": told,
-                     "link": lambda path: quote(Path(os.path.relpath(path, folder)).as_posix())}
+    page.filters["code"] = lambda text: do_mark_safe(html_text(text))
     page.globals |= {"SIGNS": SIGNS, "WHOSE": WHOSE, "MEANING": MEANING, "BEARING": BEARING, "SOURCES": SOURCES, "VERDICTS": VERDICTS,
-                     "SHOWN_FIRST": SHOWN_FIRST, "KIT": KIT, "counted": counted, "href": href, "page_name": page_name, "card_of": desk.card,
-                     "wording": lambda paper: Wording(paper, desk.words), "is_group": lambda node: isinstance(node, Group)}
+                     "KIT": KIT, "counted": counted, "is_group": lambda node: isinstance(node, Group)}
     return page

@@ -51,7 +51,16 @@ class Sources:
     def functions(self, paper: str, raws) -> list[Source]:
         """The functions that measured the rows of sweeps."""
         named = dict.fromkeys(row.function for raw in raws for row in self.costs.rows(paper, raw) if row.function)
-        return [Source("code of a row", path, note) for name in named for path, note in [self.place(name)]]
+        there = [name for name in named if self.place(name)[0].is_file()]
+        if named and not there:                       # it has moved since: what the sweeps run now
+            there = self.functions_now(paper)
+        return [Source("code of a row", *self.place(name)) for name in there]
+
+    @functools.cache
+    def functions_now(self, paper: str) -> list[str]:
+        """The functions that the files of arms of a paper name."""
+        texts = (path.read_text(encoding="utf-8") for path in sorted((self.root / "reproductions" / paper).glob("*.yaml")))
+        return list(dict.fromkeys(name for text in texts for name in re.findall(r"^row: ([\w.]+:\w+)\s*$", text, flags=re.MULTILINE)))
 
     @functools.cache
     def place(self, name: str) -> tuple[Path, str]:

@@ -89,8 +89,10 @@ class Wording:
 
 def how_many(held: int, tests: int) -> str:
     """How many of several tests hold, in a sentence."""
-    if held in (0, tests):
-        return f"None of its {tests} tests holds." if not held else "Both of its tests hold." if tests == 2 else f"All of its {tests} tests hold."
+    if not held:
+        return f"None of its {tests} tests holds."
+    if held == tests:
+        return "Both of its tests hold." if tests == 2 else f"All of its {tests} tests hold."
     return f"Of its {tests} tests {held} hold{'s' * (held == 1)}."
 
 
@@ -111,19 +113,28 @@ def deciding(parts: Sequence[dict], verdict: str) -> dict:
 
 
 def reasons(row: Standing, how: str | None) -> list[str]:
-    """Why a measured claim has its verdict, in sentences. how: "all", "any" or "agree" of its criterion, None for a single test."""
+    """Why a measured claim has its verdict, in sentences. how: "all", "any", "agree", or None for a single test."""
     parts, word = row.record["parts"], row.record["verdict"]
     counts = {one: sum(part["verdict"] == one for part in parts) for one in LIES}
     if len(parts) == 1:
         found = [f"The interval {LIES.get(parts[0]['verdict'], 'is not compared with')} what was wanted, so its criterion says: {word}."]
     else:
-        told = ", ".join(f"{count} {LIES[one] if count == 1 else LIE[one]} what was wanted" for one, count in counts.items() if count)
-        found = [f"Of {len(parts)} intervals {told}. {TOGETHER.get(how, TOGETHER['all'])}, so its criterion says: {word}."]
+        found = [f"{places(counts, len(parts))}. {TOGETHER.get(how, TOGETHER['all'])}, so its criterion says: {word}."]
     found += [f"{part['reason'][:1].upper()}{part['reason'][1:]}." for part in parts[:1] if part.get("reason")]
     if row.verdict != word:
         found.append(f"It is shown as {row.verdict}: {row.reason}.")
     n = sorted({part["n"] for part in parts})
     seeds = sorted({seed for part in parts for seed in (part.get("by_seed") or {})}) if parts else []
     found.append(f"Measured on {n[0] if len(n) == 1 else f'{n[0]} to {n[-1]}'} items" if n else "Measured")
-    found[-1] += (f", {len(seeds)} seeds" if len(seeds) > 1 else "") + f", at tier {row.record['tier']}, under protocol {protocol_of(row.record)}."
+    found[-1] += f", {len(seeds)} seeds" if len(seeds) > 1 else ""
+    found[-1] += f", at tier {row.record['tier']}, under protocol {protocol_of(row.record)}."
     return found
+
+
+def places(counts: dict[str, int], tests: int) -> str:
+    """Where the intervals of several tests lie."""
+    same = next((word for word, count in counts.items() if count == tests), None)
+    if same:
+        return f"{'Both' if tests == 2 else f'All {tests}'} intervals {LIE[same]} what was wanted"
+    told = (f"{count} {LIES[word] if count == 1 else LIE[word]} what was wanted" for word, count in counts.items() if count)
+    return f"Of {tests} intervals {', '.join(told)}"
