@@ -85,10 +85,10 @@ def mirrored(root: Path, folder: Path) -> Path:
     return folder
 
 
-def chromium(url: str, profile: Path, *options: str) -> tuple[str, list[str]]:
+def chromium(url: str, profile: Path, *options: str, timeout: float = 240) -> tuple[str, list[str]]:
     """Run headless Chromium on a page; its (stdout, console lines)."""
     command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}", "--enable-logging=stderr",
                "--no-first-run", "--disable-background-networking", "--disable-component-update", "--allow-file-access-from-files",
                "--hide-scrollbars", "--virtual-time-budget=8000", *options, url]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=os.environ | {"HOME": str(profile)})
+    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=os.environ | {"HOME": str(profile)})
     return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]

@@ -98,7 +98,8 @@ def answers(index, profile, probe, visits, *options):
     """What a probe says of each (page, width), and Chromium's console lines."""
     harness = index.with_name("harness.html")
     harness.write_text(HARNESS % (probe, json.dumps([(f"{page}.html", width) for page, width in visits])), encoding="utf-8")
-    dom, console = chromium(harness.as_uri(), profile, "--dump-dom", "--window-size=1400,900", "--virtual-time-budget=40000", *options)
+    dom, console = chromium(harness.as_uri(), profile, "--dump-dom", "--window-size=1400,900", "--virtual-time-budget=40000",
+                            "--force-prefers-reduced-motion", *options)      # a playing video and virtual time wait for each other
     harness.unlink()
     assert '<pre id="answers">' in dom, (dom[-300:], console)
     found = json.loads(dom.split('<pre id="answers">')[1].split("</pre>")[0].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
