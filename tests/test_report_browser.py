@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import site
 import subprocess
 from pathlib import Path
 
@@ -131,7 +132,7 @@ def axe_script() -> Path | None:
         folder = subprocess.run([npm, "root", "-g"], capture_output=True, text=True, timeout=60).stdout.strip()
         named += [Path(folder) / "axe-core" / "axe.min.js"] if folder else []
     for package in ("axe_playwright_python", "axe_selenium_python"):
-        named += [Path(path) / package / "axe.min.js" for path in __import__("site").getsitepackages()]
+        named += [Path(path) / package / "axe.min.js" for path in site.getsitepackages()]
     return next((path for path in named if path.is_file()), None)
 
 
