@@ -86,8 +86,11 @@ def packages(root: Path) -> dict[str, dict[str, Any]]:
     from packaging.requirements import Requirement
 
     file, pins = root / "pyproject.toml", _pins(root / "constraints.txt")
-    listed = tomllib.loads(file.read_text(encoding="utf-8"))["project"]["dependencies"] if file.is_file() else metadata.requires("motionlab")
-    wanted = [one for one in map(Requirement, listed or ()) if one.marker is None or one.marker.evaluate({"extra": ""})]
+    if file.is_file():
+        listed = tomllib.loads(file.read_text(encoding="utf-8"))["project"]["dependencies"]
+    else:
+        listed = metadata.requires("motionlab") or []
+    wanted = [one for one in map(Requirement, listed) if one.marker is None or one.marker.evaluate({"extra": ""})]
     return {one.name: _package(one.name, pins.get(_normal(one.name)), one.specifier) for one in wanted}
 
 

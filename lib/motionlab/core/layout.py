@@ -100,9 +100,9 @@ def _kit() -> Path:
         return kit
     checkout = find_root(Path(__file__))
     if checkout:
-        raise MotionLabError(f"motionlab is installed from a checkout, which is a working folder itself: {checkout}.", fix=f"cd {checkout}")
-    raise MotionLabError("This installation carries no notebooks and no evidence.", fix="Install a wheel made by `make wheels`, or clone "
-                         "the repository.")
+        raise MotionLabError("motionlab is installed from a checkout, which is a working folder itself.", fix=f"cd {checkout}")
+    raise MotionLabError("This installation carries no notebooks and no evidence.",
+                         fix="Install a wheel made by `make wheels`, or clone the repository.")
 
 
 def _weights() -> Path | None:
@@ -132,7 +132,8 @@ def _again(name: str = "motionlab") -> str:
 
 def _refuse_full(folder: Path) -> None:
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise MotionLabError(f"{shown(folder)} is a {'link' if folder.is_symlink() else 'file'}.", fix="Name a folder that does not exist yet.")
+        kind = "link" if folder.is_symlink() else "file"
+        raise MotionLabError(f"{shown(folder)} is a {kind}.", fix="Name a folder that does not exist yet.")
     held = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     if held:
         raise MotionLabError(f"{shown(folder)} is not empty: it holds {', '.join(held[:3])}{' and more' if len(held) > 3 else ''}.",
