@@ -70,7 +70,7 @@ def smoke(stem: str) -> dict:
     from motionlab.ledger.notebooks import read_notebook
     from motionlab.runner.params import resolve
 
-    return resolve(read_notebook(stem, repo_root()), "smoke", {}, repo_root()) | {"out_dir": f"runs/smoke/{stem}"}
+    return resolve(read_notebook(stem, repo_root()), "smoke", {}, repo_root()) | {"tier": "smoke", "out_dir": f"runs/smoke/{stem}"}
 
 
 if __name__ == "__main__":
