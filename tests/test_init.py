@@ -76,7 +76,7 @@ def test_a_folder_is_laid_out_whole_and_is_a_root(nowhere, there):
     made = lay_out(folder)
     assert held(folder) == WHOLE and made.files == 5 and not made.missing
     assert paths.repo_root(folder / "notebooks") == folder and layout.was_laid_out(folder)
-    assert [path.name for path in folder.parent.iterdir()] == ["lab"] and not [path for path in folder.iterdir() if "draft" in path.name]
+    assert [path.name for path in folder.parent.iterdir()] == ["lab"] and not [path for path in folder.iterdir() if path.name.endswith(".tmp")]
 
 
 def test_the_command_lays_out_here_and_says_what_to_do_next(nowhere, capsys):
@@ -129,9 +129,28 @@ def test_a_kill_leaves_no_folder_that_looks_whole(nowhere, kit, weights, there):
             "layout._copy = lambda *a: (n.append(copy(*a)), len(n) == 3 and os._exit(9))\n"
             "layout.lay_out(*map(Path, sys.argv[1:]))")
     done = subprocess.run([sys.executable, "-c", code, folder, kit, weights], env=os.environ | {"PYTHONPATH": str(ROOT / "lib")})
-    assert done.returncode == 9 and not paths.is_root(folder) and len(list(nowhere.rglob("*.draft"))) == 1
+    assert done.returncode == 9 and not paths.is_root(folder) and len(list(nowhere.rglob("*.tmp"))) == 1
     lay_out(folder)
     assert held(folder) == WHOLE and held(nowhere) == [f"lab/{name}" for name in WHOLE]
+
+
+def test_a_kill_at_the_last_step_is_made_good(nowhere, monkeypatch):
+    folder, rename = nowhere / "lab", os.rename
+    folder.mkdir()
+
+    def killed(source, target):
+        if Path(target).name == "notebooks":
+            raise KeyboardInterrupt
+        rename(source, target)
+
+    monkeypatch.setattr(layout.os, "rename", killed)
+    with pytest.raises(KeyboardInterrupt):
+        lay_out(folder)
+    assert not paths.is_root(folder) and (folder / "reproductions").is_dir()
+    monkeypatch.undo()
+    monkeypatch.chdir(nowhere)
+    assert lay_out(folder, nowhere.parent / "site/kit", nowhere.parent / "site/motionlab_weights").files == 4
+    assert held(folder) == WHOLE
 
 
 def test_a_full_disk_is_a_sentence_before_anything_is_written(nowhere, monkeypatch):

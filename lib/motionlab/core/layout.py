@@ -24,6 +24,7 @@ from motionlab.core.files import explained, replacing, replacing_folder, require
 from motionlab.core.paths import find_root, is_root
 
 KIT, LIST, MARK = "kit", "SHA256", ".motionlab.json"
+WHOLE = ".motionlab-whole"  # all of it, about to be moved into a folder that was there
 MANIFEST = "reproductions/MANIFEST"
 WEIGHTS = ("motionlab_weights", "motionlab-weights")  # the package, and the distribution that holds it
 Listed = dict[str, tuple[str, int]]
@@ -50,6 +51,9 @@ def lay_out(folder: str | Path, kit: Path | None = None, weights: Path | None = 
     """
     folder, kit, weights = Path(folder).absolute(), kit or _kit(), weights or _weights()
     listed, models = _listed(kit / LIST), _listed(kit / MANIFEST, "reproductions/", ".safetensors")
+    if (folder / WHOLE).is_dir():  # a call was killed at its last step
+        _move_in(folder)
+        return LaidOut(folder, len(listed), tuple(name for name in models if not (folder / name).is_file()))
     if was_laid_out(folder):
         return _complete(folder, models, weights)
     _clear_drafts(folder)
@@ -145,21 +149,26 @@ def _new_folder(folder: Path):
     """Yield a draft of the folder, which takes its name at the end; where it is there already (and empty), its notebooks come last,
     and without them it is no root."""
     there = folder.is_dir()
-    whole = folder / ".whole" if there else folder
-    with replacing_folder(whole, whole.parent / f".{folder.name}-{os.getpid()}.draft") as draft:
+    whole = folder / WHOLE if there else folder
+    with replacing_folder(whole, whole.parent / f".{folder.name}-{os.getpid()}.tmp") as draft:
         yield draft
     if there:
-        with explained(folder):
-            for path in sorted(whole.iterdir(), key=lambda path: path.name == "notebooks"):
-                os.rename(path, folder / path.name)
-            whole.rmdir()
+        _move_in(folder)
+
+
+def _move_in(folder: Path) -> None:
+    whole = folder / WHOLE
+    with explained(folder):
+        for path in sorted(whole.iterdir(), key=lambda path: path.name == "notebooks"):
+            os.rename(path, folder / path.name)
+        whole.rmdir()
 
 
 def _clear_drafts(folder: Path) -> None:
     """Take away what a killed process left."""
     import psutil
 
-    for draft in [draft for home in (folder.parent, folder) for draft in home.glob(f".{glob.escape(folder.name)}-*.draft")]:
+    for draft in [draft for home in (folder.parent, folder) for draft in home.glob(f".{glob.escape(folder.name)}-*.tmp")]:
         owner = draft.stem.rpartition("-")[2]
         if owner.isdigit() and not psutil.pid_exists(int(owner)):
             shutil.rmtree(draft, ignore_errors=True)
