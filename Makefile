@@ -9,7 +9,7 @@ BIN := $(VENV)/Scripts
 endif
 STAMP := $(VENV)/.ready
 
-.PHONY: reproduce test nightly pretrain lab bench setup clean help
+.PHONY: reproduce test nightly pretrain lab bench setup wheels clean help
 
 help:           ## this list
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/ -/'
@@ -32,8 +32,8 @@ nightly: $(STAMP)   ## the searching tests at length, the fault and tamper campa
 pretrain: $(STAMP)  ## train every shipped checkpoint again (hours on a CPU; a second call goes on)
 	$(BIN)/motionlab pretrain
 
-lab: $(STAMP)       ## open JupyterLab on the notebooks
-	$(BIN)/jupyter lab notebooks
+lab: $(STAMP)       ## open JupyterLab on the notebooks (LAB= takes options of its own)
+	$(BIN)/jupyter lab notebooks $(LAB)
 
 bench: $(STAMP)     ## benchmarks: ratios within one run
 	for f in tests/benchmarks/bench_*.py; do $(BIN)/python $$f; done
@@ -44,12 +44,17 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11"; exit 2; }
 	@echo "Setting up $(VENV): about 4 minutes and 7 GB the first time"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -c constraints.txt -e '.[test]'
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -c constraints.txt -e '.[lab,wandb,test]'
 	@# A second phase, because its build imports torch. Without it transformers' class serves (teacher sam2_transformers).
 	SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt --no-build-isolation -e '.[sam2]' \
 		|| echo "sam2 cannot be installed here: teacher sam2_transformers serves in its place"
 	$(BIN)/python -m ipykernel install --sys-prefix --name python3 --display-name "motionlab" > /dev/null
 	@touch $(STAMP)
+
+wheels: $(STAMP)    ## dist/: the library with its notebooks and evidence, and the trained models
+	rm -rf build weights/build dist
+	$(BIN)/python -m pip wheel -q --no-deps --disable-pip-version-check -w dist . ./weights
+	@ls -l dist
 
 clean:          ## remove the environment and the runs
 	rm -rf $(VENV) runs

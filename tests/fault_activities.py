@@ -1,4 +1,4 @@
-"""What the fault campaign disturbs (`faults.py`): seven activities, each of which can be asked to go on."""
+"""What the fault campaign disturbs (`faults.py`): eight activities, each of which can be asked to go on."""
 from __future__ import annotations
 
 import hashlib
@@ -186,6 +186,29 @@ def _trained(root):
     return found[-1].name + "".join(weights(found[-1] / f"{name}.safetensors") for name in ("model", "ema", "optimizer"))
 
 
+def _init_prepare(root):
+    """What the two wheels hold, in small."""
+    files = {f"notebooks/{i:02d}_x.ipynb": bytes(50_000) for i in range(8)} | {"reproductions/audit/claims.yaml": b"claims: {}"}
+    model = "reproductions/testbed/checkpoints/base.safetensors"
+    listed = {name: f"{hashlib.sha256(data).hexdigest()}  {len(data)}" for name, data in (files | {model: bytes(2_000_000)}).items()}
+    files["reproductions/MANIFEST"] = f"{listed.pop(model)}  {model.partition('/')[2]}\n".encode()
+    listed["reproductions/MANIFEST"] = f"{hashlib.sha256(files['reproductions/MANIFEST']).hexdigest()}  {len(files['reproductions/MANIFEST'])}"
+    files["SHA256"] = "".join(f"{line}  {name}\n" for name, line in listed.items()).encode()
+    for name, data in ({f"kit/{name}": data for name, data in files.items()} | {f"weights/{model}": bytes(2_000_000)}).items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(data)
+
+
+def _init(root):
+    from motionlab.core.layout import lay_out, was_laid_out
+
+    try:
+        lay_out(root / "lab", root / "kit", root / "weights")
+    except MotionLabError:
+        if not was_laid_out(root / "lab"):  # another one, or an earlier call, has done it
+            raise
+
+
 ACTIVITIES = {
     "training": Activity(lambda root: None, _training, _trained, ("out/checkpoints/step_*/*",)),
     "sweep": Activity(_sweep_prepare, _sweep, lambda root: digest(*sorted((root / "runs/sweep/example/smoke/rows").glob("*.csv"))), ("runs/sweep/example/smoke/rows/*",)),
@@ -193,5 +216,6 @@ ACTIVITIES = {
     "report": Activity(lambda root: (_publish_prepare(root), _publish(root)), _report, lambda root: digest(root / "reproductions/report", root / "README.md")),
     "bank": Activity(_checkout, _bank, lambda root: digest(root / "banks"), ("banks/bank_*/*",)),
     "sidecar": Activity(_checkout, _sidecar, lambda root: digest(root / "data"), ("data/*/*/*.npy",)),
+    "init": Activity(_init_prepare, _init, lambda root: digest(root / "lab")),
     "pretrain": Activity(_pretrain_prepare, _pretrain, _pretrained, ("work/checkpoints/*.safetensors", "work/bank_*/frames.npy", "work/image_encoder/checkpoints/step_*/*")),
 }

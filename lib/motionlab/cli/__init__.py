@@ -1,4 +1,4 @@
-"""The console script `motionlab`: list, run, sweep, report, verify, doctor, size, world, pretrain, train, sample, score,
+"""The console script `motionlab`: init, list, run, sweep, report, verify, doctor, size, world, pretrain, train, sample, score,
 version.
 
 Exit codes: 0 done; 1 a notebook failed or a check found something; 2 the call was mistaken, and nothing was run;
@@ -66,7 +66,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="motionlab", description="Re-run, measure and judge what papers claim about motion in video diffusion.",
-                     epilog="MOTIONLAB_ROOT points at another checkout, MOTIONLAB_WEIGHTS at a folder of weights.")
+                     epilog="MOTIONLAB_ROOT points at another checkout or working folder, MOTIONLAB_WEIGHTS at a folder of weights.")
     parser.add_argument("--version", action="version", version=f"motionlab {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=_Parser)
     parser.set_defaults(command=lambda options: parser.print_help() or MISTAKE)

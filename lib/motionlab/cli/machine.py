@@ -1,8 +1,9 @@
-"""`motionlab doctor`, `motionlab version` and `motionlab world`."""
+"""`motionlab init`, `motionlab doctor`, `motionlab version` and `motionlab world`."""
 from __future__ import annotations
 
 import argparse
 import json
+from importlib.util import find_spec
 
 from motionlab import __version__
 from motionlab.cli import common
@@ -10,6 +11,8 @@ from motionlab.cli import common
 
 def add_commands(commands) -> None:
     """Add them to the parser."""
+    parser = common.add(commands, "init", init, "lay out a working folder: notebooks, evidence, trained models; no checkout needed")
+    parser.add_argument("folder", metavar="FOLDER", help="a folder that does not exist yet, or is empty")
     doctor = common.add(commands, "doctor", examine, "versions, devices, speed, weights, and what will not run and why")
     doctor.add_argument("--json", action="store_true", help="machine-readable")
     common.add(commands, "version", version, "print the version")
@@ -19,6 +22,18 @@ def add_commands(commands) -> None:
     parser.add_argument("--size", type=int, default=256, help="height and width in pixels (default 256)")
     parser.add_argument("--frames", type=int, help="number of frames (default: the scene's)")
     parser.add_argument("--scene", metavar="YAML", help="a scene file of your own instead of a seed")
+
+
+def init(options: argparse.Namespace) -> int:
+    """`motionlab init`."""
+    from motionlab.core.layout import lay_out, text_of
+
+    made = lay_out(options.folder)
+    print(text_of(made))
+    if made.files:
+        lab = "" if find_spec("papermill") else "pip install 'motionlab[lab]' && "
+        print(f"next: cd {options.folder} && {lab}motionlab run 00 --tier smoke\nthen: README.md there has the first steps")
+    return 0
 
 
 def examine(options: argparse.Namespace) -> int:

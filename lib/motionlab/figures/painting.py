@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from motionlab.core.extras import demand_extra
 
 
 def enlarge(frames: np.ndarray, side: int = 192) -> np.ndarray:
@@ -79,6 +80,7 @@ def tile(videos: list[np.ndarray], columns: int) -> np.ndarray:
 
 def show(path):
     """What a notebook cell displays for a saved figure or video (embedded, so that the notebook stands alone)."""
+    demand_extra("lab", "Showing figures in a notebook", "IPython")
     from IPython.display import Image, Video
 
     if str(path).endswith(".mp4"):

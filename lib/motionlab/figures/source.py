@@ -5,6 +5,8 @@ import inspect
 import textwrap
 from collections.abc import Callable
 
+from motionlab.core.extras import demand_extra
+
 
 def source(*functions: Callable):
     """The source of functions of the library as a notebook renders it, without their docstrings' sections on arguments and errors.
@@ -17,6 +19,7 @@ def source(*functions: Callable):
     Raises:
         TypeError: something that was not written in Python.
     """
+    demand_extra("lab", "Showing code in a notebook", "IPython")
     from IPython.display import Code
 
     class Wrapped(Code):

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from motionlab.core.errors import MotionLabError
+from motionlab.core.layout import was_laid_out
 from motionlab.core.repository import SIGNATURES, Commit, NoRepository, Repository
 from motionlab.core.yamls import parse_yaml
 from motionlab.ledger.snapshots import FOLDER, Moment, Seen, Snapshots
@@ -49,7 +50,8 @@ def examine(root: Path, since: str | None = None) -> Examined:
         if since:
             raise MotionLabError(f"--ref {since} cannot be looked at: {error}.",
                                  fix="Run in a git checkout, with git on the PATH.") from error
-        return Examined(notes=[f"history was not checked: {error}"])
+        why = "`motionlab init`, which made this folder, brings none" if was_laid_out(root) else error
+        return Examined(notes=[f"history was not checked: {why}"])
 
 
 def _examine(repository: Repository, root: Path, start: str | None) -> Examined:

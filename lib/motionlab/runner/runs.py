@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from motionlab.core.errors import MotionLabError, one_of
+from motionlab.core.extras import demand_extra
 from motionlab.core.files import read_json, require_room, write_json
 from motionlab.ledger.criteria import TIERS, VERDICTS
 from motionlab.ledger.notebooks import Notebook, find_notebook, read_notebook
@@ -90,13 +91,14 @@ def plan(stem: str, tier: str, given: dict[str, Any], root: Path) -> Plan:
 
     Raises:
         MotionLabError: unknown notebook, tier or parameter (naming the nearest match), a value of the wrong type or out of
-            range, a machine with less memory than the notebook takes, a full disk.
+            range, no papermill, a machine with less memory than the notebook takes, a full disk.
     """
     root = Path(root).resolve()
     one_of(tier, TIERS, "tier")
     notebook = read_notebook(find_notebook(stem, root), root)
     values = parameters.resolve(notebook, tier, given, root)
     _, cost = parameters.tier_values(notebook, tier, root)
+    demand_extra("lab", "Running notebooks", "papermill", "ipykernel")
     demand_memory(notebook.stem, cost.ram_gb)
     require_room(root / "runs", ROOM)
     return Plan(notebook, tier, values, cost, prints.fingerprint(notebook, tier, values, root), root)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from motionlab.core.extras import demand_extra
 from motionlab.ledger.publishing import media_files, read_result
 
 SPELLINGS = {"online": "online", "run": "online", "shared": "online", "offline": "offline", "dryrun": "offline"}
@@ -55,6 +56,7 @@ def mirror(run_dir: Path, root: Path, how: str) -> str:
     Raises:
         Exception: anything that wandb raises; the caller treats it as a note.
     """
+    demand_extra("wandb", "The mirror", "wandb")
     import wandb
 
     result = read_result(run_dir)

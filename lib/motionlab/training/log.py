@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from motionlab.core.extras import demand_extra
 from motionlab.core.files import write_atomic
 from motionlab.training.config import TrainConfig
 
@@ -55,6 +56,7 @@ class Log:
         if os.environ.get("WANDB_MODE", "disabled") == "disabled":
             return None
         try:
+            demand_extra("wandb", "Its log", "wandb")
             import wandb
 
             return wandb.init(project="motionlab", dir=self.config.out_dir, name=Path(self.config.out_dir).name,
