@@ -62,8 +62,8 @@ def test_ten_clips_without_a_cut_have_none():
 
 
 def test_cuts_of_a_real_film_and_clips_too_short_to_tell():
-    film = read_video(find_sample_clip("bikes"), size=(64, 64), crop=None).frames
-    assert find_cuts(film) == [30, 76, 137, 187, 242]
+    film = read_video(find_sample_clip("bikes"), size=(64, 64), crop=None, max_frames=142).frames
+    assert find_cuts(film) == [30, 76, 137]
     assert find_cuts(film[:1]) == find_cuts(film[29:31]) == []
 
 
@@ -133,37 +133,41 @@ def base():
 
 
 def test_clips_of_the_world_lie_inside(base):
-    known = np.array(domain.world_errors(base, 17))
-    dev = np.stack([world(seed) for seed in split_seeds("dev", 20)])
-    inside = (known.min() <= (errors := domain.reconstruction_errors(dev, base))) & (errors <= known.max())
-    assert len(known) == 64 and inside.sum() >= 18
+    """20 of another split than the one that they are compared with."""
+    low, high = np.percentile(domain.world_errors(base, 17), [5, 95], axis=0)
+    errors = domain.errors_of(np.stack([world(seed) for seed in split_seeds("dev", 20)]), base)
+    assert (errors <= domain.FAR * high).all(1).sum() >= 18 and (low < np.median(errors, 0)).all()
 
 
-def test_a_real_camera_noise_and_a_blank_clip_lie_outside(base, tmp_path):
+def test_a_real_camera_noise_and_a_blank_clip_lie_outside(base, tmp_path, capsys):
     write_mp4(tmp_path / "world.mp4", world(4000123, size=96), 16, crf=10)
     mine = your_clip(str(tmp_path / "world.mp4"), base)
-    assert mine.domain.inside and "Within what 'base' has seen" in mine.domain.sentence
+    assert mine.domain.inside and mine.domain.sentence in capsys.readouterr().out and "Within what 'base' has seen" in mine.domain.sentence
     noise = np.random.default_rng(0).integers(0, 256, (17, 48, 48, 3), dtype=np.uint8)
-    real = read_video(find_sample_clip(), size=144, max_frames=49)
-    for clip in (real, SimpleNamespace(frames=noise), SimpleNamespace(frames=np.full_like(noise, 128))):
+    bikes = read_video(find_sample_clip("bikes"), size=(48, 48), max_frames=17)          # the darkest and smoothest shot of the two films
+    for clip in (read_video(find_sample_clip(), size=144, max_frames=49), bikes, SimpleNamespace(frames=noise),
+                 SimpleNamespace(frames=np.full_like(noise, 128))):
         found = domain.domain_of(clip, base)
         assert found.inside is False and "No conclusion about the clip is drawn" in found.sentence
         assert domain.concluded(found, "It walks.") == found.sentence
     assert domain.concluded(mine, "It walks.") == domain.concluded(SimpleNamespace(frames=noise), "It walks.") == "It walks."
 
 
-def test_errors_of_the_world_are_kept_for_the_autoencoder_that_made_them(base, tmp_path, monkeypatch):
+def test_errors_of_the_world_are_kept_for_the_weights_that_made_them(base, tmp_path, monkeypatch):
+    calls, made = [], np.arange(64.0).reshape(32, 2)
     monkeypatch.setattr(domain, "repo_root", lambda: tmp_path)
-    monkeypatch.setattr(domain, "reconstruction_errors", lambda frames, model: np.arange(1.0, len(frames) + 1))
+    monkeypatch.setattr(domain, "errors_of", lambda frames, model: calls.append(len(frames)) or made)
     domain._world_errors.cache_clear()
-    known = domain.world_errors(base, 5)
-    (path,) = tmp_path.rglob("*.json")
-    assert known == tuple(range(1, 65)) and base.codec_name[:16] in path.name and "5x48x48" in path.name
-    for spoilt in ("[1.0]", "{", '["a"]'):
-        path.write_text(spoilt)
+    try:
+        assert np.array_equal(domain.world_errors(base, 5), made) and calls == [32]
+        (path,) = tmp_path.rglob("*.json")
+        assert path.name.startswith(base.codec_name[:16]) and "5x48x48" in path.name
+        for text, asked in ((path.read_text(), 1), ("[1.0]", 2), ("{", 3), ('["a"]', 4)):
+            path.write_text(text)
+            domain._world_errors.cache_clear()
+            assert np.array_equal(domain.world_errors(base, 5), made) and len(calls) == asked
+    finally:
         domain._world_errors.cache_clear()
-        assert domain.world_errors(base, 5) == known
-    domain._world_errors.cache_clear()
 
 
 def test_a_generator_without_a_world_says_that_nothing_is_known():
@@ -176,7 +180,7 @@ def test_a_generator_without_a_world_says_that_nothing_is_known():
 
 
 def test_figures_say_it_in_their_last_line():
-    found = domain.Domain("base", 20.0, 2.0, 5.0, False)
+    found = domain.Domain("base", domain.Errors(20.0, 1.5), domain.Errors(2.0, 0.1), domain.Errors(5.0, 0.3), False)
     yours, anothers = SimpleNamespace(domain=found), SimpleNamespace(frames=None)
     fig = figures.stamped(figures.film({"yours": world(3)}), yours, yours)
     said = fig._supxlabel.get_text()

@@ -20,7 +20,9 @@ def find_cuts(frames: np.ndarray) -> list[int]:
     3.7 times): so a cut must also be a change that no motion explains. At the ends neighbours are those that exist, where its detector
     looks at none of the first and last two changes; and what a flash changes is no cut, where its detector finds two.
 
-    Measured on clips of 17 frames of 48 x 48 (tests/test_own_clip.py): MEASURED_CUTS
+    Measured on clips of 17 frames of 48 x 48 (tests/test_own_clip.py): ten of ten cuts between the world's renders and moving textures,
+    five of them alike in colour, none false; none in ten clips without a cut (fast motion, flashes, fading light, noise, a real camera).
+    PySceneDetect's detector alone: NOTED. All five cuts of a real film of 250 frames.
 
     Args:
         frames: uint8 (f, h, w, 3).
