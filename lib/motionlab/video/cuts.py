@@ -22,7 +22,8 @@ def find_cuts(frames: np.ndarray) -> list[int]:
 
     Measured on clips of 17 frames of 48 x 48 (tests/test_own_clip.py): ten of ten cuts between the world's renders and moving textures,
     five of them alike in colour, none false; none in ten clips without a cut (fast motion, flashes, fading light, noise, a real camera).
-    PySceneDetect's detector alone: NOTED. All five cuts of a real film of 250 frames.
+    All five cuts of a real film of 250 frames. PySceneDetect's detector alone found 210 of 292 cuts of these kinds in the middle of a
+    clip and 12 of 108 next to its ends, of 100 between textures 6, and took 81 of 100 flashes for a cut.
 
     Args:
         frames: uint8 (f, h, w, 3).
