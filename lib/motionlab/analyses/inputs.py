@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
+from motionlab.analyses.domain import Domain, domain_of
 from motionlab.core.errors import MotionLabError
 from motionlab.models.pipe import FRAMES_OF, Inputs, Pipe
-from motionlab.video import as_video, cuts_said, read_video
+from motionlab.video import as_video, read_shot, uneven_said
 from motionlab.world import Clip, random_scene, render
 
 GROUP = 4                                 # frames per latent after the first: the same in every supported codec
@@ -22,10 +23,11 @@ GROUP = 4                                 # frames per latent after the first: t
 
 @dataclass(frozen=True)
 class CaptionedClip:
-    """A clip without truth: frames uint8 (f, h, w, 3) and what it shows in words."""
+    """A clip without truth: frames uint8 (f, h, w, 3), what it shows in words, and how far it lies from what the model has seen."""
 
     frames: np.ndarray
     caption: str = ""
+    domain: Domain | None = None
 
 
 def item_seed(item: str) -> int:
@@ -63,22 +65,26 @@ def demand_text(model: Pipe, what: str) -> None:
         raise MotionLabError(f"'{model.name}' is given the first frame, which would tell it {what}.", fix="Use a text-to-video class.")
 
 
-def your_clip(path: str, model: Pipe, caption: str = "", latents: int = 3) -> CaptionedClip:
-    """A clip of yours, cropped and resized to the model's size and cut to a length that it does.
+def your_clip(path: str, model: Pipe, caption: str = "", latents: int = 3, shot: str | int = "") -> CaptionedClip:
+    """A clip of yours, cropped and resized to the model's size and cut to a length that it does, and how far it lies from what it has seen.
+
+    Prints what a reader of the results must know: cuts, with the line to set; frames shown unevenly; what its autoencoder makes of it.
 
     Args:
         caption: what it shows; the kit's own model reads the world's grammar only, "" is no text.
         latents: how many latent frames are needed at least.
+        shot: of a file with cuts: "longest", or a number counted from 1; "" reads from the beginning, over the cuts.
 
     Raises:
-        MotionLabError: no such file, too short, a word that the model does not know, and as `demand_layout`.
+        MotionLabError: no such file or shot, too short, a word that the model does not know, and as `demand_layout`.
     """
     demand_layout(model)
-    frames = read_video(path, size=model.size, max_frames=model.frames).frames
-    kept, needed = (len(frames) - 1) // model.clip_step * model.clip_step + 1, (latents - 1) * GROUP + 1
-    if kept < needed:
-        raise MotionLabError(f"'{path}' has {len(frames)} frames; this needs {needed}.", fix="Give a longer clip.")
+    clip = read_shot(path, model.size, model.frames, shot, needed=(latents - 1) * GROUP + 1)
+    kept = (len(clip.frames) - 1) // model.clip_step * model.clip_step + 1
     model.text([caption])
-    if said := cuts_said(frames[:kept], path):
+    if said := uneven_said(clip):
         print(said)
-    return CaptionedClip(frames[:kept], caption)
+    mine = CaptionedClip(clip.frames[:kept], caption)
+    mine = replace(mine, domain=domain_of(mine, model))
+    print(mine.domain.sentence)
+    return mine

@@ -3,7 +3,7 @@
 Functions that draw return a matplotlib `Figure`; functions that paint return uint8 frames (f, h, w, 3). Arms and metrics
 are given by their names in the table; `style` says how they are called and coloured.
 """
-from motionlab.figures.axes import film, interval, titled
+from motionlab.figures.axes import film, interval, stamped, titled
 from motionlab.figures.damage import dose_response, structure_and_motion
 from motionlab.figures.dots import arms, columns, distances, seed_spread
 from motionlab.figures.inside import attention_pictures, component_paths, key_frame_mass
@@ -23,5 +23,5 @@ __all__ = ["ACCENT", "ARMS", "DARK", "METRICS", "NO_REFERENCE", "PALETTE", "REFE
     "curve_panels", "curves", "difference", "distances", "dose_response", "edges_by_frame", "end_to_end", "enlarge", "film",
     "flow_frames", "frame_maps", "gap", "interval", "key_frame_mass", "labels", "ladder", "leader", "leaks", "limb_frames",
     "look", "mask_frames", "mean_of", "metric", "plane", "response_matrix", "responses", "rungs", "sampled_points", "seed_spread",
-    "settings", "show", "source", "structure_and_motion", "teacher_errors", "tiers", "tile", "titled", "track_frames",
+    "settings", "show", "source", "stamped", "structure_and_motion", "teacher_errors", "tiers", "tile", "titled", "track_frames",
     "training_curves", "transition_plane", "truth_frames", "way", "way_frames", "ways", "windows"]

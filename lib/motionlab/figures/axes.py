@@ -6,7 +6,7 @@ import textwrap
 import numpy as np
 
 from motionlab.figures.painting import enlarge
-from motionlab.figures.style import DARK, labels, metric
+from motionlab.figures.style import ACCENT, DARK, labels, metric
 
 
 def figure(width, height, rows=1, columns=1, **options):
@@ -66,6 +66,21 @@ def titled(fig, says: str):
     """The figure under the finding that its numbers give, in words."""
     if says:
         fig.suptitle("\n".join(textwrap.fill(line, int(12.5 * fig.get_figwidth())) for line in says.split("\n")), fontsize=10, color=DARK)
+    return fig
+
+
+def stamped(fig, *clips):
+    """The figure with what must be said of your clips that it was made of as its last line: `clip.domain.sentence`, each once.
+
+    Args:
+        clips: anything; what has no `domain`, as clips of the world, adds nothing.
+    """
+    domains = [getattr(clip, "domain", None) for clip in clips]
+    said = dict.fromkeys(f"Your clip: {one.sentence}" for one in domains if one is not None)
+    if said:
+        lines = [textwrap.fill(line, int(13.5 * fig.get_figwidth())) for line in said]
+        outside = any(one is not None and one.inside is False for one in domains)
+        fig.supxlabel("\n".join(lines), fontsize=9, color=ACCENT if outside else DARK)
     return fig
 
 

@@ -12,8 +12,9 @@ from motionlab.video.mtbench import MTBenchClip, read_mtbench
 from motionlab.video.probing import Probe, probe_video
 from motionlab.video.reading import read_video
 from motionlab.video.samples import find_sample_clip
+from motionlab.video.shots import Shot, find_shots, read_shot, uneven_said
 from motionlab.video.tensors import as_frames, as_video, contact_sheet
 from motionlab.video.writing import write_gif, write_mp4
 
-__all__ = ["MTBenchClip", "Probe", "RealClip", "as_frames", "as_video", "check_frames", "contact_sheet", "cuts_said", "find_cuts",
-    "find_sample_clip", "probe_video", "read_mtbench", "read_video", "write_gif", "write_mp4"]
+__all__ = ["MTBenchClip", "Probe", "RealClip", "Shot", "as_frames", "as_video", "check_frames", "contact_sheet", "cuts_said", "find_cuts",
+    "find_sample_clip", "find_shots", "probe_video", "read_mtbench", "read_shot", "read_video", "uneven_said", "write_gif", "write_mp4"]

@@ -13,8 +13,8 @@ from motionlab.video.fitting import fitter
 
 
 def read_video(path: str | os.PathLike, size: int | tuple[int, int] | None = None, crop: str | None = "center",
-               fps: float | None = None, max_frames: int | None = None) -> RealClip:
-    """Read a clip from its beginning. One frame is a correct clip.
+               fps: float | None = None, max_frames: int | None = None, first: int = 0) -> RealClip:
+    """Read a clip from its beginning, or from its frame `first`. One frame is a correct clip.
 
     Args:
         path: any file that PyAV reads; a picture is a clip of one frame.
@@ -22,13 +22,16 @@ def read_video(path: str | os.PathLike, size: int | tuple[int, int] | None = Non
         crop: with (height, width), 'center' keeps the aspect and cuts the middle out; None stretches (as MTBench does).
         fps: resample to this rate by nearest time. Above the file's rate it repeats frames: `times` shows which.
         max_frames: keep the first so many of what the other options select.
+        first: so many frames are left out at the beginning; they are decoded, and let go of.
 
     Raises:
         MotionLabError: no such file, empty, no picture track, damaged, or too large for memory.
     """
     file = existing_file(path)
-    _check_selection(fps, max_frames)
-    picked, info = _collect(file, fitter(size, crop), fps, max_frames)
+    _check_selection(fps, max_frames, first)
+    picked, info = _collect(file, fitter(size, crop), fps, max_frames, first)
+    if not picked and info:
+        raise MotionLabError(f"'{file}' ends before its frame {first}.", fix="Begin earlier: frames are counted from 0.")
     if not picked:
         raise MotionLabError(f"'{file}' has no frame that can be decoded.", fix=REWRITE)
     picked = _resample(picked, fps, file)[:max_frames]
@@ -64,19 +67,23 @@ def existing_file(path) -> Path:
     return file
 
 
-def _check_selection(fps, max_frames) -> None:
+def _check_selection(fps, max_frames, first) -> None:
     if fps is not None and not (is_number(fps) and 0 < fps <= MAX_FPS):
         raise MotionLabError(f"fps must be a number above 0 and at most {MAX_FPS}, got {fps!r}.",
                              fix=f"Give {MAX_FPS} or less." if is_number(fps) and fps > 0 else "Give the rate that you want, such as 16.")
     if max_frames is not None and not (is_whole(max_frames) and max_frames >= 1):
         raise MotionLabError(f"max_frames must be a whole number >= 1, got {max_frames!r}.")
+    if not (is_whole(first) and first >= 0):
+        raise MotionLabError(f"first must be a whole number >= 0, got {first!r}.")
 
 
-def _collect(file, fit, fps, max_frames) -> tuple[list, dict]:
+def _collect(file, fit, fps, max_frames, first) -> tuple[list, dict]:
     """Decode until everything selected is there: a list of (time, picture), and facts about the file."""
     picked, info, used = [], {}, 0
-    for _, time, frame, facts in decode(file):
+    for index, time, frame, facts in decode(file):
         info.update(facts)
+        if index < first:
+            continue
         picked.append((time, fit(to_rgb(frame))))
         used += picked[-1][1].nbytes
         _check_alike(picked, file, used)
