@@ -133,10 +133,10 @@ def base():
 
 
 def test_clips_of_the_world_lie_inside(base):
-    """20 of another split than the one that they are compared with."""
+    """Eight of another split than the one that they are compared with (of 20 all are)."""
     low, high = np.percentile(domain.world_errors(base, 17), [5, 95], axis=0)
-    errors = domain.errors_of(np.stack([world(seed) for seed in split_seeds("dev", 20)]), base)
-    assert (errors <= domain.FAR * high).all(1).sum() >= 18 and (low < np.median(errors, 0)).all()
+    errors = domain.errors_of(np.stack([world(seed) for seed in split_seeds("dev", 8)]), base)
+    assert (errors <= domain.FAR * high).all(1).sum() >= 7 and (low < np.median(errors, 0)).all()
 
 
 def test_a_real_camera_noise_and_a_blank_clip_lie_outside(base, tmp_path, capsys):
