@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from motionlab.benchmarks.base import Column
 from motionlab.core.files import write_atomic
-from motionlab.ledger import escaping, report
+from motionlab.ledger import escaping
 
 if TYPE_CHECKING:
     from motionlab.benchmarks.scoring import Scoring
@@ -55,7 +55,7 @@ def _html(scoring, rows, columns, summary, about):
     import jinja2
     from jinja2.filters import do_mark_safe as safe
 
-    here, base = Path(__file__).with_name("templates"), Path(report.__file__).with_name("templates")
+    here, base = Path(__file__).with_name("templates"), Path(escaping.__file__).with_name("templates")
     page = jinja2.Environment(loader=jinja2.FileSystemLoader(here), autoescape=True, trim_blocks=True, lstrip_blocks=True,
                               finalize=escaping.visible)
     page.filters |= {"code": lambda text: safe(escaping.html_text(text)), "number": _number}
